@@ -1,0 +1,62 @@
+//! Effects: what is to be done about a decision. They leave only after the
+//! records of their step are committed; a lost effect is found again on start.
+
+use crate::id::IntentId;
+use crate::machine::Switch;
+use pitstop_wire::MachineName;
+use pitstop_wire::agent::ToAgent;
+
+/// Something a hand is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Switch a leg, read it back, and report [`crate::event::Fact::Power`].
+    Power {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the leg.
+        leg: usize,
+        /// The stored intent.
+        intent: IntentId,
+        /// On or off.
+        want: Switch,
+        /// What an `on` is to boot.
+        boot: Boot,
+        /// Milliseconds until the report is due.
+        within: u64,
+    },
+    /// Read a leg and report [`crate::event::Fact::Read`].
+    Observe {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the leg.
+        leg: usize,
+    },
+    /// Say something to the agent of this attempt, if it is connected. If it
+    /// is not, nothing is lost: it is said again when it resumes.
+    Tell {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt's nonce.
+        nonce: String,
+        /// What.
+        message: ToAgent,
+    },
+    /// Close the agent's connection.
+    Dismiss {
+        /// The machine.
+        machine: MachineName,
+        /// What to tell it.
+        reason: String,
+    },
+}
+
+/// What a power-on is to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boot {
+    /// Our boot agent: the boot driver asks for the attempt's parameters.
+    Agent,
+    /// The machine's own disk.
+    Disk,
+    /// Whatever the machine does by itself (a holder's own command).
+    AsIs,
+}

@@ -1,0 +1,249 @@
+//! Events: everything that may change the lab.
+
+use crate::id::{Entropy, Epoch, IntentId, ReservationId};
+use crate::inventory::model::Inventory;
+use crate::machine::{ImageRef, Reading, Switch};
+use crate::record::Actor;
+use crate::reservation::Ask;
+use crate::time::{LabTime, WallMs};
+use pitstop_wire::agent::{AgentParams, Hello, Outcome, Welcome};
+use pitstop_wire::{ApiError, MachineName, Selector, UserName};
+use std::sync::Arc;
+
+/// An event and the circumstances it arrived in: all the outside world that
+/// a step may see.
+#[derive(Debug, Clone)]
+pub struct Moment {
+    /// Lab time.
+    pub now: LabTime,
+    /// Wall time, to label records.
+    pub wall: WallMs,
+    /// Fresh randomness.
+    pub entropy: Entropy,
+}
+
+/// Everything that may change the lab.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A daemon takes the lab: first event after loading.
+    Start {
+        /// The inventory it found.
+        inventory: Arc<Inventory>,
+        /// Whether `new` machines need no person (simulated labs).
+        enrol: bool,
+    },
+    /// Judge what is due.
+    Tick,
+    /// The loop did not run for so many milliseconds: beat and effect
+    /// deadlines move by as much, since nobody could have been heard.
+    Gap(u64),
+    /// Somebody asks for something.
+    Request(Caller, Request),
+    /// A hand reports.
+    Fact {
+        /// The daemon that sent the effect.
+        epoch: Epoch,
+        /// What is the case.
+        fact: Fact,
+    },
+    /// An agent says hello.
+    Hello(Hello),
+    /// The agent of an attempt reports.
+    Agent {
+        /// The machine.
+        machine: MachineName,
+        /// The nonce its session was accepted under.
+        nonce: String,
+        /// The boot it was accepted from.
+        boot_id: String,
+        /// What it reports.
+        report: Report,
+    },
+    /// A machine's firmware (or the lane that boots it) asks what to boot.
+    BootRequest {
+        /// The machine.
+        machine: MachineName,
+        /// Whether the daemon's own lane asks, right before a power-on.
+        lane: bool,
+    },
+}
+
+/// Who asks, and with which idempotency key.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The principal.
+    pub user: UserName,
+    /// May override others, with a reason.
+    pub admin: bool,
+    /// Idempotency key and the hash of the request's body.
+    pub key: Option<(String, crate::id::SecretHash)>,
+}
+
+impl Caller {
+    /// The actor of what follows.
+    pub fn actor(&self) -> Actor {
+        Actor::User(self.user.clone())
+    }
+}
+
+/// What may be asked for.
+#[derive(Debug, Clone)]
+pub enum Request {
+    /// Machines. `image` names are resolved by the core.
+    Reserve {
+        /// What for.
+        ask: Box<Ask>,
+        /// The image by name, if not the default.
+        image: Option<String>,
+    },
+    /// The holder is there.
+    Claim(ReservationId),
+    /// The session lives. Not stored, not answered with a record.
+    Beat(ReservationId),
+    /// More time: the end moves to `now + for`.
+    Extend {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Milliseconds from now.
+        more: u64,
+    },
+    /// Give it back, or leave the queue.
+    Release {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Override the holder, with this reason.
+        force: Option<String>,
+    },
+    /// The holder switches power.
+    Power {
+        /// The machine.
+        machine: MachineName,
+        /// What to do.
+        action: PowerAction,
+        /// Override the holder, with this reason.
+        force: Option<String>,
+    },
+    /// Start a command: only the permission and the record are decided here.
+    Run {
+        /// The machine.
+        machine: MachineName,
+        /// The command in one line, for the audit.
+        command: String,
+    },
+    /// Reimage a machine that one holds: a turn back to the same holder.
+    Reimage {
+        /// The machine.
+        machine: MachineName,
+        /// The image by name; `None`: the one it has.
+        image: Option<String>,
+    },
+    /// Take machines out.
+    Drain {
+        /// The machine.
+        machine: MachineName,
+        /// Why.
+        reason: String,
+    },
+    /// Put a drained machine back.
+    Undrain(MachineName),
+    /// Accept new machines.
+    Enrol(Selector),
+    /// Send a quarantined machine through a proving turn.
+    Prove(MachineName),
+    /// An image was added to the image store.
+    NameImage {
+        /// The image.
+        image: ImageRef,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// An image is to be removed.
+    ForgetImage(String),
+    /// A new inventory.
+    Reload(Arc<Inventory>),
+}
+
+/// What a holder may do with power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerAction {
+    /// On.
+    On,
+    /// Off.
+    Off,
+    /// Off, read back, on.
+    Cycle,
+}
+
+/// What a hand found.
+#[derive(Debug, Clone)]
+pub enum Fact {
+    /// A power command's runner is done with it.
+    Power {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the leg.
+        leg: usize,
+        /// The intent.
+        intent: IntentId,
+        /// What was wanted.
+        want: Switch,
+        /// Two equal readings, or why there are none.
+        result: Result<Reading, String>,
+    },
+    /// A leg was read.
+    Read {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the leg.
+        leg: usize,
+        /// When the reading was asked for: it shows nothing of later commands.
+        asked: LabTime,
+        /// What it showed.
+        reading: Reading,
+    },
+    /// A warning for the history (a console that cannot be opened).
+    Evidence {
+        /// The machine.
+        machine: MachineName,
+        /// In words.
+        text: String,
+    },
+}
+
+/// What an agent reports in its session.
+#[derive(Debug, Clone)]
+pub enum Report {
+    /// A step ended.
+    Done {
+        /// The step.
+        step: u64,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Its connection is gone.
+    Lost,
+}
+
+/// What the asker is told, after the commit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Nobody asked.
+    None,
+    /// A request's answer.
+    Api(Result<serde_json::Value, ApiError>),
+    /// To an agent's hello.
+    Welcome(Welcome),
+    /// To a boot request.
+    Boot(BootAnswer),
+}
+
+/// What a machine is to boot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BootAnswer {
+    /// Our agent, with these (server and CA are filled in by the daemon).
+    Agent(AgentParams),
+    /// Its own disk.
+    Disk,
+    /// Nothing: this request makes no sense now.
+    Refused(String),
+}

@@ -1,0 +1,479 @@
+//! The fold: how a change becomes rows. [`Lab::apply`] is the only code that
+//! touches a row; it asks nothing but the record, so that rows can always be
+//! made again from history. Derived indexes follow the rows.
+
+use crate::id::ReservationId;
+use crate::inventory::model::OnAgentLost;
+use crate::lab::{Lab, Meta, NamedImage, Remembered, RowKey, Timer};
+use crate::machine::{Attempt, Content, Disk, Expect, Goal, Health, Leg, Machine, Phase, Seen, Stage, Turn};
+use crate::record::{Change, Record};
+use crate::reservation::{Hold, Member, Reservation, Status};
+use crate::step::AGENT_LOST_IN_TURN;
+use crate::time::LabTime;
+use pitstop_wire::MachineName;
+use pitstop_wire::agent::AgentKind;
+use std::sync::Arc;
+
+impl Lab {
+    /// Makes a record true and says which rows it touched.
+    pub(crate) fn apply(&mut self, record: &Record) -> Vec<RowKey> {
+        let at = record.at;
+        self.meta = Meta {
+            epoch: record.epoch,
+            records: record.number,
+            now: at,
+            wall: record.wall,
+            reservations: self.meta.reservations,
+        };
+        let mut touched = Vec::new();
+        if let Some(name) = record.change.machine() {
+            touched.push(RowKey::Machine(name.clone()));
+        }
+        if let Some(id) = record.change.reservation() {
+            touched.push(RowKey::Reservation(id));
+        }
+        self.apply_lab(record, &mut touched);
+        if let Some(id) = record.change.reservation() {
+            self.apply_reservation(id, record);
+        }
+        if let Some(name) = record.change.machine() {
+            self.apply_machine(&name.clone(), record);
+        }
+        for key in &touched {
+            self.derive(key);
+        }
+        touched
+    }
+
+    fn apply_lab(&mut self, record: &Record, touched: &mut Vec<RowKey>) {
+        match &record.change {
+            Change::Opened { epoch } => self.meta.epoch = *epoch,
+            Change::ImageNamed { image, bytes } => {
+                touched.push(RowKey::Image(image.name.clone()));
+                let row = NamedImage { image: image.clone(), bytes: *bytes };
+                self.images.insert(image.name.clone(), Arc::new(row));
+            }
+            Change::ImageForgotten { name } => {
+                touched.push(RowKey::Image(name.clone()));
+                self.images.remove(name);
+            }
+            Change::KeyRemembered { owner, key, request, answer } => {
+                touched.push(RowKey::Key(owner.clone(), key.clone()));
+                let row = Remembered {
+                    owner: owner.clone(),
+                    key: key.clone(),
+                    request: *request,
+                    answer: answer.clone(),
+                    number: record.number,
+                };
+                self.keys.insert((owner.clone(), key.clone()), Arc::new(row));
+            }
+            Change::KeyForgotten { owner, key } => {
+                touched.push(RowKey::Key(owner.clone(), key.clone()));
+                if let Some(row) = self.keys.remove(&(owner.clone(), key.clone())) {
+                    self.key_ages.remove(&(row.number, owner.clone(), key.clone()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_reservation(&mut self, id: ReservationId, record: &Record) {
+        if let Change::Queued { owner, ask, .. } = &record.change {
+            self.meta.reservations = id.0;
+            let row = Reservation {
+                id,
+                owner: owner.clone(),
+                ask: (**ask).clone(),
+                created: record.at,
+                created_wall: record.wall,
+                status: Status::Waiting,
+                members: Vec::new(),
+                failed_on: Vec::new(),
+                ends: None,
+            };
+            self.reservations.insert(id, Arc::new(row));
+            return;
+        }
+        if matches!(record.change, Change::ReservationForgotten { .. }) {
+            self.reservations.remove(&id);
+            return;
+        }
+        let Some(row) = self.reservations.get_mut(&id) else { return };
+        let row = Arc::make_mut(row);
+        match &record.change {
+            Change::Granted { machine, role, .. } => {
+                row.status = Status::Preparing;
+                row.members.push(Member { role: *role, machine: machine.clone(), ready: false });
+            }
+            Change::MemberDropped { machine, failed, .. } => {
+                row.members.retain(|m| m.machine != *machine);
+                if *failed {
+                    row.failed_on.push(machine.clone());
+                }
+            }
+            Change::Requeued { .. } => row.status = Status::Waiting,
+            Change::MemberReady { machine, .. } => {
+                row.members.iter_mut().filter(|m| m.machine == *machine).for_each(|m| m.ready = true);
+            }
+            Change::ReservationReady { unclaimed_until, ends, .. } => {
+                row.status = Status::Ready { unclaimed_until: *unclaimed_until };
+                row.ends = *ends;
+            }
+            Change::Claimed { .. } => row.status = Status::Active,
+            Change::Extended { ends, .. } => row.ends = Some(*ends),
+            Change::Ended { why, .. } => row.status = Status::Ended { at: record.at, why: why.clone() },
+            _ => {}
+        }
+    }
+
+    fn apply_machine(&mut self, name: &MachineName, record: &Record) {
+        match &record.change {
+            Change::MachineDeclared { legs, disks, health, .. } => {
+                self.machines.insert(name.clone(), Arc::new(declared(name, legs, disks, health, record.at)));
+                return;
+            }
+            Change::MachineForgotten { .. } => {
+                self.machines.remove(name);
+                return;
+            }
+            _ => {}
+        }
+        let Some(row) = self.machines.get_mut(name) else { return };
+        let machine = Arc::make_mut(row);
+        match &record.change {
+            Change::HealthSet { health, .. } => machine.health = health.clone(),
+            Change::HardwareSeen { hardware, .. } => machine.hardware = Some((**hardware).clone()),
+            Change::PowerIntended { .. }
+            | Change::PowerUnsettled { .. }
+            | Change::PowerSettled { .. }
+            | Change::PowerSeen { .. }
+            | Change::PowerByHolder { .. } => apply_power(machine, record),
+            Change::AgentAttached { .. }
+            | Change::AgentResumed { .. }
+            | Change::AgentLost { .. }
+            | Change::AgentDismissed { .. } => apply_agent(machine, record),
+            Change::DiskWriting { .. } | Change::DiskProven { .. } | Change::DiskUsed { .. } => {
+                apply_disk(machine, &record.change);
+            }
+            _ => apply_turn(machine, record),
+        }
+    }
+
+    /// Derives everything from the rows, after loading.
+    pub(crate) fn derive_all(&mut self) {
+        let keys: Vec<RowKey> = (self.machines.keys().cloned().map(RowKey::Machine))
+            .chain(self.reservations.keys().copied().map(RowKey::Reservation))
+            .chain(self.keys.keys().map(|(o, k)| RowKey::Key(o.clone(), k.clone())))
+            .collect();
+        for key in keys {
+            self.derive(&key);
+        }
+        self.queue_dirty = true;
+    }
+
+    /// Brings the indexes of one row up to date.
+    pub(crate) fn derive(&mut self, key: &RowKey) {
+        match key {
+            RowKey::Machine(name) => self.derive_machine(name),
+            RowKey::Reservation(id) => self.derive_reservation(*id),
+            RowKey::Key(owner, key) => {
+                if let Some(row) = self.keys.get(&(owner.clone(), key.clone())) {
+                    self.key_ages.insert((row.number, owner.clone(), key.clone()));
+                }
+            }
+            RowKey::Image(_) => self.queue_dirty = true,
+        }
+    }
+
+    fn derive_machine(&mut self, name: &MachineName) {
+        let machine = self.machines.get(name);
+        let free = machine.is_some_and(|m| {
+            m.health == Health::Good
+                && (matches!(m.stage, Stage::Free)
+                    || matches!(m.stage, Stage::Ready { reservation: None, .. }))
+        }) && self.inventory.machines.contains_key(name);
+        if free {
+            self.queue_dirty |= self.free.insert(name.clone());
+        } else {
+            self.free.remove(name);
+        }
+        let due = machine.and_then(|m| self.machine_due(m));
+        self.set_timer(Timer::Machine(name.clone()), due);
+    }
+
+    fn machine_due(&self, machine: &Machine) -> Option<LabTime> {
+        let retry = self.retries.get(&machine.name).copied();
+        // A command that nobody works on is looked at when its time is over,
+        // and then as often as `retries` says, not at every tick.
+        let landing = (machine.legs.iter())
+            .flat_map(|leg| &leg.unsettled)
+            .map(|i| i.may_land_until)
+            .min()
+            .map(|at| retry.map_or(at, |r| at.max(r)));
+        let lost = machine.agent.as_ref().and_then(|a| a.lost);
+        let stage = match &machine.stage {
+            Stage::Free => None,
+            Stage::Turn(turn) => {
+                let lost = lost.map(|at| at + AGENT_LOST_IN_TURN);
+                let waits = !turn.phase.awaits_attach() && !turn.phase.wants_off();
+                [Some(turn.deadline), retry, lost.filter(|_| waits)].into_iter().flatten().min()
+            }
+            Stage::Ready { until, .. } => *until,
+            Stage::InUse { reservation, .. } => {
+                lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms))
+            }
+        };
+        [landing, stage].into_iter().flatten().min()
+    }
+
+    /// After how long a silence in use the reservation fails, if it does.
+    pub(crate) fn agent_patience(&self, id: ReservationId, machine: &Machine) -> Option<u64> {
+        let reservation = self.reservations.get(&id)?;
+        if let Some(ms) = reservation.ask.agent_lost {
+            return Some(ms);
+        }
+        let role = reservation.ask.hold.role();
+        match self.inventory.on_agent_lost(self.inventory.machines.get(&machine.name)?, role) {
+            OnAgentLost::Ignore => None,
+            OnAgentLost::FailAfter { ms } => Some(ms),
+        }
+    }
+
+    fn derive_reservation(&mut self, id: ReservationId) {
+        let Some(row) = self.reservations.get(&id).cloned() else {
+            self.waiting.retain(|(_, r)| *r != id);
+            self.ended.retain(|(_, r)| *r != id);
+            self.beats.remove(&id);
+            self.set_timer(Timer::Reservation(id), None);
+            return;
+        };
+        let place = (std::cmp::Reverse(row.ask.priority), id);
+        if row.status == Status::Waiting {
+            self.queue_dirty |= self.waiting.insert(place);
+        } else {
+            self.waiting.remove(&place);
+        }
+        if let Status::Ended { at, .. } = row.status {
+            self.ended.insert((at, id));
+            self.beats.remove(&id);
+            self.set_timer(Timer::Reservation(id), None);
+            return;
+        }
+        if let Hold::Session { silence } = row.ask.hold {
+            // A session that this daemon has not heard of yet counts as just heard.
+            let heard = self.meta.now + silence;
+            self.beats.entry(id).or_insert(heard);
+        }
+        let patience = match row.status {
+            Status::Waiting | Status::Preparing => row.ask.patience.map(|ms| row.created + ms),
+            Status::Ready { unclaimed_until } => Some(unclaimed_until),
+            _ => None,
+        };
+        let due = [self.beats.get(&id).copied(), row.ends, patience].into_iter().flatten().min();
+        self.set_timer(Timer::Reservation(id), due);
+    }
+
+    fn set_timer(&mut self, timer: Timer, due: Option<LabTime>) {
+        let before = match due {
+            Some(at) => self.due.insert(timer.clone(), at),
+            None => self.due.remove(&timer),
+        };
+        if before == due {
+            return;
+        }
+        if let Some(at) = before {
+            self.timers.remove(&(at, timer.clone()));
+        }
+        if let Some(at) = due {
+            self.timers.insert((at, timer));
+        }
+    }
+}
+
+fn declared(name: &MachineName, legs: &[String], disks: &[String], health: &Health, at: LabTime) -> Machine {
+    let leg = |name: &String| Leg { name: name.clone(), seen: None, unsettled: Vec::new() };
+    let disk = |name: &String| Disk { name: name.clone(), content: Content::Unknown };
+    Machine {
+        name: name.clone(),
+        health: health.clone(),
+        stage: Stage::Free,
+        since: at,
+        legs: legs.iter().map(leg).collect(),
+        disks: disks.iter().map(disk).collect(),
+        agent: None,
+        hardware: None,
+        attempts: 0,
+        intents: 0,
+        turns: 0,
+        failures: 0,
+    }
+}
+
+fn apply_power(machine: &mut Machine, record: &Record) {
+    match &record.change {
+        Change::PowerIntended { leg, intent, .. } => {
+            machine.intents = intent.id;
+            if let Stage::InUse { cycling, .. } = &mut machine.stage
+                && intent.want == crate::machine::Switch::On
+            {
+                *cycling = false;
+            }
+            if let Some(leg) = machine.legs.get_mut(*leg) {
+                leg.unsettled.push(intent.clone());
+            }
+        }
+        Change::PowerUnsettled { leg, intent, .. } => {
+            let Some(leg) = machine.legs.get_mut(*leg) else { return };
+            leg.unsettled.iter_mut().filter(|i| i.id == *intent).for_each(|i| i.open = false);
+        }
+        Change::PowerSettled { leg, intent, .. } => {
+            let Some(leg) = machine.legs.get_mut(*leg) else { return };
+            leg.unsettled.retain(|i| i.id != *intent);
+        }
+        Change::PowerSeen { leg, reading, .. } => {
+            let Some(leg) = machine.legs.get_mut(*leg) else { return };
+            leg.seen = Some(Seen { reading: *reading, at: record.at });
+        }
+        Change::PowerByHolder { action, .. } => {
+            if let Stage::InUse { cycling, .. } = &mut machine.stage {
+                *cycling = action == "cycle";
+            }
+        }
+        _ => {}
+    }
+}
+
+fn apply_agent(machine: &mut Machine, record: &Record) {
+    match &record.change {
+        Change::AgentAttached { agent, spent, .. } => {
+            machine.agent = Some(agent.clone());
+            if let (Some(token), Stage::Turn(turn)) = (spent, &mut machine.stage)
+                && let Some(attempt) = &mut turn.attempt
+            {
+                attempt.expect = None;
+                attempt.spent.push(*token);
+            }
+        }
+        Change::AgentResumed { .. } => {
+            if let Some(agent) = &mut machine.agent {
+                agent.lost = None;
+            }
+        }
+        Change::AgentLost { .. } => {
+            if let Some(agent) = &mut machine.agent {
+                agent.lost = Some(record.at);
+            }
+        }
+        Change::AgentDismissed { .. } => machine.agent = None,
+        _ => {}
+    }
+}
+
+fn apply_disk(machine: &mut Machine, change: &Change) {
+    let (index, content) = match change {
+        Change::DiskWriting { disk, attempt, .. } => (*disk, Content::Writing { attempt: *attempt }),
+        Change::DiskProven { disk, certificate, .. } => (*disk, Content::Proven(certificate.clone())),
+        Change::DiskUsed { disk, by, .. } => (*disk, Content::Used { by: *by }),
+        _ => return,
+    };
+    if let Some(disk) = machine.disks.get_mut(index) {
+        disk.content = content;
+    }
+}
+
+fn apply_turn(machine: &mut Machine, record: &Record) {
+    let at = record.at;
+    match &record.change {
+        Change::TurnStarted { purpose, goal, reservation, image, disks, deadline, .. } => {
+            machine.turns += 1;
+            machine.since = at;
+            machine.stage = Stage::Turn(Box::new(Turn {
+                number: machine.turns,
+                purpose: *purpose,
+                goal: *goal,
+                reservation: *reservation,
+                image: image.clone(),
+                disks: *disks,
+                phase: Phase::Off,
+                phase_since: at,
+                deadline: *deadline,
+                attempt: None,
+                failed: 0,
+                started: at,
+            }));
+        }
+        Change::MachineReady { until, .. } => {
+            let Stage::Turn(turn) = &machine.stage else { return };
+            let image = turn.image.clone().filter(|_| turn.goal == Goal::Image);
+            machine.stage = Stage::Ready { reservation: turn.reservation, until: *until, image };
+            machine.since = at;
+            machine.failures = 0;
+        }
+        Change::WarmTaken { reservation, .. } => {
+            if let Stage::Ready { reservation: held, until, .. } = &mut machine.stage {
+                *held = Some(*reservation);
+                *until = None;
+            }
+        }
+        Change::InUse { .. } => {
+            if let Stage::Ready { reservation: Some(id), image, .. } = &machine.stage {
+                machine.stage = Stage::InUse { reservation: *id, image: image.clone(), cycling: false };
+                machine.since = at;
+            }
+        }
+        Change::Freed { good, .. } => {
+            machine.stage = Stage::Free;
+            machine.since = at;
+            machine.agent = None;
+            machine.failures = if *good { 0 } else { machine.failures + 1 };
+        }
+        _ => {
+            if let Stage::Turn(turn) = &mut machine.stage {
+                apply_phase(turn, &mut machine.attempts, record);
+            }
+        }
+    }
+}
+
+fn apply_phase(turn: &mut Turn, attempts: &mut u64, record: &Record) {
+    match &record.change {
+        Change::PhaseEntered { phase, deadline, .. } => {
+            turn.phase = phase.clone();
+            turn.phase_since = record.at;
+            turn.deadline = *deadline;
+        }
+        Change::DeadlineMoved { deadline, .. } => turn.deadline = *deadline,
+        Change::PhaseFailed { .. } => turn.failed += 1,
+        Change::AttemptStarted { attempt, nonce, .. } => {
+            *attempts = *attempt;
+            turn.attempt = Some(Attempt {
+                number: *attempt,
+                nonce: nonce.clone(),
+                expect: None,
+                spent: Vec::new(),
+                given: false,
+                step: 0,
+                done: 0,
+            });
+        }
+        other => {
+            if let Some(attempt) = &mut turn.attempt {
+                apply_attempt(attempt, other);
+            }
+        }
+    }
+}
+
+fn apply_attempt(attempt: &mut Attempt, change: &Change) {
+    match change {
+        Change::TokenIssued { kind, token, .. } => {
+            attempt.given |= *kind == AgentKind::Boot;
+            attempt.expect = Some(Expect { kind: *kind, token: *token });
+        }
+        Change::AttemptBurned { .. } => attempt.expect = None,
+        Change::StepTold { step, .. } => attempt.step = *step,
+        Change::StepDone { step, .. } => attempt.done = *step,
+        _ => {}
+    }
+}

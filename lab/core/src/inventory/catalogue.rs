@@ -1,0 +1,153 @@
+//! What the inventory may say about drivers. The core knows none by name: whoever links the drivers hands in a
+//! [`Catalogue`] of them, those that are planned but not built included, so that using one is answered by a sentence.
+
+/// Where in the inventory a driver stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `power.X`, `mains.X`
+    Power,
+    /// `console.NAME.X`
+    Console,
+    /// `boot.X`
+    Boot,
+    /// `ready.X`
+    Ready,
+    /// `reimage.X`
+    Reimage,
+    /// `shell.X`
+    Shell,
+    /// `switch.NAME.X`
+    Switch,
+    /// `button.NAME.X`
+    Button,
+    /// `[host.NAME] X = { … }`
+    Host,
+    /// `[controller.NAME] X = { … }`
+    Controller,
+}
+
+impl Kind {
+    /// The key of the inventory, and the word for it in errors.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Power => "power",
+            Self::Console => "console",
+            Self::Boot => "boot",
+            Self::Ready => "ready",
+            Self::Reimage => "reimage",
+            Self::Shell => "shell",
+            Self::Switch => "switch",
+            Self::Button => "button",
+            Self::Host => "host",
+            Self::Controller => "controller",
+        }
+    }
+}
+
+/// All drivers this release knows by name.
+pub trait Catalogue {
+    /// The drivers that may stand in this place, built or planned.
+    fn drivers(&self, kind: Kind) -> &[DriverSchema];
+}
+
+/// What one driver takes.
+#[derive(Debug, Clone, Copy)]
+pub struct DriverSchema {
+    /// The key it is written as.
+    pub name: &'static str,
+    /// Its fields. `host` and `controller` are listed like any other (kinds [`FieldKind::HostRef`],
+    /// [`FieldKind::ControllerRef`]); `min_off`, `readback` and `use` of a power leg are not, every leg has them.
+    pub fields: &'static [FieldSchema],
+    /// Things of the world that only one machine can have.
+    pub unique: &'static [Unique],
+    /// The power drivers of a machine it works with; empty = all. (A simulated console needs a simulated machine.)
+    pub with_power: &'static [&'static str],
+    /// `None` = built. Else what to tell who uses it, as a sentence: `it comes with the BMC drivers`.
+    pub not_built: Option<&'static str>,
+}
+
+impl DriverSchema {
+    /// A driver that is built and takes no fields.
+    pub const EMPTY: Self = Self { name: "", fields: &[], unique: &[], with_power: &[], not_built: None };
+}
+
+/// Fields that together name one thing of the world. Two drivers with equal values, on the same host and the same
+/// controller, are an error that names both places. Counts only where all the fields are set.
+#[derive(Debug, Clone, Copy)]
+pub struct Unique {
+    /// The thing, for people: `outlet`, `serial port`, `MAC address`, `disk file`. Compared across drivers.
+    pub what: &'static str,
+    /// The fields.
+    pub fields: &'static [&'static str],
+}
+
+/// One field of a driver.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldSchema {
+    /// The key.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: FieldKind,
+    /// Whether the driver cannot do without.
+    pub required: bool,
+    /// One line for people.
+    pub doc: &'static str,
+}
+
+impl FieldSchema {
+    /// A field the driver can do without.
+    #[must_use]
+    pub const fn optional(name: &'static str, kind: FieldKind, doc: &'static str) -> Self {
+        Self { name, kind, required: false, doc }
+    }
+
+    /// A field the driver needs.
+    #[must_use]
+    pub const fn required(name: &'static str, kind: FieldKind, doc: &'static str) -> Self {
+        Self { name, kind, required: true, doc }
+    }
+}
+
+/// What a field takes, and what the driver gets in [`DriverSpec::fields`](super::model::DriverSpec::fields).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldKind {
+    /// Text; `{name}` and `{n}` are filled in, `{{` and `}}` are braces. Gives text.
+    Text,
+    /// Text taken as it stands: a prompt, a regular expression, a kernel command line. Gives text.
+    Raw,
+    /// Text as above or a whole number, for what is numbered on one device and lettered on the next. Gives text.
+    Label,
+    /// A whole number, or text that is one once `{n}` is filled in. Gives an integer.
+    Int {
+        /// Smallest.
+        min: i64,
+        /// Largest.
+        max: i64,
+    },
+    /// `true` or `false`.
+    Bool,
+    /// `"30s"`, `"1h30m"`: a unit is needed. Gives milliseconds.
+    Duration,
+    /// `"512M"`, `"400GB"`: a unit is needed; K, M, G, T and KiB, … count by 1024, KB, … by 1000. Gives bytes.
+    Size,
+    /// `{ env = "NAME" }` or `{ file = "/path" }`, never the secret itself. Gives that table.
+    Secret,
+    /// A path; `{name}` and `{n}` are filled in. Gives text.
+    Path,
+    /// A hardware address, `aa:bb:cc:dd:ee:ff`. Gives it in lower case.
+    Mac,
+    /// A command as a list, not run by a shell; `{name}` and `{n}` are filled in. The placeholders named here are
+    /// filled in when it runs, by [`template::render`](super::template::render). Gives a list of text.
+    Argv(&'static [&'static str]),
+    /// A list of plain texts. Gives a list of text.
+    List,
+    /// One of these words. Gives text.
+    OneOf(&'static [&'static str]),
+    /// The name of a `[host.NAME]`; goes to [`DriverSpec::host`](super::model::DriverSpec::host).
+    HostRef,
+    /// The name of a `[controller.NAME]`; goes to [`DriverSpec::controller`](super::model::DriverSpec::controller).
+    ControllerRef,
+    /// The name of a console of the same machine. Gives text.
+    ConsoleRef,
+}

@@ -1,0 +1,125 @@
+//! The inventory: what exists in the lab, read from `inventory.toml` and the files it includes.
+//!
+//! [`Inventory::load`] gives either a lab in which every reference is resolved, every class and range merged and every
+//! driver's fields checked against the [`Catalogue`], or all that is wrong with it at once ([`InventoryErrors`]).
+//!
+//! How layers merge: class, then range, then machine; tables by path, anything else is replaced. Where a driver stands, the
+//! same driver merges its fields and another replaces it whole. `console = {}` says that there is none, whatever the class
+//! says. Files are equals: a key set in two of them is an error.
+//!
+//! The way of a text: `load` (files to one tree that knows its places) → `expand` (ranges and layers) → `machine` and
+//! `sections` (typed) with `driver` (the catalogue's checks).
+
+pub mod catalogue;
+mod diff;
+mod driver;
+mod error;
+mod expand;
+mod files;
+mod load;
+mod machine;
+pub mod model;
+mod not_yet;
+mod reader;
+mod sections;
+mod source;
+pub mod template;
+mod tree;
+mod units;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Unique};
+pub use diff::{Change, MachineChange, NewBecause, diff};
+pub use error::{InventoryError, InventoryErrors};
+pub use expand::MAX_MACHINES;
+pub use files::{DiskFiles, Files, MemoryFiles};
+pub use load::{MAX_FILE, MAX_FILES};
+pub use model::{
+    AfterBuild, AtEnd, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease,
+    LegSpec, Limits, MachineSpec, OnAgentLost, OnFailure, OtherDisks, Place, Policy, Resource, SecretRef, Sources, Verify,
+};
+
+use driver::{Claims, Drivers, Interner};
+use error::Problem;
+use load::Loaded;
+use machine::{MachineReader, TagKinds};
+use reader::Reader;
+
+impl Inventory {
+    /// Reads an inventory from the file system.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path, catalogue: &dyn Catalogue) -> Result<Self, InventoryErrors> {
+        Self::load_from(&DiskFiles, path, catalogue)
+    }
+
+    /// Reads an inventory from any files.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load_from(files: &dyn Files, path: &Path, catalogue: &dyn Catalogue) -> Result<Self, InventoryErrors> {
+        build(load::load(files, path), catalogue)
+    }
+
+    /// Reads an inventory from one text; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse_str(name: &str, text: &str, catalogue: &dyn Catalogue) -> Result<Self, InventoryErrors> {
+        Self::load_from(&MemoryFiles::default().with(name, text), Path::new(name), catalogue)
+    }
+}
+
+fn build(loaded: Loaded, catalogue: &dyn Catalogue) -> Result<Inventory, InventoryErrors> {
+    let Loaded { sources, root, mut problems } = loaded;
+    if !problems.is_empty() {
+        // What a file that could not be read would have declared is unknown: complaints about it would be noise.
+        return Err(problems.finish(&sources));
+    }
+    let mut inventory = Inventory::default();
+    sections::read(&root, &mut inventory, &mut problems);
+    check_classes(&root, &mut problems);
+    let machines = expand::machines(&root, &sources, &mut problems);
+
+    let (mut claims, mut interner, none) = (Claims::default(), Interner::default(), BTreeMap::new());
+    let mut drivers = Drivers {
+        sources: &sources,
+        catalogue,
+        problems: &mut problems,
+        hosts: &none,
+        controllers: &none,
+        claims: &mut claims,
+        interner: &mut interner,
+    };
+    let hosts = sections::reached(&root, Kind::Host, &mut drivers);
+    let mut drivers = Drivers { hosts: &hosts, ..drivers };
+    let controllers = sections::reached(&root, Kind::Controller, &mut drivers);
+    let mut drivers = Drivers { controllers: &controllers, ..drivers };
+
+    let mut tags = TagKinds::default();
+    let mut specs = BTreeMap::new();
+    for machine in &machines {
+        let reader = MachineReader { machine, drivers: &mut drivers, inventory: &inventory, tags: &mut tags };
+        specs.extend(reader.read().map(|spec| (spec.name.clone(), spec)));
+    }
+    if !problems.is_empty() {
+        return Err(problems.finish(&sources));
+    }
+    inventory.machines = specs;
+    inventory.hosts = hosts;
+    inventory.controllers = controllers;
+    Ok(inventory)
+}
+
+/// What can be said about a class before a machine uses it.
+fn check_classes(root: &tree::Table, problems: &mut error::Problems) {
+    for (name, _, table) in load::named(root, "class", problems) {
+        Reader::new(table, "a machine").only(&machine::KEYS, problems);
+        if let Some(entry) = table.get("class") {
+            problems.raise(Problem::new(entry.key, format!("class `{name}` cannot have a class itself")));
+        }
+    }
+}

@@ -1,0 +1,555 @@
+//! What the inventory says, as plain data: every reference resolved, every default filled in, every class and range
+//! already merged into its machines.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use pitstop_wire::MachineName;
+use pitstop_wire::selector::TagValue;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A whole lab.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Inventory {
+    /// The lab itself.
+    pub lab: LabInfo,
+    /// Bench hosts by name: how to reach the computers USB things are plugged into.
+    pub hosts: BTreeMap<String, DriverSpec>,
+    /// Controllers by name (PDU, hub, …): one queue and one session each.
+    pub controllers: BTreeMap<String, DriverSpec>,
+    /// Circuits by name.
+    pub circuits: BTreeMap<String, Circuit>,
+    /// Countable things a reservation can ask for besides machines.
+    pub resources: BTreeMap<String, Resource>,
+    /// Policies by the role they are for (`ci`, `person`), or by the name a machine refers to.
+    pub policies: BTreeMap<String, Policy>,
+    /// Groups of users by name.
+    pub groups: BTreeMap<String, Group>,
+    /// Every machine.
+    pub machines: BTreeMap<MachineName, MachineSpec>,
+}
+
+/// `[lab]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LabInfo {
+    /// Shown in the header of every view.
+    pub name: String,
+    /// IANA time zone for times people type; everything stored is UTC.
+    pub zone: String,
+}
+
+impl Default for LabInfo {
+    fn default() -> Self {
+        Self { name: "lab".to_owned(), zone: "UTC".to_owned() }
+    }
+}
+
+/// `[circuit.NAME]`: what a fuse bears. `None` is no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Circuit {
+    /// Machines that may be switched on at the same time (inrush current).
+    pub max_starting: Option<u32>,
+    /// Machines that may be on at the same time (breaker).
+    pub max_on: Option<u32>,
+}
+
+/// `[resource.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Resource {
+    /// How many there are; at least 1.
+    pub count: u32,
+    /// For people.
+    pub note: Option<String>,
+}
+
+/// `[policy.NAME]`: what happens when a build or a person is done. `None` = not said, [`Policy::default`] holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Policy {
+    /// When the proof is made.
+    pub after_build: Option<AfterBuild>,
+    /// What a clean machine does while nobody has it.
+    pub idle: Option<Idle>,
+    /// What silence of the host agent means while the machine is in use.
+    pub on_agent_lost: Option<OnAgentLost>,
+    /// Hold the machine after a failed build.
+    pub on_failure: Option<OnFailure>,
+    /// How long reservations last.
+    pub lease: Option<Lease>,
+    /// What happens when a reservation's time is over.
+    pub at_end: Option<AtEnd>,
+}
+
+/// `after_build = "reimage" | "power-off" | "keep"`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterBuild {
+    /// At once.
+    #[default]
+    Reimage,
+    /// Off; the next prepare reimages first.
+    PowerOff,
+    /// Never. Only on machines marked `shared = true`, for reservations that accept a used disk.
+    Keep,
+}
+
+/// `idle = "off" | "warm" | { warm = "4h" }`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idle {
+    /// Switched off.
+    #[default]
+    Off,
+    /// Booted and proven, waiting for a holder.
+    Warm {
+        /// After this the machine is proven anew; milliseconds.
+        max_age_ms: u64,
+    },
+}
+
+impl Idle {
+    /// How old a warm machine may get where the inventory says only `"warm"`: 4 hours.
+    pub const DEFAULT_WARM_MS: u64 = 4 * 3_600_000;
+}
+
+/// `on_agent_lost = "ignore" | { fail_after = "15s" }`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnAgentLost {
+    /// A fact, shown and nothing more.
+    Ignore,
+    /// The machine failed.
+    FailAfter {
+        /// Silence borne, in milliseconds.
+        ms: u64,
+    },
+}
+
+/// `on_failure = { hold = "2h", at_most = 2, may_take = ["firmware"] }`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OnFailure {
+    /// How long the machine stays as the failed build left it, milliseconds.
+    pub hold_ms: u64,
+    /// Machines held that way at the same time.
+    pub at_most: u32,
+    /// Groups whose members may take the machine over.
+    pub may_take: Vec<String>,
+}
+
+/// `lease = { default = "2h", max = "12h", extend = "while-nobody-waits" }`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lease {
+    /// When the reservation does not say, milliseconds.
+    pub default_ms: u64,
+    /// Longest, extensions included, milliseconds.
+    pub max_ms: u64,
+    /// Who may extend.
+    pub extend: Extend,
+}
+
+/// When a lease may be extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Extend {
+    /// Up to `max`.
+    #[default]
+    Always,
+    /// Only while no other reservation waits for the machine.
+    WhileNobodyWaits,
+    /// Not at all.
+    Never,
+}
+
+/// `at_end = { warn = ["30m", "10m"], quiet = "19:00-08:00", then = "power-off", keep_disk = "24h" }`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AtEnd {
+    /// How long before the end the holder is warned, milliseconds, longest first.
+    pub warn_ms: Vec<u64>,
+    /// Local hours without warnings, `HH:MM-HH:MM`.
+    pub quiet: Option<String>,
+    /// What then happens to the machine.
+    pub then: AfterBuild,
+    /// The disk stays as it is for so long, unless someone needs the machine; milliseconds.
+    pub keep_disk_ms: Option<u64>,
+}
+
+/// `[group.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// User names.
+    pub members: Vec<String>,
+    /// What members may reserve: a selector in its canonical form; `None` = everything.
+    pub select: Option<String>,
+    /// Machines held at once.
+    pub machines: Option<u32>,
+    /// Priority in the queue.
+    pub priority: Option<i64>,
+}
+
+/// One machine, complete.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MachineSpec {
+    /// Its name.
+    pub name: MachineName,
+    /// `{n}`: its number in its range, or else the number its name ends with.
+    pub n: Option<u32>,
+    /// The class it was made from.
+    pub class: Option<String>,
+    /// What selectors see.
+    pub tags: BTreeMap<String, TagValue>,
+    /// Where it stands, for people.
+    pub location: Option<String>,
+    /// Anything else, for people.
+    pub note: Option<String>,
+    /// The circuit it hangs on; a key of [`Inventory::circuits`].
+    pub circuit: Option<String>,
+    /// The image it is reimaged with when no reservation asks for another.
+    pub image: Option<String>,
+    /// The ways to switch it, the one named `power` first, then `mains`. Never empty.
+    pub legs: Vec<LegSpec>,
+    /// Serial lines by name; empty only where the inventory says `console = {}`.
+    pub consoles: BTreeMap<String, DriverSpec>,
+    /// How pitstop chooses what boots.
+    pub boot: DriverSpec,
+    /// Disks that are written and proven.
+    pub disks: Vec<DiskSpec>,
+    /// What a disk that is not declared means.
+    pub other_disks: OtherDisks,
+    /// What shows that it is ready.
+    pub ready: DriverSpec,
+    /// Who writes the disks; the boot agent (driver `agent`) unless the inventory says otherwise.
+    pub reimage: DriverSpec,
+    /// How `pitstop shell` gets in, where it can.
+    pub shell: Option<DriverSpec>,
+    /// Switches (SD-mux, …) by name.
+    pub switches: BTreeMap<String, DriverSpec>,
+    /// Buttons (recovery, …) by name.
+    pub buttons: BTreeMap<String, DriverSpec>,
+    /// Takes `after_build = "keep"` and reservations that accept a used disk.
+    pub shared: bool,
+    /// The policy it follows whoever holds it; a key of [`Inventory::policies`].
+    pub policy: Option<String>,
+    /// Its own rule, before any policy.
+    pub after_build: Option<AfterBuild>,
+    /// Its own rule, before any policy.
+    pub idle: Option<Idle>,
+    /// Its own rule, before any policy.
+    pub on_agent_lost: Option<OnAgentLost>,
+    /// How long each phase may take.
+    pub limits: Limits,
+    /// Where each of its keys was set; shared between the machines of one range.
+    #[serde(skip)]
+    pub sources: Arc<Sources>,
+}
+
+/// One way to switch a machine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LegSpec {
+    /// `power`, or `mains` for the plug in front of it.
+    pub name: String,
+    /// What switches it.
+    pub driver: DriverSpec,
+    /// Shortest time off before it may be on again, milliseconds.
+    pub min_off_ms: u64,
+    /// Whether its state can be read back; else off is *assumed*, and shown so.
+    pub readback: bool,
+    /// When it is to be used, for people.
+    pub usage: Option<String>,
+}
+
+/// A driver and what the inventory tells it. Which drivers exist is the catalogue's business, not the core's.
+///
+/// The values of `fields` have the shape their [`FieldKind`](super::catalogue::FieldKind) says: durations are whole
+/// milliseconds, sizes whole bytes, secrets `{"env": …}` or `{"file": …}`, argument lists arrays of text; `{name}` and
+/// `{n}` are filled in. So a driver reads them with `serde` into a struct of its own.
+#[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DriverSpec {
+    /// Its name in the catalogue.
+    pub driver: String,
+    /// Checked against the driver's schema. Equal fields are one value in memory, however many machines have them.
+    pub fields: Arc<serde_json::Map<String, Value>>,
+    /// The bench host it works through; a key of [`Inventory::hosts`].
+    pub host: Option<String>,
+    /// The controller it works through; a key of [`Inventory::controllers`].
+    pub controller: Option<String>,
+}
+
+impl DriverSpec {
+    /// A driver without fields.
+    #[must_use]
+    pub fn named(driver: &str) -> Self {
+        Self { driver: driver.to_owned(), ..Self::default() }
+    }
+
+    /// A text field.
+    #[must_use]
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.fields.get(field).and_then(Value::as_str)
+    }
+
+    /// A whole number.
+    #[must_use]
+    pub fn int(&self, field: &str) -> Option<i64> {
+        self.fields.get(field).and_then(Value::as_i64)
+    }
+
+    /// A duration in milliseconds.
+    #[must_use]
+    pub fn ms(&self, field: &str) -> Option<u64> {
+        self.fields.get(field).and_then(Value::as_u64)
+    }
+
+    /// A size in bytes.
+    #[must_use]
+    pub fn bytes(&self, field: &str) -> Option<u64> {
+        self.fields.get(field).and_then(Value::as_u64)
+    }
+
+    /// A truth value.
+    #[must_use]
+    pub fn flag(&self, field: &str) -> Option<bool> {
+        self.fields.get(field).and_then(Value::as_bool)
+    }
+
+    /// A list of texts (an argument list).
+    #[must_use]
+    pub fn list(&self, field: &str) -> Option<Vec<&str>> {
+        self.fields.get(field).and_then(Value::as_array).map(|items| items.iter().filter_map(Value::as_str).collect())
+    }
+
+    /// A reference to a secret.
+    #[must_use]
+    pub fn secret(&self, field: &str) -> Option<SecretRef> {
+        let table = self.fields.get(field)?.as_object()?;
+        let text = |key: &str| table.get(key).and_then(Value::as_str).map(str::to_owned);
+        text("env").map(SecretRef::Env).or_else(|| text("file").map(SecretRef::File))
+    }
+}
+
+impl fmt::Debug for DriverSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.driver)?;
+        let mut shown = f.debug_map();
+        shown.entries(self.fields.iter());
+        shown.entries(self.host.iter().map(|host| ("host", host)));
+        shown.entries(self.controller.iter().map(|controller| ("controller", controller)));
+        shown.finish()
+    }
+}
+
+/// Where a secret is found; the inventory never holds one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SecretRef {
+    /// A variable of the daemon's environment.
+    Env(String),
+    /// A file only the daemon can read.
+    File(String),
+}
+
+/// A disk that is written and proven.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DiskSpec {
+    /// `disk.NAME`.
+    pub name: String,
+    /// How the agent finds it. All that is said must hold, for exactly one disk.
+    #[serde(rename = "match")]
+    pub matching: DiskMatch,
+    /// What it holds after a reimage.
+    pub content: DiskContent,
+    /// How much of it is read back.
+    pub verify: Verify,
+}
+
+/// Which disk is meant. All `None` = the machine's only disk.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DiskMatch {
+    /// Device path on the machine.
+    pub path: Option<String>,
+    /// The disk's own serial number.
+    pub serial: Option<String>,
+    /// `nvme`, `sata`, `mmc`, `usb`, `virtio`, …
+    pub bus: Option<String>,
+    /// Smallest size, bytes.
+    pub min: Option<u64>,
+    /// Largest size, bytes.
+    pub max: Option<u64>,
+}
+
+/// What a disk holds after a reimage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskContent {
+    /// The image, zeroes where it has none.
+    #[default]
+    Image,
+    /// Zeroes.
+    Zero,
+}
+
+/// How much of a disk is read back after writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Every block.
+    #[default]
+    Full,
+}
+
+/// What a disk means that the inventory does not declare. It is never written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OtherDisks {
+    /// The machine is quarantined: nobody can say what is on it.
+    #[default]
+    Quarantine,
+    /// The machine is offered, but never as proven.
+    Unproven,
+}
+
+/// How long each phase may take, in milliseconds. `timeout = { power = "30s", … }`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Switch a leg and read the state back.
+    pub power_ms: u64,
+    /// From power-on until the boot path is asked for.
+    pub firmware_ms: u64,
+    /// From there until the agent is attached.
+    pub attach_ms: u64,
+    /// Write and read back all disks.
+    pub reimage_ms: u64,
+    /// From the proof until the image runs.
+    pub handover_ms: u64,
+    /// From there until the evidence of `ready` is there.
+    pub evidence_ms: u64,
+    /// A ready machine nobody claims goes back after this.
+    pub claim_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const SECOND: u64 = 1_000;
+        const MINUTE: u64 = 60 * SECOND;
+        Self {
+            power_ms: 60 * SECOND,
+            firmware_ms: 10 * MINUTE,
+            attach_ms: 5 * MINUTE,
+            reimage_ms: 60 * MINUTE,
+            handover_ms: 5 * MINUTE,
+            evidence_ms: 5 * MINUTE,
+            claim_ms: 10 * MINUTE,
+        }
+    }
+}
+
+impl Limits {
+    /// The keys of `timeout`, as written in the inventory.
+    pub const KEYS: [&'static str; 7] = ["power", "firmware", "attach", "reimage", "handover", "evidence", "claim"];
+
+    /// The limit behind a key of `timeout`.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut u64> {
+        Some(match key {
+            "power" => &mut self.power_ms,
+            "firmware" => &mut self.firmware_ms,
+            "attach" => &mut self.attach_ms,
+            "reimage" => &mut self.reimage_ms,
+            "handover" => &mut self.handover_ms,
+            "evidence" => &mut self.evidence_ms,
+            "claim" => &mut self.claim_ms,
+            _ => return None,
+        })
+    }
+}
+
+/// A place in a file; line and column count from 1, columns in characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Place {
+    /// The file as it was named.
+    pub file: Arc<str>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub col: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.col)
+    }
+}
+
+/// Where a machine and its keys were set. Places never make two machines different: a moved line changes nothing.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// The section of the machine, or of the range it is in.
+    pub machine: Place,
+    /// The section of its class.
+    pub class: Option<Place>,
+    /// Sorted by path.
+    keys: Box<[(Arc<str>, Place)]>,
+}
+
+impl PartialEq for Sources {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Sources {
+    /// Takes the places of keys, sorted by dotted path.
+    pub(super) fn new(machine: Place, class: Option<Place>, keys: Vec<(Arc<str>, Place)>) -> Self {
+        Self { machine, class, keys: keys.into_boxed_slice() }
+    }
+
+    /// The sources of a machine that no file names, as tests make them.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self::new(Place { file: Arc::from("-"), line: 1, col: 1 }, None, Vec::new())
+    }
+
+    /// Where a key was set, by dotted path (`timeout.power`, `power.ipmi.cipher`): the key itself, or else the nearest
+    /// table around it. `None`: a default of pitstop.
+    #[must_use]
+    pub fn of(&self, path: &str) -> Option<&Place> {
+        let mut path = path;
+        loop {
+            if let Ok(found) = self.keys.binary_search_by(|(key, _)| (**key).cmp(path)) {
+                return self.keys.get(found).map(|(_, place)| place);
+            }
+            path = path.rsplit_once('.')?.0;
+        }
+    }
+}
+
+impl Inventory {
+    /// When the proof is made: the machine's own word, its policy's, that of the holder's role, else at once.
+    /// `Keep` counts only on machines marked as shared.
+    #[must_use]
+    pub fn after_build(&self, machine: &MachineSpec, role: &str) -> AfterBuild {
+        let said = machine.after_build.or_else(|| self.policy_says(machine, role, |policy| policy.after_build));
+        match said.unwrap_or_default() {
+            AfterBuild::Keep if !machine.shared => AfterBuild::Reimage,
+            other => other,
+        }
+    }
+
+    /// What the machine does while nobody has it; same order as [`Inventory::after_build`].
+    #[must_use]
+    pub fn idle(&self, machine: &MachineSpec, role: &str) -> Idle {
+        machine.idle.or_else(|| self.policy_says(machine, role, |policy| policy.idle)).unwrap_or_default()
+    }
+
+    /// What silence of the host agent means; same order as [`Inventory::after_build`]. Unless said, it is ignored for
+    /// people and fails a CI reservation after 15 s.
+    #[must_use]
+    pub fn on_agent_lost(&self, machine: &MachineSpec, role: &str) -> OnAgentLost {
+        let default = if role == "ci" { OnAgentLost::FailAfter { ms: 15_000 } } else { OnAgentLost::Ignore };
+        machine.on_agent_lost.or_else(|| self.policy_says(machine, role, |policy| policy.on_agent_lost)).unwrap_or(default)
+    }
+
+    fn policy_says<T>(&self, machine: &MachineSpec, role: &str, key: impl Fn(&Policy) -> Option<T>) -> Option<T> {
+        let own = machine.policy.as_deref().and_then(|name| self.policies.get(name));
+        own.and_then(&key).or_else(|| self.policies.get(role).and_then(&key))
+    }
+}

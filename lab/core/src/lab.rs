@@ -1,0 +1,255 @@
+//! The lab: every row, and what is derived from the rows.
+
+use crate::effect::Effect;
+use crate::event::{Answer, Event, Moment};
+use crate::fence::Fences;
+use crate::id::{Epoch, RecordNo, ReservationId, SecretHash};
+use crate::inventory::model::{Inventory, MachineSpec};
+use crate::machine::{ImageRef, Machine};
+use crate::record::Record;
+use crate::reservation::Reservation;
+use crate::time::LabTime;
+use pitstop_wire::{MachineName, UserName};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A lab at one moment. Rows are shared, so a clone is a cheap snapshot that
+/// readers keep while the lab goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Lab {
+    pub(crate) meta: Meta,
+    pub(crate) machines: BTreeMap<MachineName, Arc<Machine>>,
+    pub(crate) reservations: BTreeMap<ReservationId, Arc<Reservation>>,
+    pub(crate) images: BTreeMap<String, Arc<NamedImage>>,
+    pub(crate) keys: BTreeMap<(UserName, String), Arc<Remembered>>,
+
+    // Below: not rows. Derived from rows, or true only while this daemon runs.
+    pub(crate) inventory: Arc<Inventory>,
+    pub(crate) fences: Fences,
+    /// Machines at rest, healthy, and ready to be granted.
+    pub(crate) free: BTreeSet<MachineName>,
+    /// Reservations in the queue, in the order they are served.
+    pub(crate) waiting: BTreeSet<(std::cmp::Reverse<i32>, ReservationId)>,
+    /// Ended reservations, oldest end first.
+    pub(crate) ended: BTreeSet<(LabTime, ReservationId)>,
+    /// Keys, oldest first.
+    pub(crate) key_ages: BTreeSet<(RecordNo, UserName, String)>,
+    /// When each machine or reservation next needs a judgement.
+    pub(crate) timers: BTreeSet<(LabTime, Timer)>,
+    pub(crate) due: BTreeMap<Timer, LabTime>,
+    /// Until when each session was heard of, for those that must beat.
+    pub(crate) beats: BTreeMap<ReservationId, LabTime>,
+    /// When to ask a machine's power again, after an answer that said nothing.
+    pub(crate) retries: BTreeMap<MachineName, LabTime>,
+    /// Whether the queue must be looked at: a machine came free, a
+    /// reservation came in, or the inventory changed.
+    pub(crate) queue_dirty: bool,
+}
+
+/// The one row about the lab itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// The daemon that leads.
+    pub epoch: Epoch,
+    /// Newest record.
+    pub records: RecordNo,
+    /// Newest reservation.
+    pub reservations: u64,
+    /// Lab time of the newest commit.
+    pub now: LabTime,
+    /// Wall time of the newest commit, to continue lab time on start.
+    pub wall: i64,
+}
+
+/// An image that may be asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedImage {
+    /// The image.
+    pub image: ImageRef,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// An answer remembered under an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// Whose.
+    pub owner: UserName,
+    /// The key.
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request: SecretHash,
+    /// The answer that was given.
+    pub answer: serde_json::Value,
+    /// The record that remembered it: its age.
+    pub number: RecordNo,
+}
+
+/// What a timer is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    Machine(MachineName),
+    Reservation(ReservationId),
+}
+
+/// A row, by its key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowKey {
+    /// A machine.
+    Machine(MachineName),
+    /// A reservation.
+    Reservation(ReservationId),
+    /// An image.
+    Image(String),
+    /// An idempotency key.
+    Key(UserName, String),
+}
+
+/// A row as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// A machine.
+    Machine(Arc<Machine>),
+    /// A reservation.
+    Reservation(Arc<Reservation>),
+    /// An image.
+    Image(Arc<NamedImage>),
+    /// An idempotency key.
+    Key(Arc<Remembered>),
+}
+
+/// All rows: what the store loads and what a new daemon goes on from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rows {
+    /// The lab itself.
+    pub meta: Meta,
+    /// Everything else.
+    pub rows: Vec<Row>,
+}
+
+/// What a step decided.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What became true, in order. Empty: nothing to commit.
+    pub records: Vec<Record>,
+    /// Rows these records touched; a key without a row was removed.
+    pub touched: BTreeSet<RowKey>,
+    /// What is to be done once the records are committed.
+    pub effects: Vec<Effect>,
+    /// What the asker is told once the records are committed.
+    pub answer: Answer,
+}
+
+impl Lab {
+    /// A lab from its rows; the first event must be [`Event::Start`].
+    pub fn from_rows(rows: Rows) -> Self {
+        let mut lab = Self { meta: rows.meta, ..Self::default() };
+        for row in rows.rows {
+            match row {
+                Row::Machine(m) => drop(lab.machines.insert(m.name.clone(), m)),
+                Row::Reservation(r) => drop(lab.reservations.insert(r.id, r)),
+                Row::Image(i) => drop(lab.images.insert(i.image.name.clone(), i)),
+                Row::Key(k) => drop(lab.keys.insert((k.owner.clone(), k.key.clone()), k)),
+            }
+        }
+        lab.derive_all();
+        lab
+    }
+
+    /// All rows, in a fixed order.
+    pub fn rows(&self) -> Rows {
+        let rows = (self.machines.values().cloned().map(Row::Machine))
+            .chain(self.reservations.values().cloned().map(Row::Reservation))
+            .chain(self.images.values().cloned().map(Row::Image))
+            .chain(self.keys.values().cloned().map(Row::Key))
+            .collect();
+        Rows { meta: self.meta.clone(), rows }
+    }
+
+    /// One row, if it exists.
+    pub fn row(&self, key: &RowKey) -> Option<Row> {
+        match key {
+            RowKey::Machine(name) => self.machines.get(name).cloned().map(Row::Machine),
+            RowKey::Reservation(id) => self.reservations.get(id).cloned().map(Row::Reservation),
+            RowKey::Image(name) => self.images.get(name).cloned().map(Row::Image),
+            RowKey::Key(owner, key) => self.keys.get(&(owner.clone(), key.clone())).cloned().map(Row::Key),
+        }
+    }
+
+    /// Decides about one event: the only place where a machine or a
+    /// reservation changes. The caller commits `records` and the rows of
+    /// `touched`, and only then answers and lets `effects` go.
+    pub fn step(&mut self, moment: &Moment, event: Event) -> Outcome {
+        crate::step::step(self, moment, event)
+    }
+
+    /// When [`Event::Tick`] is due next.
+    pub fn next_deadline(&self) -> Option<LabTime> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the place of the fences, for the simulator.
+    pub fn with_fences(mut self, fences: Fences) -> Self {
+        self.fences = fences;
+        self
+    }
+
+    /// The lab's own row.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The inventory of the last start or reload.
+    pub fn inventory(&self) -> &Arc<Inventory> {
+        &self.inventory
+    }
+
+    /// All machines by name.
+    pub fn machines(&self) -> impl ExactSizeIterator<Item = &Arc<Machine>> {
+        self.machines.values()
+    }
+
+    /// One machine.
+    pub fn machine(&self, name: &MachineName) -> Option<&Arc<Machine>> {
+        self.machines.get(name)
+    }
+
+    /// What the inventory says of a machine; `None` if it left.
+    pub fn spec(&self, name: &MachineName) -> Option<&MachineSpec> {
+        self.inventory.machines.get(name)
+    }
+
+    /// All reservations, oldest first; ended ones stay a while.
+    pub fn reservations(&self) -> impl ExactSizeIterator<Item = &Arc<Reservation>> {
+        self.reservations.values()
+    }
+
+    /// One reservation.
+    pub fn reservation(&self, id: ReservationId) -> Option<&Arc<Reservation>> {
+        self.reservations.get(&id)
+    }
+
+    /// The queue, in the order it is served.
+    pub fn queue(&self) -> impl Iterator<Item = &Arc<Reservation>> {
+        self.waiting.iter().filter_map(|(_, id)| self.reservations.get(id))
+    }
+
+    /// Images that may be asked for.
+    pub fn images(&self) -> impl ExactSizeIterator<Item = &Arc<NamedImage>> {
+        self.images.values()
+    }
+
+    /// Whether this user's reservation is the one that has the machine.
+    pub fn holds(&self, user: &UserName, machine: &MachineName) -> bool {
+        (self.machines.get(machine))
+            .and_then(|m| m.reservation())
+            .and_then(|id| self.reservations.get(&id))
+            .is_some_and(|r| r.owner == *user)
+    }
+
+    /// Until when a session may stay silent; `None` if it need not beat.
+    pub fn beat_due(&self, id: ReservationId) -> Option<LabTime> {
+        self.beats.get(&id).copied()
+    }
+}

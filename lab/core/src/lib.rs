@@ -1,0 +1,26 @@
+//! Decides. Given a lab and an event, [`Lab::step`] says what changes
+//! ([`record`]s) and what is to be done about it ([`effect`]s). There is no
+//! I/O here, no clock and no randomness but what an event carries, so a lab
+//! runs in the [`simulator`] far faster than real time.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![deny(missing_docs)]
+
+pub mod effect;
+pub mod event;
+pub mod fence;
+mod fold;
+pub mod id;
+pub mod inventory;
+pub mod invariant;
+pub mod lab;
+pub mod machine;
+pub mod queue;
+pub mod record;
+pub mod reservation;
+pub mod simulator;
+mod step;
+pub mod time;
+pub mod why;
+
+pub use lab::Lab;

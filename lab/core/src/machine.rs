@@ -1,0 +1,521 @@
+//! A machine as the store remembers it: its health, where it is in its turn,
+//! its power legs, its disks and the agent that speaks for it.
+//!
+//! ```text
+//!            grant                    all phases done          claim
+//!   free ───────────▶ turn: prepare ───────────────▶ ready ───────────▶ in use
+//!    ▲                     │ cancelled                 │ unclaimed        │ release, expiry,
+//!    │   all phases done   ▼                           ▼                  ▼ lost session
+//!    └──────────────── turn: turnaround ◀─────────────────────────────────┘
+//!                          │ fails for good
+//!                          ▼
+//!                     quarantined ──▶ turn: prove ──▶ free
+//! ```
+//!
+//! Health is apart from the stage: a drained machine finishes its turn, a
+//! quarantined one rests until it is proven.
+
+use crate::id::{AttemptNo, IntentId, ReservationId, SecretHash};
+use crate::time::{LabTime, WallMs};
+use pitstop_wire::MachineName;
+use pitstop_wire::agent::{AgentKind, DiskProof, Hardware};
+use serde::{Deserialize, Serialize};
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its name in the inventory.
+    pub name: MachineName,
+    /// Whether it may be used.
+    pub health: Health,
+    /// Where it is.
+    pub stage: Stage,
+    /// Since when.
+    pub since: LabTime,
+    /// Its power legs, in the order they are switched on.
+    pub legs: Vec<Leg>,
+    /// Its disks, in the order they are written.
+    pub disks: Vec<Disk>,
+    /// The agent that last attached in this turn.
+    pub agent: Option<Agent>,
+    /// What the boot agent found.
+    pub hardware: Option<Hardware>,
+    /// Attempts begun so far: the number of the newest.
+    pub attempts: AttemptNo,
+    /// Power intents stored so far.
+    pub intents: IntentId,
+    /// Turns begun so far.
+    pub turns: u64,
+    /// Turns that failed since the last good one.
+    pub failures: u32,
+}
+
+/// Whether a machine may be used, and who said no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "health", rename_all = "kebab-case")]
+pub enum Health {
+    /// Yes.
+    Good,
+    /// Never enrolled, or its legs or disks changed since: observed only.
+    New,
+    /// Pitstop found it wanting.
+    Quarantined {
+        /// What failed.
+        failure: Failure,
+        /// When.
+        at: LabTime,
+    },
+    /// A person took it out.
+    Drained {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: LabTime,
+    },
+    /// Gone from the inventory; kept while somebody holds it.
+    Retired,
+}
+
+/// What kind of thing failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureClass {
+    /// Power could not be switched, or not be read back.
+    Power,
+    /// The console cannot be opened.
+    Console,
+    /// The machine did not boot.
+    Boot,
+    /// The machine could not reach us.
+    Network,
+    /// The agent misbehaved or went away.
+    Agent,
+    /// The image is at fault.
+    Image,
+    /// A disk could not be written or proven.
+    Disk,
+    /// The tenant's own build.
+    Build,
+}
+
+impl FailureClass {
+    /// The class in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Power => "power",
+            Self::Console => "console",
+            Self::Boot => "boot",
+            Self::Network => "network",
+            Self::Agent => "agent",
+            Self::Image => "image",
+            Self::Disk => "disk",
+            Self::Build => "build",
+        }
+    }
+}
+
+/// A failure with its evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind.
+    pub class: FailureClass,
+    /// In which phase.
+    pub phase: String,
+    /// What was attempted, what came back.
+    pub evidence: String,
+}
+
+/// Where a machine is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "kebab-case")]
+pub enum Stage {
+    /// At rest; nobody holds it.
+    Free,
+    /// Going through phases, each with a deadline.
+    Turn(Box<Turn>),
+    /// Prepared: for a reservation, or warm for whoever comes.
+    Ready {
+        /// The reservation it was prepared for; `None`: warm.
+        reservation: Option<ReservationId>,
+        /// Until when a warm machine stays so.
+        until: Option<LabTime>,
+        /// The image it runs, by name; `None`: bare or agent.
+        image: Option<ImageRef>,
+    },
+    /// In the hands of its holder.
+    InUse {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The image it was handed over with.
+        image: Option<ImageRef>,
+        /// The holder's power cycle waits for its `off` to be seen.
+        cycling: bool,
+    },
+}
+
+/// An image as a reservation or turn names it: resolved once, when asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// Its name when it was resolved.
+    pub name: String,
+    /// Digest of its block map.
+    pub digest: String,
+    /// Where the seed of the host agent goes: offset and length in bytes.
+    pub seed: Option<(u64, u64)>,
+}
+
+/// Why a machine goes through a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// To be handed over.
+    Prepare,
+    /// To be clean and at rest again.
+    Turnaround,
+    /// To come back from quarantine.
+    Prove,
+}
+
+/// What must be true when the turn is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goal {
+    /// Off.
+    Off,
+    /// The agent serves from RAM.
+    Agent,
+    /// The image runs from disk and its host agent attached.
+    Image,
+}
+
+/// One trip of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Number within the machine.
+    pub number: u64,
+    /// Why.
+    pub purpose: Purpose,
+    /// Whose end.
+    pub goal: Goal,
+    /// For whom, in `Prepare`.
+    pub reservation: Option<ReservationId>,
+    /// What the disks with `content = image` are to hold.
+    pub image: Option<ImageRef>,
+    /// Whether disks are proven at all in this turn, or left as they are.
+    pub disks: DiskPlan,
+    /// Where it is.
+    pub phase: Phase,
+    /// Since when.
+    pub phase_since: LabTime,
+    /// Until when this phase may last.
+    pub deadline: LabTime,
+    /// The attempt under way, from the boot agent's start on.
+    pub attempt: Option<Attempt>,
+    /// Tries so far that failed.
+    pub failed: u32,
+    /// When the turn began.
+    pub started: LabTime,
+}
+
+/// What a turn does about disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskPlan {
+    /// Leave them (`keep`, or all are proven already and stay unbooted).
+    Leave,
+    /// Prove each; write those that need it.
+    Prove,
+    /// Write each, whatever is known of it.
+    Write,
+}
+
+/// A phase of a turn. Each has a deadline and a named exit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "kebab-case")]
+pub enum Phase {
+    /// All legs off, read back, nothing in flight.
+    Off,
+    /// Power on; wait for the boot agent of this attempt.
+    BootAgent,
+    /// The agent proves or writes disk number `disk`.
+    Disk {
+        /// Index into the machine's disks.
+        disk: usize,
+        /// Whether it is being written or only proven.
+        writing: bool,
+    },
+    /// The boot agent leaves the seed for the host agent.
+    Seed,
+    /// Off again, so that the next boot is from disk.
+    HandOff,
+    /// The agent turns to serving from RAM.
+    Serve,
+    /// Power on from disk; wait for the host agent (or other evidence).
+    Evidence,
+    /// Everything is shown; wait until no power effect may land any more.
+    Settle,
+    /// Off at the end of the turn.
+    Rest,
+}
+
+impl Phase {
+    /// The phase as DESIGN's table names it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::BootAgent => "boot agent",
+            Self::Disk { .. } => "disk",
+            Self::Seed | Self::HandOff | Self::Serve => "hand-over",
+            Self::Evidence => "evidence",
+            Self::Settle => "settle",
+            Self::Rest => "rest",
+        }
+    }
+
+    /// Whether the phase's job is to have every leg off.
+    pub fn wants_off(&self) -> bool {
+        matches!(self, Self::Off | Self::HandOff | Self::Rest)
+    }
+
+    /// Whether the phase waits for an agent to attach.
+    pub fn awaits_attach(&self) -> bool {
+        matches!(self, Self::BootAgent | Self::Evidence)
+    }
+}
+
+/// One try, fenced by its nonce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Number within the machine.
+    pub number: AttemptNo,
+    /// What every message of this attempt carries.
+    pub nonce: String,
+    /// The token that may attach now.
+    pub expect: Option<Expect>,
+    /// Hashes of tokens already spent, so that a replay is called one.
+    pub spent: Vec<SecretHash>,
+    /// Whether boot parameters were given out.
+    pub given: bool,
+    /// Newest step told to the agent.
+    pub step: u64,
+    /// Newest step whose result is committed.
+    pub done: u64,
+}
+
+/// Which agent may attach, with which token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expect {
+    /// Boot or host.
+    pub kind: AgentKind,
+    /// Hash of the single-use token.
+    pub token: SecretHash,
+}
+
+/// The agent that speaks for the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// Boot or host.
+    pub kind: AgentKind,
+    /// Its program's version.
+    pub version: String,
+    /// The attempt's nonce.
+    pub nonce: String,
+    /// The boot it lives in.
+    pub boot_id: String,
+    /// Hash of its session key.
+    pub key: SecretHash,
+    /// Hash of the token with which the tenant's next boot may rejoin.
+    pub rejoin: Option<SecretHash>,
+    /// When its connection was lost; `None` while connected.
+    pub lost: Option<LabTime>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// What a power leg was seen to be. Unknown is not off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reading {
+    /// On.
+    On,
+    /// Off.
+    Off,
+    /// No answer, or one that says neither.
+    Unknown,
+    /// The leg cannot be read; the command was accepted and time has passed.
+    Assumed(Switch),
+}
+
+impl Reading {
+    /// Whether this may count as `want`.
+    pub fn shows(self, want: Switch) -> bool {
+        match self {
+            Self::On => want == Switch::On,
+            Self::Off => want == Switch::Off,
+            Self::Assumed(s) => s == want,
+            Self::Unknown => false,
+        }
+    }
+}
+
+/// One power leg.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// Its name: `power`, `mains`.
+    pub name: String,
+    /// What was read last, and when.
+    pub seen: Option<Seen>,
+    /// Intents whose effect may still land, oldest first.
+    pub unsettled: Vec<Intent>,
+}
+
+/// A reading with its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// What.
+    pub reading: Reading,
+    /// When the answer was taken.
+    pub at: LabTime,
+}
+
+/// A power command that was decided. It is stored before it leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Its number.
+    pub id: IntentId,
+    /// What was wanted.
+    pub want: Switch,
+    /// Until when the hardware may still act on it. Only time ends this:
+    /// no fence reaches into a BMC.
+    pub may_land_until: LabTime,
+    /// Whether a runner of this daemon works on it; after a timeout, a
+    /// cancel or a restart nobody does, and it waits for its time to pass.
+    pub open: bool,
+}
+
+/// A disk and what is known of its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Its name in the inventory.
+    pub name: String,
+    /// Its content.
+    pub content: Content,
+}
+
+/// What is known of a disk's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "content", rename_all = "kebab-case")]
+pub enum Content {
+    /// Nothing.
+    Unknown,
+    /// An attempt may have written some of it.
+    Writing {
+        /// The attempt.
+        attempt: AttemptNo,
+    },
+    /// Read back and found to be exactly this.
+    Proven(Box<Certificate>),
+    /// Handed over since.
+    Used {
+        /// To whom; `None`: booted warm, no tenant yet.
+        by: Option<ReservationId>,
+    },
+}
+
+/// What was proven, when and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Digest of the image; `None`: all zero.
+    pub digest: Option<String>,
+    /// The attempt that proved it.
+    pub attempt: AttemptNo,
+    /// Its nonce.
+    pub nonce: String,
+    /// The boot path pitstop chose for the agent.
+    pub boot: String,
+    /// Lab time of the commit.
+    pub at: LabTime,
+    /// Wall time of the commit.
+    pub wall: WallMs,
+    /// The itemised proof.
+    pub proof: DiskProof,
+}
+
+impl Machine {
+    /// The turn under way.
+    pub fn turn(&self) -> Option<&Turn> {
+        match &self.stage {
+            Stage::Turn(turn) => Some(turn),
+            _ => None,
+        }
+    }
+
+    /// Whose reservation has the machine: being prepared, ready or in use.
+    pub fn reservation(&self) -> Option<ReservationId> {
+        match &self.stage {
+            Stage::Free => None,
+            Stage::Turn(turn) => turn.reservation,
+            Stage::Ready { reservation, .. } => *reservation,
+            Stage::InUse { reservation, .. } => Some(*reservation),
+        }
+    }
+
+    /// Whether every leg's newest reading shows `want`.
+    pub fn all_legs(&self, want: Switch) -> bool {
+        self.legs.iter().all(|leg| leg.seen.is_some_and(|s| s.reading.shows(want)))
+    }
+
+    /// Whether no power effect may land on the machine any more.
+    pub fn settled(&self) -> bool {
+        self.legs.iter().all(|leg| leg.unsettled.is_empty())
+    }
+
+    /// Whether every disk is proven, whatever with.
+    pub fn all_proven(&self) -> bool {
+        self.disks.iter().all(|d| matches!(d.content, Content::Proven(_)))
+    }
+
+    /// `proven`, `used`, `writing` or `unknown`: the least of the disks.
+    pub fn clean(&self) -> &'static str {
+        let rank = |d: &Disk| match d.content {
+            Content::Unknown => 0,
+            Content::Writing { .. } => 1,
+            Content::Used { .. } => 2,
+            Content::Proven(_) => 3,
+        };
+        match self.disks.iter().map(rank).min() {
+            Some(0) => "unknown",
+            Some(1) => "writing",
+            Some(2) => "used",
+            _ => "proven",
+        }
+    }
+
+    /// The state in one word, as people see it.
+    pub fn state(&self) -> &'static str {
+        match (&self.stage, &self.health) {
+            (Stage::InUse { .. }, _) => "in-use",
+            (Stage::Ready { .. }, _) => "ready",
+            (Stage::Turn(t), _) => match t.purpose {
+                Purpose::Prepare => "preparing",
+                Purpose::Turnaround => "turnaround",
+                Purpose::Prove => "proving",
+            },
+            (Stage::Free, Health::Good) => "free",
+            (Stage::Free, Health::New) => "new",
+            (Stage::Free, Health::Quarantined { .. }) => "quarantined",
+            (Stage::Free, Health::Drained { .. }) => "drained",
+            (Stage::Free, Health::Retired) => "retired",
+        }
+    }
+}

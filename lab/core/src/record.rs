@@ -1,0 +1,474 @@
+//! Records: the history of the lab, and the only way it changes.
+//!
+//! A [`Change`] is one thing that became true. The lab's rows are the fold
+//! of all changes ([`crate::Lab::apply`] is the only code that touches a
+//! row), so history and state cannot disagree; the simulator checks it.
+
+use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
+use crate::machine::{
+    Agent, Certificate, DiskPlan, Failure, Goal, Health, ImageRef, Intent, Phase, Purpose, Reading,
+};
+use crate::reservation::{Ask, End};
+use crate::time::{LabTime, WallMs};
+use pitstop_wire::agent::{AgentKind, Hardware};
+use pitstop_wire::{MachineName, UserName};
+use serde::{Deserialize, Serialize};
+
+/// One change with when, who and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its number.
+    pub number: RecordNo,
+    /// Lab time.
+    pub at: LabTime,
+    /// Wall time.
+    pub wall: WallMs,
+    /// The daemon that decided it.
+    pub epoch: Epoch,
+    /// Who caused it.
+    pub actor: Actor,
+    /// What became true.
+    pub change: Change,
+}
+
+/// Who caused a change.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "by", content = "name", rename_all = "lowercase")]
+pub enum Actor {
+    /// A person or CI, by name.
+    User(UserName),
+    /// A machine's agent or boot request.
+    Machine(MachineName),
+    /// A driver's fact.
+    Driver,
+    /// A deadline.
+    Time,
+    /// The daemon starting, or the queue.
+    Lab,
+}
+
+/// One thing that became true.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Change {
+    /// A daemon took the lab.
+    Opened {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// A machine came into the inventory, or its legs or disks changed.
+    MachineDeclared {
+        /// The machine.
+        machine: MachineName,
+        /// Its power legs.
+        legs: Vec<String>,
+        /// Its disks.
+        disks: Vec<String>,
+        /// Its health from now on.
+        health: Health,
+    },
+    /// A machine left the inventory and nobody holds it.
+    MachineForgotten {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// Health changed.
+    HealthSet {
+        /// The machine.
+        machine: MachineName,
+        /// From now on.
+        health: Health,
+    },
+    /// An image may be asked for by this name.
+    ImageNamed {
+        /// The image.
+        image: ImageRef,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// An image may no longer be asked for.
+    ImageForgotten {
+        /// Its name.
+        name: String,
+    },
+    /// A reservation was accepted into the queue.
+    Queued {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Whose.
+        owner: UserName,
+        /// What for.
+        ask: Box<Ask>,
+    },
+    /// A reservation got a machine.
+    Granted {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The machine.
+        machine: MachineName,
+        /// Index of the role.
+        role: usize,
+    },
+    /// A reservation lost a machine that failed it, or gave it back.
+    MemberDropped {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The machine.
+        machine: MachineName,
+        /// Whether the machine failed it.
+        failed: bool,
+    },
+    /// A reservation goes back to its place in the queue.
+    Requeued {
+        /// The reservation.
+        reservation: ReservationId,
+    },
+    /// A member is prepared.
+    MemberReady {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The machine.
+        machine: MachineName,
+    },
+    /// All members are prepared.
+    ReservationReady {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Kept until then if nobody claims it.
+        unclaimed_until: LabTime,
+        /// When it ends.
+        ends: Option<LabTime>,
+    },
+    /// Its holder came for it.
+    Claimed {
+        /// The reservation.
+        reservation: ReservationId,
+    },
+    /// Its end moved.
+    Extended {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The new end.
+        ends: LabTime,
+    },
+    /// A reservation is over.
+    Ended {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Why.
+        why: End,
+    },
+    /// An ended reservation left the rows; its records stay.
+    ReservationForgotten {
+        /// The reservation.
+        reservation: ReservationId,
+    },
+    /// A turn began.
+    TurnStarted {
+        /// The machine.
+        machine: MachineName,
+        /// Why.
+        purpose: Purpose,
+        /// Its goal.
+        goal: Goal,
+        /// For whom.
+        reservation: Option<ReservationId>,
+        /// With which image.
+        image: Option<ImageRef>,
+        /// What about disks.
+        disks: DiskPlan,
+        /// Deadline of its first phase.
+        deadline: LabTime,
+    },
+    /// A phase began.
+    PhaseEntered {
+        /// The machine.
+        machine: MachineName,
+        /// The phase.
+        phase: Phase,
+        /// Until when it may last.
+        deadline: LabTime,
+    },
+    /// A phase may last longer.
+    DeadlineMoved {
+        /// The machine.
+        machine: MachineName,
+        /// Until when.
+        deadline: LabTime,
+    },
+    /// A phase failed; the turn goes back to its beginning or is given up.
+    PhaseFailed {
+        /// The machine.
+        machine: MachineName,
+        /// What and how.
+        failure: Failure,
+    },
+    /// A new attempt, fenced by its nonce.
+    AttemptStarted {
+        /// The machine.
+        machine: MachineName,
+        /// Its number.
+        attempt: AttemptNo,
+        /// Its nonce.
+        nonce: String,
+    },
+    /// Boot parameters were given out: this token may attach, once.
+    TokenIssued {
+        /// The machine.
+        machine: MachineName,
+        /// Boot or host.
+        kind: AgentKind,
+        /// Hash of the token.
+        token: SecretHash,
+    },
+    /// Somebody asked for boot parameters again: the attempt is burned.
+    AttemptBurned {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// A power command was decided.
+    PowerIntended {
+        /// The machine.
+        machine: MachineName,
+        /// The leg.
+        leg: usize,
+        /// The command.
+        intent: Intent,
+    },
+    /// Nobody works on a power command any more, but it may still land.
+    PowerUnsettled {
+        /// The machine.
+        machine: MachineName,
+        /// The leg.
+        leg: usize,
+        /// The command.
+        intent: IntentId,
+        /// What the device last answered.
+        answer: String,
+    },
+    /// A power command is over: seen to have landed, or its time passed and
+    /// power was observed after it.
+    PowerSettled {
+        /// The machine.
+        machine: MachineName,
+        /// The leg.
+        leg: usize,
+        /// The command.
+        intent: IntentId,
+    },
+    /// Power was read.
+    PowerSeen {
+        /// The machine.
+        machine: MachineName,
+        /// The leg.
+        leg: usize,
+        /// What was read.
+        reading: Reading,
+    },
+    /// An agent attached (or rejoined after a reboot by its tenant).
+    AgentAttached {
+        /// The machine.
+        machine: MachineName,
+        /// The agent.
+        agent: Agent,
+        /// The token it spent, if it spent one.
+        spent: Option<SecretHash>,
+    },
+    /// An agent came back with its key.
+    AgentResumed {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// An agent's connection was lost.
+    AgentLost {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// An agent was refused. Nothing changes but the history.
+    AgentRefused {
+        /// The machine it named.
+        machine: MachineName,
+        /// Why.
+        reason: String,
+    },
+    /// The session is over; its key opens nothing any more.
+    AgentDismissed {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// The agent was told to do a step.
+    StepTold {
+        /// The machine.
+        machine: MachineName,
+        /// The step.
+        step: u64,
+        /// What it is, in a word or two.
+        what: String,
+    },
+    /// A step's result is known.
+    StepDone {
+        /// The machine.
+        machine: MachineName,
+        /// The step.
+        step: u64,
+    },
+    /// The boot agent reported the hardware.
+    HardwareSeen {
+        /// The machine.
+        machine: MachineName,
+        /// What it found.
+        hardware: Box<Hardware>,
+    },
+    /// From now on an attempt may write this disk.
+    DiskWriting {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the disk.
+        disk: usize,
+        /// The attempt.
+        attempt: AttemptNo,
+    },
+    /// The disk was proven.
+    DiskProven {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the disk.
+        disk: usize,
+        /// The certificate.
+        certificate: Box<Certificate>,
+    },
+    /// The disk is handed over: nothing is known of it any more.
+    DiskUsed {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the disk.
+        disk: usize,
+        /// To whom.
+        by: Option<ReservationId>,
+    },
+    /// The machine is prepared.
+    MachineReady {
+        /// The machine.
+        machine: MachineName,
+        /// Until when it stays warm; `None` for a reservation's.
+        until: Option<LabTime>,
+    },
+    /// A warm machine was given to a reservation.
+    WarmTaken {
+        /// The machine.
+        machine: MachineName,
+        /// The reservation.
+        reservation: ReservationId,
+    },
+    /// The machine is in its holder's hands.
+    InUse {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// The machine is at rest again.
+    Freed {
+        /// The machine.
+        machine: MachineName,
+        /// Whether its turn ended well (failures are forgotten).
+        good: bool,
+    },
+    /// The holder used power.
+    PowerByHolder {
+        /// The machine.
+        machine: MachineName,
+        /// In words.
+        action: String,
+    },
+    /// A command was started on the machine.
+    RunStarted {
+        /// The machine.
+        machine: MachineName,
+        /// The reservation it ran for.
+        reservation: ReservationId,
+        /// Program and arguments, cut to a line.
+        command: String,
+    },
+    /// A request's answer is remembered under its idempotency key.
+    KeyRemembered {
+        /// Whose key.
+        owner: UserName,
+        /// The key.
+        key: String,
+        /// SHA-256 of the request.
+        request: SecretHash,
+        /// The answer that was given.
+        answer: serde_json::Value,
+    },
+    /// A key was forgotten.
+    KeyForgotten {
+        /// Whose key.
+        owner: UserName,
+        /// The key.
+        key: String,
+    },
+}
+
+impl Change {
+    /// The machine this is about, if it is about one.
+    pub fn machine(&self) -> Option<&MachineName> {
+        use Change::*;
+        match self {
+            MachineDeclared { machine, .. }
+            | MachineForgotten { machine }
+            | HealthSet { machine, .. }
+            | Granted { machine, .. }
+            | MemberDropped { machine, .. }
+            | MemberReady { machine, .. }
+            | TurnStarted { machine, .. }
+            | PhaseEntered { machine, .. }
+            | DeadlineMoved { machine, .. }
+            | PhaseFailed { machine, .. }
+            | AttemptStarted { machine, .. }
+            | TokenIssued { machine, .. }
+            | AttemptBurned { machine }
+            | PowerIntended { machine, .. }
+            | PowerUnsettled { machine, .. }
+            | PowerSettled { machine, .. }
+            | PowerSeen { machine, .. }
+            | AgentAttached { machine, .. }
+            | AgentResumed { machine }
+            | AgentLost { machine }
+            | AgentRefused { machine, .. }
+            | AgentDismissed { machine }
+            | StepTold { machine, .. }
+            | StepDone { machine, .. }
+            | HardwareSeen { machine, .. }
+            | DiskWriting { machine, .. }
+            | DiskProven { machine, .. }
+            | DiskUsed { machine, .. }
+            | MachineReady { machine, .. }
+            | WarmTaken { machine, .. }
+            | InUse { machine }
+            | Freed { machine, .. }
+            | PowerByHolder { machine, .. }
+            | RunStarted { machine, .. } => Some(machine),
+            _ => None,
+        }
+    }
+
+    /// The reservation this is about, if it is about one.
+    pub fn reservation(&self) -> Option<ReservationId> {
+        use Change::*;
+        match self {
+            Queued { reservation, .. }
+            | Granted { reservation, .. }
+            | MemberDropped { reservation, .. }
+            | Requeued { reservation }
+            | MemberReady { reservation, .. }
+            | ReservationReady { reservation, .. }
+            | Claimed { reservation }
+            | Extended { reservation, .. }
+            | Ended { reservation, .. }
+            | ReservationForgotten { reservation }
+            | WarmTaken { reservation, .. }
+            | RunStarted { reservation, .. } => Some(*reservation),
+            TurnStarted { reservation, .. } => *reservation,
+            _ => None,
+        }
+    }
+}

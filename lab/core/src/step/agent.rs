@@ -1,0 +1,355 @@
+//! Agents: who may attach, who may come back, and what their results mean.
+
+use super::Step;
+use crate::effect::Effect;
+use crate::event::{Answer, Report};
+use crate::fence::Fence;
+use crate::id::SecretHash;
+use crate::inventory::model::OtherDisks;
+use crate::machine::{Agent, Attempt, Certificate, Content, FailureClass, Machine, Phase, Stage, Turn};
+use crate::record::{Actor, Change};
+use crate::step::turn::target;
+use pitstop_wire::MachineName;
+use pitstop_wire::agent::{
+    AgentKind, DiskProof, HEARTBEAT_MS, Hardware, Hello, Outcome, PROTOCOL, Secret, ToAgent, Welcome,
+};
+
+/// What an attach claims.
+struct Claim {
+    protocol: (u32, u32),
+    version: String,
+    kind: AgentKind,
+    nonce: String,
+    boot_id: String,
+    token: Secret,
+    key_hash: String,
+}
+
+/// Longest text taken from an agent for a short field, in bytes.
+const SHORT: usize = 128;
+
+impl Step<'_> {
+    pub(crate) fn hello(&mut self, hello: Hello) -> Answer {
+        let (name, verdict) = match hello {
+            Hello::Attach { protocol, version, kind, machine, nonce, boot_id, token, key_hash } => {
+                self.actor = Actor::Machine(machine.clone());
+                let claim = Claim { protocol, version, kind, nonce, boot_id, token, key_hash };
+                let verdict = self.attach(&machine, &claim);
+                (machine, verdict)
+            }
+            Hello::Resume { protocol, machine, nonce, boot_id, key, .. } => {
+                self.actor = Actor::Machine(machine.clone());
+                let verdict = self.resume(&machine, protocol, &nonce, &boot_id, &key);
+                (machine, verdict)
+            }
+        };
+        Answer::Welcome(match verdict {
+            Ok(rejoin) => {
+                Welcome::Accepted { protocol: PROTOCOL, heartbeat_ms: HEARTBEAT_MS, rejoin: rejoin.map(Secret) }
+            }
+            Err(reason) => {
+                if self.lab.machines.contains_key(&name) {
+                    self.change(Change::AgentRefused { machine: name, reason: reason.clone() });
+                }
+                Welcome::Refused { reason, retry: false }
+            }
+        })
+    }
+
+    /// Takes a first contact, or says why not.
+    fn attach(&mut self, name: &MachineName, claim: &Claim) -> Result<Option<String>, String> {
+        speaks(claim.protocol, &claim.version)?;
+        let machine = self.machine(name).ok_or("there is no such machine")?;
+        let key = SecretHash::from_hex(&claim.key_hash).ok_or("the session key's hash is no SHA-256")?;
+        if claim.boot_id.is_empty() || claim.boot_id.len() > SHORT || claim.version.len() > SHORT {
+            return Err("boot id or version is missing or too long".into());
+        }
+        if let Some(agent) = &machine.agent
+            && agent.kind == AgentKind::Host
+            && matches!(machine.stage, Stage::Ready { .. } | Stage::InUse { .. })
+        {
+            return self.rejoin(name, agent, claim, key);
+        }
+        let attempt = machine.turn().and_then(|t| t.attempt.as_ref());
+        let attempt = attempt.ok_or("the machine waits for no agent")?.clone();
+        self.check_claim(name, &machine, &attempt, claim)?;
+        let host = claim.kind == AgentKind::Host;
+        let rejoin = host.then(|| self.token());
+        let agent = Agent {
+            kind: claim.kind,
+            version: claim.version.clone(),
+            nonce: claim.nonce.clone(),
+            boot_id: claim.boot_id.clone(),
+            key,
+            rejoin: rejoin.as_deref().map(SecretHash::of),
+            lost: None,
+        };
+        let spent = Some(SecretHash::of(&claim.token.0));
+        self.change(Change::AgentAttached { machine: name.clone(), agent, spent });
+        if host {
+            self.phase_done(name);
+        } else {
+            self.tell_step(name, pitstop_wire::agent::Work::Look, "look");
+        }
+        Ok(rejoin)
+    }
+
+    fn check_claim(
+        &mut self,
+        name: &MachineName,
+        machine: &Machine,
+        attempt: &Attempt,
+        claim: &Claim,
+    ) -> Result<(), String> {
+        let hash = SecretHash::of(&claim.token.0);
+        let elsewhere = || {
+            let expects = |m: &Machine| {
+                m.turn().and_then(|t| t.attempt.as_ref()).is_some_and(|a| {
+                    a.expect.as_ref().is_some_and(|e| e.token == hash) || a.spent.contains(&hash)
+                })
+            };
+            self.lab.machines.values().any(|m| m.name != *name && expects(m))
+        };
+        if elsewhere() {
+            return Err("the token belongs to another machine".into());
+        }
+        if attempt.nonce != claim.nonce && self.fence(Fence::Nonce) {
+            return Err("the nonce is not this attempt's: an agent of an earlier boot".into());
+        }
+        if attempt.spent.contains(&hash) {
+            // The right token a second time: either it was overheard, or the
+            // machine rebooted in the middle. Both end this attempt.
+            let rebooted = machine.agent.as_ref().is_some_and(|a| a.boot_id != claim.boot_id);
+            if rebooted && claim.kind == AgentKind::Boot {
+                self.fail_phase(name, FailureClass::Agent, "the machine booted again in the middle of its attempt");
+            }
+            return Err("the token was already used".into());
+        }
+        let fits = |e: &crate::machine::Expect| e.kind == claim.kind && e.token.matches(&claim.token.0);
+        if !attempt.expect.as_ref().is_some_and(fits) && self.fence(Fence::Nonce) {
+            return Err("the token does not open this attempt".into());
+        }
+        if !machine.turn().is_some_and(|t| t.phase.awaits_attach()) {
+            return Err("the machine waits for no agent now".into());
+        }
+        Ok(())
+    }
+
+    /// The tenant booted the machine: still his, still the same image.
+    fn rejoin(
+        &mut self,
+        name: &MachineName,
+        agent: &Agent,
+        claim: &Claim,
+        key: SecretHash,
+    ) -> Result<Option<String>, String> {
+        if claim.kind != AgentKind::Host || agent.nonce != claim.nonce {
+            return Err("the nonce is not this hand-over's".into());
+        }
+        if !agent.rejoin.is_some_and(|r| r.matches(&claim.token.0)) {
+            return Err("the token was already used, or is not this hand-over's".into());
+        }
+        if agent.boot_id == claim.boot_id {
+            return Err("this boot has attached already".into());
+        }
+        let agent = Agent {
+            boot_id: claim.boot_id.clone(),
+            version: claim.version.clone(),
+            key,
+            lost: None,
+            ..agent.clone()
+        };
+        self.change(Change::AgentAttached { machine: name.clone(), agent, spent: None });
+        Ok(None)
+    }
+
+    fn resume(
+        &mut self,
+        name: &MachineName,
+        protocol: (u32, u32),
+        nonce: &str,
+        boot_id: &str,
+        key: &Secret,
+    ) -> Result<Option<String>, String> {
+        speaks(protocol, "")?;
+        let machine = self.machine(name).ok_or("there is no such machine")?;
+        let agent = machine.agent.as_ref().ok_or("there is no session: it is over, or was never opened")?;
+        if agent.nonce != nonce {
+            return Err("the nonce is not this session's: an agent of an earlier boot".into());
+        }
+        if agent.boot_id != boot_id {
+            return Err("the session was opened by another boot".into());
+        }
+        if !agent.key.matches(&key.0) {
+            return Err("the key does not open this session".into());
+        }
+        self.change(Change::AgentResumed { machine: name.clone() });
+        self.resume_work(name, &machine);
+        Ok(None)
+    }
+
+    /// What the agent was told last may never have reached it.
+    fn resume_work(&mut self, name: &MachineName, machine: &Machine) {
+        let Some(turn) = machine.turn() else { return };
+        let Some(attempt) = &turn.attempt else { return };
+        if attempt.done >= attempt.step {
+            return;
+        }
+        match self.open_work(name) {
+            Some(work) => {
+                let message = ToAgent::Do { step: attempt.step, work };
+                self.effect(Effect::Tell { machine: name.clone(), nonce: attempt.nonce.clone(), message });
+            }
+            // The seed's token left with the first telling; a new one is
+            // drawn, and the old one opens nothing any more.
+            None if turn.phase == Phase::Seed => self.enter(name, Phase::Seed),
+            None => {}
+        }
+    }
+
+    pub(crate) fn report(&mut self, name: &MachineName, nonce: &str, boot_id: &str, report: Report) {
+        let Some(machine) = self.machine(name) else { return };
+        let Some(agent) = &machine.agent else { return };
+        let own = agent.nonce == nonce && agent.boot_id == boot_id;
+        if !own && self.fence(Fence::Nonce) {
+            return;
+        }
+        match report {
+            Report::Lost if own && agent.lost.is_none() => {
+                self.change(Change::AgentLost { machine: name.clone() });
+            }
+            Report::Lost => {}
+            Report::Done { step, outcome } => self.step_done(name, &machine, step, outcome),
+        }
+    }
+
+    fn step_done(&mut self, name: &MachineName, machine: &Machine, step: u64, outcome: Outcome) {
+        let Some(turn) = machine.turn() else { return };
+        let Some(attempt) = turn.attempt.as_ref().filter(|a| step <= a.step) else { return };
+        let ack = Effect::Tell {
+            machine: name.clone(),
+            nonce: attempt.nonce.clone(),
+            message: ToAgent::Ack { step },
+        };
+        self.effect(ack);
+        if step <= attempt.done || step < attempt.step {
+            return; // a repeat: it was obeyed once
+        }
+        self.change(Change::StepDone { machine: name.clone(), step });
+        match (&turn.phase, outcome) {
+            (Phase::BootAgent, Outcome::Seen(hardware)) => self.looked(name, machine, hardware),
+            (Phase::Disk { disk, .. }, Outcome::Proven(proof)) => {
+                self.disk_proven(name, machine, turn, *disk, proof);
+            }
+            (Phase::Disk { disk, writing: false }, Outcome::Differs { .. }) => {
+                self.enter(name, Phase::Disk { disk: *disk, writing: true });
+            }
+            (Phase::Seed, Outcome::Seeded) | (Phase::Serve, Outcome::Serving) => self.phase_done(name),
+            (phase, Outcome::Failed { reason, image }) => {
+                let class = match phase {
+                    _ if image => FailureClass::Image,
+                    Phase::Disk { .. } | Phase::Seed => FailureClass::Disk,
+                    _ => FailureClass::Agent,
+                };
+                self.fail_phase(name, class, &cut(&reason));
+            }
+            (_, other) => {
+                let text = format!("the agent answered step {step} with {}", outcome_name(&other));
+                self.fail_phase(name, FailureClass::Agent, &text);
+            }
+        }
+    }
+
+    fn looked(&mut self, name: &MachineName, machine: &Machine, hardware: Hardware) {
+        let declared = self.spec(name).map_or(0, |s| s.disks.len());
+        let other = self.spec(name).map(|s| s.other_disks).unwrap_or_default();
+        let extra = hardware.disks.len().saturating_sub(declared);
+        if machine.hardware.as_ref() != Some(&hardware) {
+            self.change(Change::HardwareSeen { machine: name.clone(), hardware: Box::new(hardware) });
+        }
+        let proves = machine.turn().is_some_and(|t| t.disks != crate::machine::DiskPlan::Leave);
+        if proves && extra > 0 && other == OtherDisks::Quarantine {
+            let text = format!("{extra} disk(s) that the inventory does not declare: no proof can cover them");
+            return self.fail_phase(name, FailureClass::Disk, &text);
+        }
+        self.phase_done(name);
+    }
+
+    fn disk_proven(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize, proof: DiskProof) {
+        let content = self.spec(name).and_then(|s| s.disks.get(disk)).map(|d| d.content).unwrap_or_default();
+        let wanted = target(turn, content);
+        if let Err(missing) = complete(&proof, wanted.as_deref()) {
+            return self.fail_phase(name, FailureClass::Disk, &format!("the proof is incomplete: {missing}"));
+        }
+        let Some(attempt) = &turn.attempt else { return };
+        debug_assert!(
+            !self.fence(Fence::DiskBeforeEffect)
+                || !matches!(machine.disks.get(disk).map(|d| &d.content), Some(Content::Used { .. })),
+            "a used disk was proven without being marked for writing"
+        );
+        let certificate = Box::new(Certificate {
+            digest: wanted,
+            attempt: attempt.number,
+            nonce: attempt.nonce.clone(),
+            boot: self.spec(name).map(|s| s.boot.driver.clone()).unwrap_or_default(),
+            at: self.now(),
+            wall: self.moment.wall,
+            proof,
+        });
+        self.change(Change::DiskProven { machine: name.clone(), disk, certificate });
+        self.phase_done(name);
+    }
+}
+
+/// Whether both sides have a protocol in common.
+fn speaks((oldest, newest): (u32, u32), version: &str) -> Result<(), String> {
+    if oldest <= PROTOCOL && PROTOCOL <= newest {
+        return Ok(());
+    }
+    let version: String = version.chars().take(SHORT).collect();
+    Err(format!("agent {version} speaks protocol {oldest} to {newest}, this daemon speaks {PROTOCOL}"))
+}
+
+/// Every item of a proof must be there and agree with the others; which one
+/// does not is the answer.
+fn complete(proof: &DiskProof, wanted: Option<&str>) -> Result<(), String> {
+    if proof.digest.as_deref() != wanted {
+        return Err(format!(
+            "read back {}, wanted {}",
+            proof.digest.as_deref().unwrap_or("zeroes"),
+            wanted.unwrap_or("zeroes")
+        ));
+    }
+    if proof.device_bytes == 0 {
+        return Err("the device's size".into());
+    }
+    if proof.read_bytes != proof.device_bytes {
+        return Err(format!("{} of {} bytes were read back", proof.read_bytes, proof.device_bytes));
+    }
+    if proof.image_bytes.checked_add(proof.zero_bytes) != Some(proof.device_bytes) {
+        return Err(format!(
+            "{} bytes of image and {} zero do not make {}",
+            proof.image_bytes, proof.zero_bytes, proof.device_bytes
+        ));
+    }
+    if wanted.is_none() && proof.image_bytes != 0 {
+        return Err("an empty disk was expected".into());
+    }
+    Ok(())
+}
+
+/// Words from a machine, cut to a length that does no harm.
+fn cut(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || *c == '\n').take(2_000).collect()
+}
+
+fn outcome_name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Seen(_) => "its hardware",
+        Outcome::Proven(_) => "a proof",
+        Outcome::Differs { .. } => "a difference",
+        Outcome::Seeded => "a seed",
+        Outcome::Serving => "serving",
+        Outcome::Failed { .. } => "a failure",
+    }
+}

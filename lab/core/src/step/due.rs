@@ -1,0 +1,110 @@
+//! Deadlines: what is due is judged, and every judgement leads somewhere.
+
+use super::Step;
+use crate::lab::Timer;
+use crate::machine::{FailureClass, Phase, Stage};
+use crate::reservation::{End, Status};
+use pitstop_wire::MachineName;
+
+impl Step<'_> {
+    pub(crate) fn tick(&mut self) {
+        self.actor = crate::record::Actor::Time;
+        let now = self.now();
+        // Each timer is judged once per tick; a judgement moves it on.
+        let due: Vec<Timer> =
+            self.lab.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, t)| t.clone()).collect();
+        for timer in due {
+            match timer {
+                Timer::Machine(name) => self.machine_is_due(&name),
+                Timer::Reservation(id) => self.reservation_is_due(id),
+            }
+        }
+    }
+
+    /// Nobody could be heard for so long: silence and late reports in that
+    /// time are no evidence.
+    pub(crate) fn gap(&mut self, ms: u64) {
+        let names: Vec<MachineName> = self.lab.machines.keys().cloned().collect();
+        for name in names {
+            let Some(turn) = self.turn(&name) else { continue };
+            let deadline = turn.deadline + ms;
+            self.change(crate::record::Change::DeadlineMoved { machine: name, deadline });
+        }
+        let sessions: Vec<_> = self.lab.beats.keys().copied().collect();
+        for id in sessions {
+            if let Some(at) = self.lab.beats.get_mut(&id) {
+                *at = *at + ms;
+            }
+            self.lab.derive(&crate::lab::RowKey::Reservation(id));
+        }
+    }
+
+    fn machine_is_due(&mut self, name: &MachineName) {
+        self.power_due(name);
+        let now = self.now();
+        let Some(machine) = self.machine(name) else { return };
+        let lost = machine.agent.as_ref().and_then(|a| a.lost);
+        match &machine.stage {
+            Stage::Turn(turn) if turn.deadline <= now => {
+                let (class, text) = self.overdue(name, &turn.phase, now - turn.phase_since);
+                self.fail_phase(name, class, &text);
+            }
+            Stage::Turn(turn) => {
+                let waits = !turn.phase.awaits_attach() && !turn.phase.wants_off();
+                if waits && lost.is_some_and(|at| at + super::AGENT_LOST_IN_TURN <= now) {
+                    self.fail_phase(name, FailureClass::Agent, "the agent went away and did not come back");
+                }
+            }
+            Stage::Ready { until: Some(until), .. } if *until <= now => self.take_back(name, "ci"),
+            Stage::InUse { reservation, .. } => {
+                let patience = self.lab.agent_patience(*reservation, &machine);
+                if let (Some(at), Some(ms)) = (lost, patience)
+                    && at + ms <= now
+                {
+                    let reason = format!("the agent of {name} has been silent for {} s", ms / 1_000);
+                    self.end(*reservation, End::Failed { class: FailureClass::Agent, reason });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn overdue(&self, name: &MachineName, phase: &Phase, waited: u64) -> (FailureClass, String) {
+        let seconds = waited / 1_000;
+        let machine = self.lab.machines.get(name);
+        let attached = machine.is_some_and(|m| m.agent.is_some());
+        match phase {
+            Phase::Off | Phase::HandOff | Phase::Rest => {
+                (FailureClass::Power, format!("not read back off within {seconds} s"))
+            }
+            Phase::BootAgent if attached => {
+                (FailureClass::Agent, format!("the agent attached and said no more for {seconds} s"))
+            }
+            Phase::BootAgent => (FailureClass::Boot, format!("no agent in {seconds} s")),
+            Phase::Evidence => {
+                (FailureClass::Boot, format!("the image's host agent did not attach in {seconds} s"))
+            }
+            Phase::Disk { .. } => (FailureClass::Disk, format!("not written and proven in {seconds} s")),
+            Phase::Seed | Phase::Serve => (FailureClass::Agent, format!("no hand-over in {seconds} s")),
+            Phase::Settle => (FailureClass::Power, format!("power could not be read for {seconds} s")),
+        }
+    }
+
+    fn reservation_is_due(&mut self, id: crate::id::ReservationId) {
+        let now = self.now();
+        let Some(row) = self.lab.reservations.get(&id).cloned() else { return };
+        if row.ended() {
+            return;
+        }
+        let silent = self.lab.beats.get(&id).is_some_and(|at| *at <= now);
+        let waited = row.ask.patience.is_some_and(|ms| row.created + ms <= now);
+        let why = match row.status {
+            _ if silent => End::Lost,
+            _ if row.ends.is_some_and(|at| at <= now) => End::Expired,
+            Status::Ready { unclaimed_until } if unclaimed_until <= now => End::Unclaimed,
+            Status::Waiting | Status::Preparing if waited => End::TimedOut,
+            _ => return,
+        };
+        self.end(id, why);
+    }
+}

@@ -1,0 +1,154 @@
+//! What a holder may do with his machine: power, commands, a fresh image.
+
+use super::Step;
+use crate::effect::Boot;
+use crate::event::{Caller, PowerAction};
+use crate::id::ReservationId;
+use crate::machine::{DiskPlan, Goal, Machine, Purpose, Stage, Switch};
+use crate::record::Change;
+use crate::reservation::Want;
+use pitstop_wire::{ApiError, Code, MachineName};
+use serde_json::{Value, json};
+
+impl Step<'_> {
+    /// The machine, if this caller may act on it: its holder, or an admin
+    /// who gives a reason. Checked here, at execution, so that an answer
+    /// given to a confirmation that aged past a change of holder is no.
+    pub(crate) fn held_by(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        force: Option<&str>,
+    ) -> Result<std::sync::Arc<Machine>, ApiError> {
+        let machine = self.machine(name).ok_or_else(|| self.no_machine(name))?;
+        let holder = machine.reservation().and_then(|id| self.lab.reservations.get(&id)).cloned();
+        match holder {
+            Some(r) if r.owner == caller.user => Ok(machine),
+            Some(r) => {
+                if force.is_some_and(|why| !why.trim().is_empty()) && caller.admin {
+                    return Ok(machine);
+                }
+                Err(ApiError::new(Code::Held, format!("{name} is held by {} ({})", r.owner, r.id))
+                    .holder(r.owner.to_string())
+                    .hint("ask the holder; admins: --force --reason TEXT"))
+            }
+            None => Err(ApiError::new(Code::Conflict, format!("{name} is not held by you: nobody holds it"))
+                .hint(format!("pitstop reserve name={name}"))),
+        }
+    }
+
+    /// The same, and the machine must be in use (a ready one becomes so: to
+    /// act on it is to come for it).
+    pub(crate) fn in_use(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        force: Option<&str>,
+    ) -> Result<(std::sync::Arc<Machine>, ReservationId), ApiError> {
+        let machine = self.held_by(caller, name, force)?;
+        if let Stage::Ready { reservation: Some(id), .. } = machine.stage {
+            self.claim(id)?;
+        }
+        let machine = self.machine(name).ok_or_else(|| self.no_machine(name))?;
+        match machine.stage {
+            Stage::InUse { reservation, .. } => Ok((machine, reservation)),
+            _ => Err(ApiError::new(Code::Conflict, format!("{name} is not ready yet: {}", machine.state()))
+                .hint(format!("pitstop why {name}"))),
+        }
+    }
+
+    pub(crate) fn holder_power(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        action: PowerAction,
+        force: Option<&str>,
+    ) -> Result<Value, ApiError> {
+        let (machine, _) = self.in_use(caller, name, force)?;
+        if machine.legs.is_empty() {
+            return Err(ApiError::new(Code::Conflict, format!("{name} has no power leg")));
+        }
+        if !machine.settled() && action != PowerAction::Off {
+            let last = machine.legs.iter().flat_map(|l| &l.unsettled).map(|i| i.may_land_until).max();
+            let seconds = last.map_or(1, |at| (at - self.now()) / 1_000 + 1);
+            let mut error = ApiError::new(
+                Code::Conflict,
+                format!("an earlier power command may still act on {name} for {seconds} s"),
+            );
+            error.retry_after = Some(seconds);
+            return Err(error.hint("wait, or switch it off"));
+        }
+        let (word, want) = match action {
+            PowerAction::On => ("on", Switch::On),
+            PowerAction::Off => ("off", Switch::Off),
+            PowerAction::Cycle => ("cycle", Switch::Off),
+        };
+        self.change(Change::PowerByHolder { machine: name.clone(), action: word.to_owned() });
+        self.switch_all(name, want, Boot::AsIs);
+        Ok(json!({ "machine": name, "power": word }))
+    }
+
+    pub(crate) fn run_started(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        command: &str,
+    ) -> Result<Value, ApiError> {
+        let (machine, reservation) = self.in_use(caller, name, None)?;
+        let Some(agent) = &machine.agent else {
+            return Err(ApiError::new(Code::Conflict, format!("{name} runs no agent"))
+                .hint("reserve with --want image or --want agent to run commands"));
+        };
+        let nonce = agent.nonce.clone();
+        let command: String = command.chars().filter(|c| !c.is_control()).take(200).collect();
+        self.change(Change::RunStarted { machine: name.clone(), reservation, command });
+        Ok(json!({ "machine": name, "reservation": reservation.to_string(), "nonce": nonce }))
+    }
+
+    /// A turn from the holder back to the holder.
+    pub(crate) fn holder_reimage(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        image: Option<&str>,
+    ) -> Result<Value, ApiError> {
+        let (machine, id) = self.in_use(caller, name, None)?;
+        let image = match image {
+            Some(image) => Some(self.image(image)?),
+            None => match &machine.stage {
+                Stage::InUse { image: Some(image), .. } => Some(image.clone()),
+                _ => self.default_image(name),
+            },
+        };
+        let want = self.lab.reservations.get(&id).map_or(Want::Image, |r| r.ask.want);
+        let goal = match want {
+            Want::Bare => Goal::Off,
+            Want::Agent => Goal::Agent,
+            Want::Image => Goal::Image,
+        };
+        if goal == Goal::Image && image.is_none() {
+            return Err(ApiError::new(Code::Conflict, format!("there is no image to write to {name}"))
+                .hint("pitstop image ls"));
+        }
+        self.begin_turn(name, Purpose::Prepare, goal, Some(id), image, DiskPlan::Write);
+        Ok(json!({ "machine": name, "reservation": id.to_string() }))
+    }
+
+    pub(crate) fn no_machine(&self, name: &MachineName) -> ApiError {
+        let near = near(name.as_str(), self.lab.machines.keys().map(|m| m.as_str()));
+        let error = ApiError::new(Code::NotFound, format!("there is no machine `{name}`"));
+        match near {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None => error.hint("pitstop ls"),
+        }
+    }
+}
+
+/// The nearest of some names, if any is near enough to be meant.
+pub(crate) fn near<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names
+        .map(|n| (strsim::damerau_levenshtein(word, n), n))
+        .filter(|(distance, n)| *distance <= 1 + n.len() / 3)
+        .min()
+        .map(|(_, n)| n)
+}

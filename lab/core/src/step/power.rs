@@ -1,0 +1,253 @@
+//! Power: intents, what became of them, and when a machine is really off.
+//!
+//! A command that left can not be called back, and "accepted" says nothing.
+//! So an intent stays with its leg until two equal readings show that it
+//! landed, or until its `may_land_until` has passed and power was read after
+//! that. Only `off` may start while another intent is unsettled.
+
+use super::Step;
+use crate::effect::{Boot, Effect};
+use crate::event::Fact;
+use crate::fence::Fence;
+use crate::id::IntentId;
+use crate::machine::{FailureClass, Intent, Machine, Phase, Reading, Stage, Switch};
+use crate::record::Change;
+use crate::time::LabTime;
+use pitstop_wire::MachineName;
+
+/// Pause before power is asked again after an answer that said nothing (ms).
+const ASK_AGAIN: u64 = 2_000;
+
+impl Step<'_> {
+    /// Decides a power command for every leg.
+    pub(crate) fn switch_all(&mut self, name: &MachineName, want: Switch, boot: Boot) {
+        let Some(machine) = self.machine(name) else { return };
+        let within = self.limits(name).power_ms;
+        for leg in 0..machine.legs.len() {
+            self.abandon(name, leg, "superseded");
+            let id = self.lab.machines.get(name).map_or(0, |m| m.intents) + 1;
+            // The runner stops commanding after `within`; a controller that
+            // queued the last command may act on it for as long again.
+            let may_land_until = self.now() + 2 * within;
+            let intent = Intent { id, want, may_land_until, open: true };
+            self.change(Change::PowerIntended { machine: name.clone(), leg, intent });
+            self.effect(Effect::Power { machine: name.clone(), leg, intent: id, want, boot, within });
+        }
+    }
+
+    /// Nobody waits for the runners of these intents any more.
+    fn abandon(&mut self, name: &MachineName, leg: usize, answer: &str) {
+        let Some(machine) = self.machine(name) else { return };
+        let open: Vec<IntentId> =
+            machine.legs.get(leg).into_iter().flat_map(|l| &l.unsettled).filter(|i| i.open).map(|i| i.id).collect();
+        for intent in open {
+            let answer = answer.to_owned();
+            self.change(Change::PowerUnsettled { machine: name.clone(), leg, intent, answer });
+        }
+    }
+
+    /// A daemon that starts has no runner for any intent it finds.
+    pub(crate) fn abandon_all(&mut self, name: &MachineName, answer: &str) {
+        let legs = self.machine(name).map_or(0, |m| m.legs.len());
+        for leg in 0..legs {
+            self.abandon(name, leg, answer);
+        }
+    }
+
+    /// Asks what power is, and not again before an answer had its time.
+    pub(crate) fn observe_all(&mut self, name: &MachineName) {
+        let Some(machine) = self.machine(name) else { return };
+        for leg in 0..machine.legs.len() {
+            self.effect(Effect::Observe { machine: name.clone(), leg });
+        }
+        let again = self.now() + self.limits(name).power_ms;
+        self.lab.retries.insert(name.clone(), again);
+        self.retime(name);
+    }
+
+    pub(crate) fn fact(&mut self, fact: Fact) {
+        match fact {
+            Fact::Power { machine, leg, intent, want, result } => {
+                self.power_result(&machine, leg, intent, want, result);
+            }
+            Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),
+            Fact::Evidence { .. } => {}
+        }
+    }
+
+    fn power_result(
+        &mut self,
+        name: &MachineName,
+        leg: usize,
+        id: IntentId,
+        want: Switch,
+        result: Result<Reading, String>,
+    ) {
+        let Some(machine) = self.machine(name) else { return };
+        let Some(intent) =
+            machine.legs.get(leg).and_then(|l| l.unsettled.iter().find(|i| i.id == id && i.open)).cloned()
+        else {
+            return; // abandoned meanwhile: only time settles it
+        };
+        debug_assert_eq!(intent.want, want);
+        match result {
+            Ok(reading) if reading.shows(want) => {
+                self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
+                self.change(Change::PowerSettled { machine: name.clone(), leg, intent: id });
+                self.power_progress(name);
+            }
+            other => {
+                let answer = match other {
+                    Ok(reading) => {
+                        self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
+                        format!("switched {want:?}, read back {reading:?}").to_lowercase()
+                    }
+                    Err(answer) => answer,
+                };
+                self.change(Change::PowerUnsettled {
+                    machine: name.clone(),
+                    leg,
+                    intent: id,
+                    answer: answer.clone(),
+                });
+                self.power_failed(name, want, &answer);
+            }
+        }
+    }
+
+    fn power_read(&mut self, name: &MachineName, leg: usize, asked: LabTime, reading: Reading) {
+        let Some(machine) = self.machine(name) else { return };
+        let Some(row) = machine.legs.get(leg) else { return };
+        if row.seen.is_none_or(|s| s.reading != reading) || !row.unsettled.is_empty() || machine.turn().is_some() {
+            self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
+        }
+        if reading == Reading::Unknown {
+            return; // says nothing; `retries` asks again
+        }
+        self.lab.retries.remove(name);
+        let over: Vec<IntentId> =
+            row.unsettled.iter().filter(|i| !i.open && i.may_land_until <= asked).map(|i| i.id).collect();
+        for intent in over {
+            self.change(Change::PowerSettled { machine: name.clone(), leg, intent });
+        }
+        self.power_progress(name);
+    }
+
+    /// Goes on where a turn waited for power.
+    pub(crate) fn power_progress(&mut self, name: &MachineName) {
+        let Some(machine) = self.machine(name) else { return };
+        let Some(turn) = machine.turn() else { return self.holder_progress(name, &machine) };
+        match turn.phase {
+            Phase::Off | Phase::HandOff | Phase::Rest => self.off_progress(name, &machine),
+            Phase::BootAgent | Phase::Evidence => self.on_progress(name, &machine),
+            Phase::Settle => self.settle_progress(name, &machine),
+            Phase::Disk { .. } | Phase::Seed | Phase::Serve => {}
+        }
+    }
+
+    /// Off is reached when every leg reads off and nothing can undo it.
+    fn off_progress(&mut self, name: &MachineName, machine: &Machine) {
+        let busy = machine.legs.iter().any(|l| l.unsettled.iter().any(|i| i.open));
+        if busy {
+            return;
+        }
+        if !machine.all_legs(Switch::Off) {
+            // Read and found on: command it again, until the phase's deadline.
+            let unread = machine.legs.iter().any(|l| l.seen.is_none_or(|s| s.reading == Reading::Unknown));
+            if !unread && self.may_ask(name) {
+                self.ask_later(name, ASK_AGAIN);
+                self.switch_all(name, Switch::Off, Boot::AsIs);
+            }
+            return;
+        }
+        if machine.settled() || !self.fence(Fence::MayLandUntil) {
+            self.phase_done(name);
+        }
+    }
+
+    /// In a phase that needs the machine on: seen off means it never came on,
+    /// or lost power since.
+    fn on_progress(&mut self, name: &MachineName, machine: &Machine) {
+        let busy = machine.legs.iter().any(|l| l.unsettled.iter().any(|i| i.open));
+        if busy {
+            return;
+        }
+        if machine.legs.iter().any(|l| l.seen.is_some_and(|s| s.reading.shows(Switch::Off))) {
+            self.fail_phase(name, FailureClass::Power, "power was switched on and reads off");
+        } else if self.ready_by_power(name) && machine.all_legs(Switch::On) {
+            self.phase_done(name);
+        }
+    }
+
+    /// The hand-over waits until no power effect may land any more and power
+    /// was read to be what the goal wants.
+    pub(crate) fn settle_progress(&mut self, name: &MachineName, machine: &Machine) {
+        let want = self.settled_switch(machine);
+        if !machine.settled() && self.fence(Fence::MayLandUntil) {
+            return;
+        }
+        if machine.all_legs(want) {
+            self.phase_done(name);
+        } else if machine.legs.iter().all(|l| l.seen.is_some_and(|s| s.reading != Reading::Unknown)) {
+            self.fail_phase(name, FailureClass::Power, "power changed by itself before the hand-over");
+        }
+    }
+
+    /// A holder's own power command went through: the second half of a cycle.
+    fn holder_progress(&mut self, name: &MachineName, machine: &Machine) {
+        if let Stage::InUse { cycling: true, .. } = machine.stage
+            && machine.settled()
+            && machine.all_legs(Switch::Off)
+        {
+            self.switch_all(name, Switch::On, Boot::AsIs);
+        }
+    }
+
+    /// A command failed; what it may still do later is the intent's matter.
+    fn power_failed(&mut self, name: &MachineName, want: Switch, answer: &str) {
+        let Some(turn) = self.turn(name) else { return };
+        if turn.phase.wants_off() {
+            // Whatever the answer was: look, then command again if it is on.
+            self.ask_later(name, ASK_AGAIN);
+        } else if want == Switch::On && turn.phase.awaits_attach() {
+            self.fail_phase(name, FailureClass::Power, answer);
+        }
+    }
+
+    fn may_ask(&self, name: &MachineName) -> bool {
+        self.lab.retries.get(name).is_none_or(|at| *at <= self.now())
+    }
+
+    pub(crate) fn ask_later(&mut self, name: &MachineName, ms: u64) {
+        let at = self.now() + ms;
+        self.lab.retries.insert(name.clone(), at);
+        self.retime(name);
+    }
+
+    /// Judges what is due about power: runners that never reported, intents
+    /// whose time has passed, questions that found no answer.
+    pub(crate) fn power_due(&mut self, name: &MachineName) {
+        let now = self.now();
+        let Some(machine) = self.machine(name) else { return };
+        for (leg, row) in machine.legs.iter().enumerate() {
+            for intent in row.unsettled.iter().filter(|i| i.open && i.may_land_until <= now) {
+                let answer = "no report from the driver in time".to_owned();
+                let (machine, intent) = (name.clone(), intent.id);
+                self.change(Change::PowerUnsettled { machine, leg, intent, answer });
+            }
+        }
+        let Some(machine) = self.machine(name) else { return };
+        let retry_due = self.lab.retries.get(name).is_some_and(|at| *at <= now);
+        let landed = machine.legs.iter().flat_map(|l| &l.unsettled).any(|i| i.may_land_until <= now);
+        let first = !self.lab.retries.contains_key(name);
+        if retry_due || (landed && first) {
+            self.lab.retries.remove(name);
+            let waits = machine.turn().is_some_and(|t| !matches!(t.phase, Phase::Disk { .. } | Phase::Seed));
+            if landed || waits {
+                self.observe_all(name);
+            } else {
+                self.retime(name);
+            }
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The turn: its phases, in which order they come, how they fail.
+//!
+//! ```text
+//!   off ─▶ boot agent ─▶ disk … ─┬─▶ rest ──────────────────────┐
+//!    │                           ├─▶ serve (RAM) ───────────────┤
+//!    │                           └─▶ seed ─▶ hand off ─▶ evidence ─▶ settle ─▶ done
+//!    └── nothing to do on disks ────────────────────────────────┘
+//! ```
+//!
+//! Any failure goes back to `off` with a fresh attempt, a bounded number of
+//! times, counted in the row so that a crash does not forget it.
+
+use super::{Step, TRIES};
+use crate::effect::{Boot, Effect};
+use crate::fence::Fence;
+use crate::inventory::model::{AfterBuild, DiskContent, Idle};
+use crate::time::LabTime;
+use crate::machine::{
+    Content, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Machine, Phase, Purpose, Stage, Switch, Turn,
+};
+use crate::record::Change;
+use crate::id::{ReservationId, SecretHash};
+use pitstop_wire::MachineName;
+use pitstop_wire::agent::{AgentKind, AgentParams, DiskMatch, ImageMode, ImageWork, Secret, ToAgent, Work};
+
+impl Step<'_> {
+    /// Sends a machine on a turn. Whatever turn it was on ends here.
+    pub(crate) fn begin_turn(
+        &mut self,
+        name: &MachineName,
+        purpose: Purpose,
+        goal: Goal,
+        reservation: Option<ReservationId>,
+        image: Option<ImageRef>,
+        disks: DiskPlan,
+    ) {
+        let deadline = self.off_deadline(name);
+        let machine = name.clone();
+        self.lab.retries.remove(name);
+        self.change(Change::TurnStarted { machine, purpose, goal, reservation, image, disks, deadline });
+        self.begin_off(name);
+    }
+
+    /// Back to rest, by the policy of the machine for what held it.
+    pub(crate) fn turn_around(&mut self, name: &MachineName, role: &str) {
+        let Some(machine) = self.machine(name) else { return };
+        let policy = match self.spec(name) {
+            Some(spec) => self.lab.inventory.after_build(spec, role),
+            None => AfterBuild::PowerOff,
+        };
+        if policy == AfterBuild::Keep && machine.legs.is_empty() && machine.turn().is_none() {
+            // Nothing to switch and nothing to prove: it is free at once.
+            self.dismiss(name, "released");
+            self.change(Change::Freed { machine: name.clone(), good: true });
+            self.forget_if_retired(name);
+            return;
+        }
+        let disks = match policy {
+            AfterBuild::Reimage if !machine.all_proven() => DiskPlan::Prove,
+            _ => DiskPlan::Leave,
+        };
+        let image = self.default_image(name);
+        let goal = if self.stays_warm(name, role, image.as_ref()) { Goal::Image } else { Goal::Off };
+        self.begin_turn(name, Purpose::Turnaround, goal, None, image, disks);
+    }
+
+    /// Whether the machine's turnaround ends booted and waiting: its policy
+    /// says warm, and there is an image that can be handed over.
+    fn stays_warm(&self, name: &MachineName, role: &str, image: Option<&ImageRef>) -> bool {
+        let healthy = self.lab.machines.get(name).is_some_and(|m| m.health == Health::Good);
+        let warm = self.spec(name).is_some_and(|s| self.lab.inventory.idle(s, role) != Idle::Off);
+        healthy && warm && image.is_some_and(|i| i.seed.is_some()) && self.lab.waiting.is_empty()
+    }
+
+    fn warm_until(&self, name: &MachineName) -> Option<LabTime> {
+        match self.spec(name).map(|s| self.lab.inventory.idle(s, "ci")) {
+            Some(Idle::Warm { max_age_ms }) => Some(self.now() + max_age_ms),
+            _ => Some(self.now() + Idle::DEFAULT_WARM_MS),
+        }
+    }
+
+    /// The machine's default image, if the image store has it.
+    pub(crate) fn default_image(&self, name: &MachineName) -> Option<ImageRef> {
+        let image = self.spec(name)?.image.as_ref()?;
+        self.lab.images.get(image).map(|i| i.image.clone())
+    }
+
+    fn off_deadline(&self, name: &MachineName) -> LabTime {
+        // Long enough to wait out an intent that may still land, read power
+        // after it, and switch again.
+        self.now() + 6 * self.limits(name).power_ms
+    }
+
+    /// Enters a phase and does what its beginning demands.
+    pub(crate) fn enter(&mut self, name: &MachineName, phase: Phase) {
+        let limits = self.limits(name);
+        let now = self.now();
+        let deadline = match phase {
+            Phase::Off | Phase::HandOff | Phase::Rest => self.off_deadline(name),
+            Phase::BootAgent => now + limits.power_ms + limits.firmware_ms + limits.attach_ms,
+            Phase::Disk { .. } => now + limits.reimage_ms,
+            Phase::Seed | Phase::Serve => now + limits.handover_ms,
+            Phase::Evidence => now + limits.power_ms + limits.firmware_ms + limits.evidence_ms,
+            Phase::Settle => now + 4 * limits.power_ms,
+        };
+        self.lab.retries.remove(name);
+        self.change(Change::PhaseEntered { machine: name.clone(), phase: phase.clone(), deadline });
+        match phase {
+            Phase::Off | Phase::HandOff | Phase::Rest => self.begin_off(name),
+            Phase::BootAgent => self.begin_attempt(name),
+            Phase::Disk { disk, writing } => self.begin_disk(name, disk, writing),
+            Phase::Seed => self.begin_seed(name),
+            Phase::Serve => self.begin_serve(name),
+            Phase::Evidence => self.switch_all(name, Switch::On, Boot::Disk),
+            Phase::Settle => self.begin_settle(name),
+        }
+    }
+
+    fn begin_off(&mut self, name: &MachineName) {
+        self.dismiss(name, "the machine is switched off");
+        self.switch_all(name, Switch::Off, Boot::AsIs);
+        self.power_progress(name);
+    }
+
+    /// Ends the session of the machine's agent: its key opens nothing more.
+    pub(crate) fn dismiss(&mut self, name: &MachineName, reason: &str) {
+        if self.machine(name).is_some_and(|m| m.agent.is_some()) {
+            self.change(Change::AgentDismissed { machine: name.clone() });
+            self.effect(Effect::Dismiss { machine: name.clone(), reason: reason.to_owned() });
+        }
+    }
+
+    fn begin_attempt(&mut self, name: &MachineName) {
+        let attempt = self.machine(name).map_or(0, |m| m.attempts) + 1;
+        let nonce = self.nonce();
+        self.change(Change::AttemptStarted { machine: name.clone(), attempt, nonce });
+        self.switch_all(name, Switch::On, Boot::Agent);
+    }
+
+    fn begin_disk(&mut self, name: &MachineName, disk: usize, writing: bool) {
+        let Some(turn) = self.turn(name) else { return };
+        let Some(work) = self.disk_work(name, &turn, disk, writing) else {
+            return self.fail_phase(name, FailureClass::Disk, "the disk is not in the inventory any more");
+        };
+        let attempt = turn.attempt.as_ref().map_or(0, |a| a.number);
+        if writing && self.fence(Fence::DiskBeforeEffect) {
+            self.change(Change::DiskWriting { machine: name.clone(), disk, attempt });
+        }
+        let what = if writing { "write" } else { "verify" };
+        self.tell_step(name, Work::Image(work), &format!("{what} disk {disk}"));
+    }
+
+    fn disk_work(&self, name: &MachineName, turn: &Turn, disk: usize, writing: bool) -> Option<ImageWork> {
+        let spec = self.spec(name)?.disks.get(disk)?;
+        let mode = if writing { ImageMode::Write } else { ImageMode::Verify };
+        Some(ImageWork {
+            disk: spec.name.clone(),
+            find: disk_match(&spec.matching),
+            digest: target(turn, spec.content),
+            mode,
+        })
+    }
+
+    fn begin_seed(&mut self, name: &MachineName) {
+        let Some(turn) = self.turn(name) else { return };
+        let (Some(attempt), Some(image)) = (&turn.attempt, &turn.image) else {
+            return self.fail_phase(name, FailureClass::Image, "there is no image to hand over to");
+        };
+        let Some((offset, len)) = image.seed else {
+            let text = format!("image {} has no seed area for the host agent", image.name);
+            return self.fail_phase(name, FailureClass::Image, &text);
+        };
+        let Some(find) = self.boot_disk(name) else {
+            return self.fail_phase(name, FailureClass::Disk, "no disk takes the image");
+        };
+        let nonce = attempt.nonce.clone();
+        self.mark_used(name, turn.reservation);
+        let token = self.token();
+        let hash = SecretHash::of(&token);
+        self.change(Change::TokenIssued { machine: name.clone(), kind: AgentKind::Host, token: hash });
+        let params = AgentParams {
+            server: String::new(),
+            ca: String::new(),
+            machine: name.clone(),
+            nonce,
+            token: Secret(token),
+        };
+        self.tell_step(name, Work::Seed { find, offset, len, params }, "seed");
+    }
+
+    fn begin_serve(&mut self, name: &MachineName) {
+        let reservation = self.turn(name).and_then(|t| t.reservation);
+        self.mark_used(name, reservation);
+        self.tell_step(name, Work::Serve, "serve");
+    }
+
+    /// From here on the tenant's system may write: nothing is known of any
+    /// disk any more. Committed before the hand-over leaves.
+    pub(crate) fn mark_used(&mut self, name: &MachineName, by: Option<ReservationId>) {
+        if !self.fence(Fence::DiskBeforeEffect) {
+            return;
+        }
+        let disks = self.machine(name).map_or(0, |m| m.disks.len());
+        for disk in 0..disks {
+            self.change(Change::DiskUsed { machine: name.clone(), disk, by });
+        }
+    }
+
+    /// The first disk that takes the image is the one to boot.
+    fn boot_disk(&self, name: &MachineName) -> Option<DiskMatch> {
+        let disks = &self.spec(name)?.disks;
+        disks.iter().find(|d| d.content == DiskContent::Image).map(|d| disk_match(&d.matching))
+    }
+
+    fn begin_settle(&mut self, name: &MachineName) {
+        let Some(machine) = self.machine(name) else { return };
+        let seen = machine.all_legs(self.settled_switch(&machine));
+        if seen && (machine.settled() || !self.fence(Fence::MayLandUntil)) {
+            self.phase_done(name);
+        } else {
+            self.observe_all(name);
+        }
+    }
+
+    /// What power must read at the end of the machine's turn.
+    pub(crate) fn settled_switch(&self, machine: &Machine) -> Switch {
+        match machine.turn().map(|t| t.goal) {
+            Some(Goal::Agent | Goal::Image) => Switch::On,
+            _ => Switch::Off,
+        }
+    }
+
+    /// Tells the agent the next step of its attempt.
+    pub(crate) fn tell_step(&mut self, name: &MachineName, work: Work, what: &str) {
+        let Some(attempt) = self.turn(name).and_then(|t| t.attempt) else { return };
+        let step = attempt.step + 1;
+        self.change(Change::StepTold { machine: name.clone(), step, what: what.to_owned() });
+        let message = ToAgent::Do { step, work };
+        self.effect(Effect::Tell { machine: name.clone(), nonce: attempt.nonce, message });
+    }
+
+    /// Says the open step again, to an agent that came back. `None` where the
+    /// step cannot be said twice (a token is given out once): the caller
+    /// begins the phase anew.
+    pub(crate) fn open_work(&self, name: &MachineName) -> Option<Work> {
+        let turn = self.turn(name)?;
+        match turn.phase {
+            Phase::BootAgent => Some(Work::Look),
+            Phase::Disk { disk, writing } => self.disk_work(name, &turn, disk, writing).map(Work::Image),
+            Phase::Serve => Some(Work::Serve),
+            _ => None,
+        }
+    }
+
+    /// The phase is over: what comes next?
+    pub(crate) fn phase_done(&mut self, name: &MachineName) {
+        let Some(machine) = self.machine(name) else { return };
+        let Some(turn) = machine.turn().cloned() else { return };
+        match turn.phase {
+            Phase::Off if self.needs_agent(name, &machine, &turn) => self.enter(name, Phase::BootAgent),
+            Phase::Off if turn.goal != Goal::Off => self.enter(name, Phase::Evidence),
+            Phase::Off => self.enter(name, Phase::Settle),
+            Phase::BootAgent => self.next_disk(name, &machine, &turn, 0),
+            Phase::Disk { disk, .. } => self.next_disk(name, &machine, &turn, disk + 1),
+            Phase::Seed => self.enter(name, Phase::HandOff),
+            Phase::HandOff => self.enter(name, Phase::Evidence),
+            Phase::Serve | Phase::Evidence | Phase::Rest => self.enter(name, Phase::Settle),
+            Phase::Settle => self.finish(name, &turn),
+        }
+    }
+
+    fn needs_agent(&self, name: &MachineName, machine: &Machine, turn: &Turn) -> bool {
+        if self.ready_by_power(name) {
+            return false;
+        }
+        let prove = match turn.disks {
+            DiskPlan::Leave => false,
+            DiskPlan::Prove | DiskPlan::Write => !machine.disks.is_empty(),
+        };
+        prove || turn.goal != Goal::Off
+    }
+
+    /// Machines that never run an agent are ready when power reads on.
+    pub(crate) fn ready_by_power(&self, name: &MachineName) -> bool {
+        self.spec(name).is_some_and(|s| s.ready.driver == "power")
+    }
+
+    fn next_disk(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize) {
+        if turn.disks != DiskPlan::Leave
+            && let Some(row) = machine.disks.get(disk)
+        {
+            let content = self.spec(name).and_then(|s| s.disks.get(disk)).map(|d| d.content);
+            let wanted = target(turn, content.unwrap_or_default());
+            let holds = matches!(&row.content, Content::Proven(c) if c.digest == wanted);
+            let writing = turn.disks == DiskPlan::Write || !holds;
+            return self.enter(name, Phase::Disk { disk, writing });
+        }
+        match turn.goal {
+            Goal::Off => self.enter(name, Phase::Rest),
+            Goal::Agent => self.enter(name, Phase::Serve),
+            Goal::Image => self.enter(name, Phase::Seed),
+        }
+    }
+
+    fn finish(&mut self, name: &MachineName, turn: &Turn) {
+        match turn.purpose {
+            Purpose::Prepare => {
+                self.change(Change::MachineReady { machine: name.clone(), until: None });
+                if let Some(id) = turn.reservation {
+                    self.member_ready(id, name);
+                }
+            }
+            Purpose::Turnaround if turn.goal != Goal::Off => {
+                let until = self.warm_until(name);
+                self.change(Change::MachineReady { machine: name.clone(), until });
+            }
+            Purpose::Turnaround | Purpose::Prove => {
+                if turn.purpose == Purpose::Prove {
+                    self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
+                }
+                self.change(Change::Freed { machine: name.clone(), good: true });
+                self.forget_if_retired(name);
+            }
+        }
+    }
+
+    /// A phase failed: again from the beginning, or give up.
+    pub(crate) fn fail_phase(&mut self, name: &MachineName, class: FailureClass, evidence: &str) {
+        let Some(turn) = self.turn(name) else { return };
+        let failure = Failure { class, phase: turn.phase.name().to_owned(), evidence: evidence.to_owned() };
+        self.change(Change::PhaseFailed { machine: name.clone(), failure: failure.clone() });
+        if turn.failed + 1 >= TRIES {
+            return self.give_up(name, &turn, failure);
+        }
+        self.enter(name, Phase::Off);
+    }
+
+    /// Starts the turn's phases over without counting a failure: the daemon
+    /// was away, which is nobody's fault but its own.
+    pub(crate) fn start_over(&mut self, name: &MachineName) {
+        self.enter(name, Phase::Off);
+    }
+
+    fn give_up(&mut self, name: &MachineName, turn: &Turn, failure: Failure) {
+        let blame_image = failure.class == FailureClass::Image && turn.purpose == Purpose::Prepare;
+        if let Some(id) = turn.reservation {
+            self.member_failed(id, name, &failure, blame_image);
+        }
+        if blame_image {
+            // The machine did what it was told; the image is not its fault.
+            return self.turn_around(name, "ci");
+        }
+        self.dismiss(name, "the machine is quarantined");
+        self.change(Change::Freed { machine: name.clone(), good: false });
+        self.quarantine(name, failure);
+    }
+
+    /// Out of use until proven; off, as far as it obeys.
+    fn quarantine(&mut self, name: &MachineName, failure: Failure) {
+        let power = failure.class == FailureClass::Power;
+        let health = self.machine(name).map(|m| m.health.clone());
+        if matches!(health, Some(Health::Good | Health::Quarantined { .. })) {
+            let health = Health::Quarantined { failure, at: self.now() };
+            self.change(Change::HealthSet { machine: name.clone(), health });
+        }
+        if !power {
+            self.switch_all(name, Switch::Off, Boot::AsIs);
+        }
+        self.forget_if_retired(name);
+    }
+
+    /// Who holds the machine loses it, whatever stage it is in.
+    pub(crate) fn take_back(&mut self, name: &MachineName, role: &str) {
+        let Some(machine) = self.machine(name) else { return };
+        if matches!(machine.stage, Stage::Free) {
+            return;
+        }
+        if let Some(Stage::InUse { .. }) = Some(&machine.stage)
+            && !self.fence(Fence::DiskBeforeEffect)
+        {
+            // The broken variant learns of the use only now.
+            for disk in 0..machine.disks.len() {
+                self.change(Change::DiskUsed { machine: name.clone(), disk, by: machine.reservation() });
+            }
+        }
+        self.turn_around(name, role);
+    }
+}
+
+/// What a disk is to hold at the end of the turn; `None`: all zero.
+pub(crate) fn target(turn: &Turn, content: DiskContent) -> Option<String> {
+    match content {
+        DiskContent::Image => turn.image.as_ref().map(|i| i.digest.clone()),
+        DiskContent::Zero => None,
+    }
+}
+
+fn disk_match(m: &crate::inventory::model::DiskMatch) -> DiskMatch {
+    DiskMatch {
+        path: m.path.clone(),
+        serial: m.serial.clone(),
+        bus: m.bus.clone(),
+        min_bytes: m.min,
+        max_bytes: m.max,
+    }
+}

@@ -1,0 +1,256 @@
+//! Why: the reason chain of a reservation or a machine, with what to do next.
+
+use crate::Lab;
+use crate::id::ReservationId;
+use crate::machine::{Health, Machine, Stage};
+use crate::reservation::{Reservation, Status};
+use pitstop_wire::MachineName;
+use pitstop_wire::selector::Facts;
+
+/// An answer to "why?".
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Why {
+    /// The state in one sentence.
+    pub summary: String,
+    /// The reasons, most telling first.
+    pub reasons: Vec<Reason>,
+}
+
+/// One reason, and the command that does something about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// What is the case.
+    pub text: String,
+    /// What to do next, as a command.
+    pub next: Option<String>,
+}
+
+impl Why {
+    fn say(&mut self, text: impl Into<String>) {
+        self.reasons.push(Reason { text: text.into(), next: None });
+    }
+
+    fn tell(&mut self, text: impl Into<String>, next: impl Into<String>) {
+        self.reasons.push(Reason { text: text.into(), next: Some(next.into()) });
+    }
+}
+
+/// Most machines listed one by one.
+const LISTED: usize = 10;
+
+impl Lab {
+    /// Why a reservation waits, or what became of it.
+    pub fn why_reservation(&self, id: ReservationId) -> Option<Why> {
+        let row = self.reservation(id)?;
+        let mut why = Why::default();
+        let since = |at| words(self.meta().now - at);
+        let asks: Vec<String> = row.ask.roles.iter().map(|r| format!("{} of `{}`", r.count, r.select)).collect();
+        let asks = asks.join(" and ");
+        match &row.status {
+            Status::Waiting => {
+                why.summary = format!("{id} {} waits {} for {asks}", row.owner, since(row.created));
+                self.why_waiting(row, &mut why);
+            }
+            Status::Preparing => {
+                why.summary = format!("{id} {} is being prepared: {asks}", row.owner);
+                for member in &row.members {
+                    match self.machine(&member.machine) {
+                        Some(m) if !member.ready => why.tell(self.phase_line(m), format!("pitstop why {}", m.name)),
+                        _ => why.say(format!("{} is ready", member.machine)),
+                    }
+                }
+            }
+            Status::Ready { unclaimed_until } => {
+                why.summary = format!(
+                    "{id} {} is ready; kept {} more for its holder to come",
+                    row.owner,
+                    words(*unclaimed_until - self.meta().now)
+                );
+                why.tell("its holder takes it by using it", format!("pitstop reserve --resume {id}"));
+            }
+            Status::Active => {
+                let end = row.ends.map(|at| format!(", {} left", words(at - self.meta().now)));
+                why.summary = format!("{id} {} is in use{}", row.owner, end.unwrap_or_default());
+            }
+            Status::Ended { at, why: end } => {
+                why.summary = format!("{id} {} ended {} ago: {}", row.owner, since(*at), end.words());
+            }
+        }
+        for name in &row.failed_on {
+            why.tell(format!("{name} failed it"), format!("pitstop why {name}"));
+        }
+        Some(why)
+    }
+
+    fn why_waiting(&self, row: &Reservation, why: &mut Why) {
+        let kept = self.kept_for_elders(row.id);
+        for role in &row.ask.roles {
+            let matching: Vec<&Machine> = (self.machines())
+                .map(|m| &**m)
+                .filter(|m| self.suits(m, role, &row.ask, true))
+                .collect();
+            why.say(format!("{} of {} machines match `{}`", matching.len(), self.machines().len(), role.select));
+            for m in matching.iter().take(LISTED) {
+                self.why_not_this(m, row, kept.get(&m.name).copied(), why);
+            }
+            if matching.len() > LISTED {
+                why.say(format!("… and {} more", matching.len() - LISTED));
+            }
+            let facts: Vec<_> =
+                self.machines().filter_map(|m| Some(self.facts(m, self.spec(&m.name)?))).collect();
+            let misses = role.select.near_misses(facts.iter().map(|f| f as &dyn Facts));
+            if misses.total > misses.matching {
+                let list: Vec<String> = misses.misses.iter().map(|(key, n)| format!("{n} {key}")).collect();
+                why.say(format!("{} do not match: {}", misses.total - misses.matching, list.join(", ")));
+            }
+            let free_now = misses.relaxed.iter().find_map(|r| {
+                let free = r.names.iter().find(|n| self.free.contains(n.as_str()))?;
+                Some((r, free))
+            });
+            if let Some((relaxed, free)) = free_now {
+                why.tell(
+                    format!("without {}: {free} is free now", relaxed.term),
+                    format!("pitstop reserve name={free}"),
+                );
+            }
+        }
+        let place = self.queue().position(|r| r.id == row.id).map_or(0, |p| p + 1);
+        why.say(format!("place {place} of {} in the queue; priority {}", self.waiting.len(), row.ask.priority));
+    }
+
+    fn why_not_this(&self, m: &Machine, row: &Reservation, kept: Option<ReservationId>, why: &mut Why) {
+        let name = &m.name;
+        if row.failed_on.contains(name) {
+            return why.tell(format!("{name} failed this reservation already"), format!("pitstop why {name}"));
+        }
+        if let Some(id) = m.reservation() {
+            let holder = self.reservation(id);
+            let owner = holder.map(|r| r.owner.to_string()).unwrap_or_default();
+            let till = holder.and_then(|r| r.ends).map(|at| format!(", {} left", words(at - self.meta().now)));
+            return why.tell(
+                format!("{name} is held by {owner} ({id}{})", till.unwrap_or_default()),
+                format!("pitstop show {id}"),
+            );
+        }
+        match (&m.health, &m.stage) {
+            (Health::Quarantined { failure, .. }, _) => why.tell(
+                format!("{name} is quarantined: {} in {}: {}", failure.class.name(), failure.phase, failure.evidence),
+                format!("pitstop admin prove {name}"),
+            ),
+            (Health::Drained { by, reason, at }, _) => why.tell(
+                format!("{name} was drained by {by} {} ago: \"{reason}\"", words(self.meta().now - *at)),
+                format!("pitstop admin undrain {name}"),
+            ),
+            (Health::New, _) => {
+                why.tell(format!("{name} is new: nobody has enrolled it"), format!("pitstop admin enrol name={name}"));
+            }
+            (_, Stage::Turn(_)) => why.tell(self.phase_line(m), format!("pitstop why {name}")),
+            (_, Stage::Free) => match kept {
+                Some(elder) => why.tell(format!("{name} is kept for {elder}, which is before"), format!("pitstop why {elder}")),
+                None => why.say(format!("{name} is free")),
+            },
+            _ => why.say(format!("{name} is {}", m.state())),
+        }
+    }
+
+    /// A machine's phase with its time and limit.
+    fn phase_line(&self, m: &Machine) -> String {
+        let Some(turn) = m.turn() else { return format!("{} is {}", m.name, m.state()) };
+        let now = self.meta().now;
+        format!(
+            "{} is {}: {} for {}, limit in {}",
+            m.name,
+            m.state(),
+            turn.phase.name(),
+            words(now - turn.phase_since),
+            words(turn.deadline - now),
+        )
+    }
+
+    /// What is the matter with a machine. History is added by the caller,
+    /// who has the records.
+    pub fn why_machine(&self, name: &MachineName) -> Option<Why> {
+        let m = self.machine(name)?;
+        let now = self.meta().now;
+        let mut why = Why { summary: format!("{name} is {} for {}", m.state(), words(now - m.since)), ..Why::default() };
+        if let Some(turn) = m.turn() {
+            why.say(self.phase_line(m));
+            if turn.failed > 0 {
+                why.say(format!("try {} of {}", turn.failed + 1, crate::step::TRIES));
+            }
+            if let Some(place) = self.limit_place(name, turn) {
+                why.say(place);
+            }
+        }
+        if let Some(id) = m.reservation() {
+            let owner = self.reservation(id).map(|r| r.owner.to_string()).unwrap_or_default();
+            why.tell(format!("held by {owner} ({id})"), format!("pitstop show {id}"));
+        }
+        match &m.health {
+            Health::Good => {}
+            Health::New => {
+                why.tell("new: nobody has enrolled it", format!("pitstop admin enrol name={name}"));
+            }
+            Health::Quarantined { failure, at } => why.tell(
+                format!(
+                    "quarantined {} ago: {} failure in phase {}: {}",
+                    words(now - *at),
+                    failure.class.name(),
+                    failure.phase,
+                    failure.evidence
+                ),
+                format!("pitstop admin prove {name}"),
+            ),
+            Health::Drained { by, reason, at } => why.tell(
+                format!("drained by {by} {} ago: \"{reason}\"", words(now - *at)),
+                format!("pitstop admin undrain {name}"),
+            ),
+            Health::Retired => why.say("it is not in the inventory any more"),
+        }
+        for leg in &m.legs {
+            let seen = match leg.seen {
+                Some(seen) => format!("{:?} {} ago", seen.reading, words(now - seen.at)).to_lowercase(),
+                None => "never read".into(),
+            };
+            why.say(format!("power leg {}: {seen}", leg.name));
+            for intent in &leg.unsettled {
+                why.say(format!(
+                    "  a command `{:?}` may still act for {}",
+                    intent.want,
+                    words(intent.may_land_until - now)
+                ));
+            }
+        }
+        why.say(format!("disks: {}", m.clean()));
+        Some(why)
+    }
+
+    /// Where the limit of the present phase is set.
+    fn limit_place(&self, name: &MachineName, turn: &crate::machine::Turn) -> Option<String> {
+        use crate::machine::Phase;
+        let key = match turn.phase {
+            Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle => "power",
+            Phase::BootAgent => "attach",
+            Phase::Disk { .. } => "reimage",
+            Phase::Seed | Phase::Serve => "handover",
+            Phase::Evidence => "evidence",
+        };
+        let sources = &self.spec(name)?.sources;
+        Some(match sources.of(&format!("timeout.{key}")) {
+            Some(place) => format!("the limit timeout.{key} is set at {place}"),
+            None => format!("the limit timeout.{key} is the default; the machine is at {}", sources.machine),
+        })
+    }
+}
+
+/// A length of time as people say it: `41m`, `2h 5m`.
+pub fn words(ms: u64) -> String {
+    let s = ms / 1_000;
+    match s {
+        0 if ms > 0 => format!("{ms}ms"),
+        0..=119 => format!("{s}s"),
+        120..=7_199 => format!("{}m", s / 60),
+        7_200..=172_799 => format!("{}h {}m", s / 3_600, s % 3_600 / 60),
+        _ => format!("{}d", s / 86_400),
+    }
+}

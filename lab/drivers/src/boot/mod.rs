@@ -1,0 +1,216 @@
+//! Boot: how pitstop chooses what a machine boots, and what its power-on must
+//! carry for that.
+
+use crate::error::DriverError;
+use crate::power::PowerOn;
+use crate::site::Site;
+use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
+use pitstop_wire::agent::{AgentParams, Secret};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where a machine gets the boot agent's parameters from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The power-on carries them.
+    PowerOn,
+    /// The machine asks the boot files' listener.
+    Asked,
+    /// It cannot be given any: power-on is the whole boot.
+    Never,
+}
+
+/// What a power-on is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The boot agent, with these parameters where the power-on carries them.
+    Agent(Option<&'a AgentParams>),
+    /// The machine's own disk.
+    Disk,
+    /// Whatever it does by itself.
+    AsIs,
+}
+
+/// A boot path.
+pub trait Boot: Send + Sync {
+    /// How parameters reach the machine.
+    fn delivery(&self) -> Delivery;
+
+    /// What the power-on must carry.
+    fn power_on(&self, target: Target<'_>) -> Result<PowerOn, DriverError>;
+}
+
+/// `boot.sim`: a simulated machine is told by its power-on, or asks by HTTP
+/// like a real one.
+pub const SIM: DriverSchema = DriverSchema {
+    name: "sim",
+    fields: &[FieldSchema::optional(
+        "delivery",
+        FieldKind::OneOf(&["power-on", "http"]),
+        "how the agent's parameters reach it: `power-on` unless said",
+    )],
+    ..DriverSchema::EMPTY
+};
+
+/// `boot.direct`: the power driver starts the kernel itself.
+pub const DIRECT: DriverSchema = DriverSchema {
+    name: "direct",
+    fields: &[
+        FieldSchema::optional("image", FieldKind::OneOf(&["agent"]), "what is started; `agent` unless said"),
+        FieldSchema::optional("append", FieldKind::Raw, "added to the agent's kernel command line"),
+    ],
+    ..DriverSchema::EMPTY
+};
+
+/// `boot.http`: the machine's own firmware fetches an iPXE script.
+pub const HTTP: DriverSchema = DriverSchema {
+    name: "http",
+    fields: &[FieldSchema::optional("append", FieldKind::Raw, "added to the agent's kernel command line")],
+    ..DriverSchema::EMPTY
+};
+
+/// `boot.power`: power on is the whole boot.
+pub const POWER: DriverSchema = DriverSchema { name: "power", ..DriverSchema::EMPTY };
+
+/// Kernel command line of the boot agent where the inventory says nothing: a
+/// serial console, and a panic that does not burn a core for ever.
+pub const DEFAULT_APPEND: &str = "console=ttyS0 panic=10";
+
+struct Sim {
+    script: Option<String>,
+    machine: String,
+}
+
+struct Direct {
+    machine: String,
+    kernel: PathBuf,
+    initrd: PathBuf,
+    append: String,
+}
+
+struct Http {
+    script: String,
+}
+
+struct PowerOnly;
+
+/// Makes `boot.sim`.
+pub fn sim(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
+    let http = site.spec.boot.text("delivery") == Some("http");
+    let script = http.then(|| script_url(site, "boot.sim")).transpose()?;
+    Ok(Arc::new(Sim { script, machine: site.name().to_owned() }))
+}
+
+/// Makes `boot.direct`.
+pub fn direct(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
+    Ok(Arc::new(Direct {
+        machine: site.name().to_owned(),
+        kernel: site.agent.join("vmlinuz"),
+        initrd: site.agent.join("initrd"),
+        append: site.spec.boot.text("append").unwrap_or(DEFAULT_APPEND).to_owned(),
+    }))
+}
+
+/// Makes `boot.http`.
+pub fn http(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
+    Ok(Arc::new(Http { script: script_url(site, "boot.http")? }))
+}
+
+/// Makes `boot.power`.
+pub fn power(_site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
+    Ok(Arc::new(PowerOnly))
+}
+
+/// Where this machine finds its script.
+fn script_url(site: &Site, driver: &'static str) -> Result<String, DriverError> {
+    let Some(port) = site.boot_port else {
+        return Err(DriverError::new(driver, format!("boot {}", site.name()), "nothing serves boot files")
+            .permanent()
+            .next("start the daemon with a boot listener"));
+    };
+    // QEMU's user-mode network shows the host's loopback as 10.0.2.2.
+    let qemu = site.spec.legs.iter().any(|l| l.driver.driver == "qemu");
+    let host = if qemu { crate::power::qemu::HOST } else { site.address.as_str() };
+    Ok(format!("http://{host}:{port}/boot/{}/script", site.name()))
+}
+
+/// The agent's part of a kernel command line. Every value is hexadecimal, a
+/// validated name or an address, so none can smuggle in another word.
+pub fn kernel_words(params: &AgentParams) -> Secret {
+    let AgentParams { server, ca, machine, nonce, token } = params;
+    let Secret(token) = token;
+    Secret(format!(
+        "pitstop.server={server} pitstop.ca={ca} pitstop.machine={machine} pitstop.nonce={nonce} pitstop.token={token}"
+    ))
+}
+
+impl Boot for Sim {
+    fn delivery(&self) -> Delivery {
+        if self.script.is_some() { Delivery::Asked } else { Delivery::PowerOn }
+    }
+
+    fn power_on(&self, target: Target<'_>) -> Result<PowerOn, DriverError> {
+        match (&self.script, target) {
+            (Some(url), _) => Ok(PowerOn::Network { url: url.clone() }),
+            (None, Target::Agent(Some(params))) => Ok(PowerOn::Agent(params.clone())),
+            (None, Target::Agent(None)) => Err(no_parameters("boot.sim", &self.machine)),
+            (None, Target::Disk | Target::AsIs) => Ok(PowerOn::Disk),
+        }
+    }
+}
+
+impl Boot for Direct {
+    fn delivery(&self) -> Delivery {
+        Delivery::PowerOn
+    }
+
+    fn power_on(&self, target: Target<'_>) -> Result<PowerOn, DriverError> {
+        let params = match target {
+            Target::Agent(Some(params)) => params,
+            Target::Agent(None) => return Err(no_parameters("boot.direct", &self.machine)),
+            Target::Disk | Target::AsIs => return Ok(PowerOn::Disk),
+        };
+        for file in [&self.kernel, &self.initrd] {
+            if !file.is_file() {
+                return Err(DriverError::new(
+                    "boot.direct",
+                    format!("start the boot agent on {}", self.machine),
+                    format!("there is no {}", file.display()),
+                )
+                .permanent()
+                .next("make it with `pitstop image agent`"));
+            }
+        }
+        Ok(PowerOn::Kernel {
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            append: Secret(format!("{} {}", self.append, kernel_words(params).0)),
+        })
+    }
+}
+
+impl Boot for Http {
+    fn delivery(&self) -> Delivery {
+        Delivery::Asked
+    }
+
+    fn power_on(&self, _target: Target<'_>) -> Result<PowerOn, DriverError> {
+        // Network first for every target: the script that the daemon answers
+        // with decides, so a guest's own reboot is decided too.
+        Ok(PowerOn::Network { url: self.script.clone() })
+    }
+}
+
+impl Boot for PowerOnly {
+    fn delivery(&self) -> Delivery {
+        Delivery::Never
+    }
+
+    fn power_on(&self, _target: Target<'_>) -> Result<PowerOn, DriverError> {
+        Ok(PowerOn::Own)
+    }
+}
+
+fn no_parameters(driver: &'static str, machine: &str) -> DriverError {
+    DriverError::new(driver, format!("start the boot agent on {machine}"), "no parameters were given out for it")
+}

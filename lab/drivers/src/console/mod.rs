@@ -1,0 +1,19 @@
+//! Consoles: a line of bytes from and to a machine.
+
+pub mod fake;
+pub mod sim;
+
+use crate::error::{DriverError, Task};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Opens the line of one console. While a [`Line`] lives, nobody else gets it.
+pub trait Console: Send + Sync {
+    /// Opens the line now; no retries, that is the caller's part.
+    fn open(&self) -> Task<'_, Box<dyn Line>>;
+}
+
+/// An open line. A read of 0 bytes is the end: the line is lost.
+pub trait Line: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Sends a break where the transport has one.
+    fn send_break(&mut self) -> Result<(), DriverError>;
+}

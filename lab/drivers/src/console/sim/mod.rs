@@ -1,0 +1,40 @@
+//! `console.sim`: the pty of a simulated machine.
+
+mod pty;
+
+use super::{Console, Line};
+use crate::error::{DriverError, Task};
+use crate::power::sim::config;
+use crate::sim::{self, Config, protocol::console_file};
+use crate::site::Site;
+use pitstop_core::inventory::catalogue::DriverSchema;
+use std::sync::Arc;
+
+/// What the inventory may say.
+pub const SCHEMA: DriverSchema = DriverSchema { name: "sim", ..DriverSchema::EMPTY };
+
+struct Sim {
+    site: Site,
+    file: String,
+    config: Config,
+}
+
+/// Makes the driver.
+pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError> {
+    Ok(Arc::new(Sim { site: site.clone(), file: console_file(console), config: config(site) }))
+}
+
+impl Sim {
+    async fn line(&self) -> Result<Box<dyn Line>, DriverError> {
+        self.site.make_state("console.sim")?;
+        // The line exists from the moment the machine does, powered or not.
+        sim::ensure(&self.site.program, &self.site.state, &self.config).await?;
+        Ok(Box::new(pty::Pty::open(&self.site.state.join(&self.file))?))
+    }
+}
+
+impl Console for Sim {
+    fn open(&self) -> Task<'_, Box<dyn Line>> {
+        Box::pin(self.line())
+    }
+}

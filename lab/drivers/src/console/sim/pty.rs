@@ -1,0 +1,83 @@
+//! A pseudo terminal as a serial line.
+
+use crate::console::Line;
+use crate::error::DriverError;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::termios::{OptionalActions, tcgetattr, tcsendbreak, tcsetattr};
+use std::io::{Read as _, Write as _};
+use std::fs::File;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The terminal end of a pty, in raw mode.
+///
+/// The exclusive claim is a lock on the file, not `TIOCEXCL`: the machine's
+/// process keeps this end open too, so the terminal would stay exclusive for
+/// ever after a daemon was killed.
+pub struct Pty {
+    fd: AsyncFd<File>,
+}
+
+impl Pty {
+    /// Opens and claims it.
+    pub fn open(path: &Path) -> Result<Self, DriverError> {
+        let fail = |what: &str, e: &dyn std::fmt::Display| {
+            DriverError::new("console.sim", format!("{what} {}", path.display()), e)
+        };
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file: File = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| fail("open", &e))?.into();
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| fail("claim", &"another program has the line"))?;
+        let mut mode = tcgetattr(&file).map_err(|e| fail("set up", &e))?;
+        mode.make_raw();
+        tcsetattr(&file, OptionalActions::Now, &mode).map_err(|e| fail("set up", &e))?;
+        Ok(Self { fd: AsyncFd::new(file).map_err(|e| fail("watch", &e))? })
+    }
+}
+
+impl Line for Pty {
+    fn send_break(&mut self) -> Result<(), DriverError> {
+        tcsendbreak(self.fd.get_ref()).map_err(|e| DriverError::new("console.sim", "send a break", e))
+    }
+}
+
+impl AsyncRead for Pty {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        loop {
+            let mut ready = ready!(self.fd.poll_read_ready(cx))?;
+            let free = buf.initialize_unfilled();
+            match ready.try_io(|fd| fd.get_ref().read(free)) {
+                Ok(Ok(n)) => {
+                    buf.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                // The other end is closed: the end of the line, not an error.
+                Ok(Err(e)) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Err(e)) => return Poll::Ready(Err(e)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Pty {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        loop {
+            let mut ready = ready!(self.fd.poll_write_ready(cx))?;
+            if let Ok(done) = ready.try_io(|fd| fd.get_ref().write(bytes)) {
+                return Poll::Ready(done);
+            }
+        }
+    }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

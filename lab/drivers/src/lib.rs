@@ -1,0 +1,25 @@
+//! Touches hardware: power legs, consoles, boot paths.
+//!
+//! A driver does one thing when it is told to and says truthfully what it
+//! saw. It keeps no state machine, decides nothing and retries nothing that
+//! has an effect: the core orders, the hands wait and read back. Every driver
+//! stands in [`factories()`], and nowhere else is one called by name.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![deny(missing_docs)]
+
+pub mod boot;
+pub mod console;
+pub mod error;
+mod factory;
+pub mod power;
+pub mod process;
+pub mod sim;
+pub mod site;
+
+pub use boot::{Boot, Delivery, Target};
+pub use console::{Console, Line};
+pub use error::{DriverError, Task};
+pub use factory::{Factories, factories};
+pub use power::{Power, PowerLimits, PowerOn};
+pub use site::Site;

@@ -1,0 +1,79 @@
+//! Power: switch a leg and read it.
+
+pub mod fake;
+pub mod none;
+pub mod qemu;
+pub mod sim;
+
+use crate::error::Task;
+use crate::site::Site;
+use pitstop_core::inventory::LegSpec;
+use pitstop_core::machine::{Reading, Switch};
+use pitstop_wire::agent::{AgentParams, Secret};
+use std::path::PathBuf;
+
+/// Switches one leg of one machine.
+pub trait Power: Send + Sync {
+    /// Sends one command. `Ok` means it was accepted, nothing more; what
+    /// became of it is [`Power::read`]'s to say. A command is sent once: a
+    /// repeated "cycle" cycles twice.
+    fn set<'a>(&'a self, want: Switch, on: &'a PowerOn) -> Task<'a, ()>;
+
+    /// Reads the leg now. `Unknown` and errors are different news, but
+    /// neither is off.
+    fn read(&self) -> Task<'_, Reading>;
+
+    /// What it shares with others.
+    fn limits(&self) -> &PowerLimits;
+
+    /// How the machine reaches this daemon's loopback address, where the
+    /// driver puts it into a network of its own.
+    fn loopback(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// The queue a leg's commands stand in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PowerLimits {
+    /// Name of the queue: a controller's, or the leg's own.
+    pub queue: String,
+    /// Commands the device takes at the same time.
+    pub at_once: usize,
+}
+
+impl PowerLimits {
+    /// The queue of the leg's controller, or one of its own.
+    pub fn of(site: &Site, leg: &LegSpec) -> Self {
+        let Some(name) = &leg.driver.controller else {
+            return Self { queue: format!("{}/{}", site.name(), leg.name), at_once: 1 };
+        };
+        let at_once = site.controllers.get(name).and_then(|c| c.int("at_once")).unwrap_or(1);
+        Self { queue: name.clone(), at_once: usize::try_from(at_once).unwrap_or(1).max(1) }
+    }
+}
+
+/// What a power-on carries to the machine, as its boot driver made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PowerOn {
+    /// Nothing: the machine boots as it is set up.
+    Own,
+    /// Boot from the machine's own disk.
+    Disk,
+    /// Start this kernel.
+    Kernel {
+        /// The kernel's file.
+        kernel: PathBuf,
+        /// The initial RAM disk's file.
+        initrd: PathBuf,
+        /// Kernel command line; it holds the attach token.
+        append: Secret,
+    },
+    /// The network card first, with this address as the boot file.
+    Network {
+        /// Address of an iPXE script.
+        url: String,
+    },
+    /// The boot agent with these parameters (simulated machines).
+    Agent(AgentParams),
+}

@@ -1,0 +1,369 @@
+//! Machines.
+
+use super::{Schema, Time};
+use crate::name::{MachineName, UserName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// One machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Machine {
+    /// `pitstop.machine/1`
+    pub schema: Schema,
+    /// Its name.
+    pub name: MachineName,
+    /// Where it is, exactly.
+    pub state: State,
+    /// The same as people see it.
+    pub shown: Shown,
+    /// Since when it is in this state.
+    pub since: Time,
+    /// Whether it may be used, and who said no.
+    pub health: HealthState,
+    /// How clean its disks are.
+    pub clean: Clean,
+    /// What selectors see.
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    pub tags: BTreeMap<String, serde_json::Value>,
+    /// Its class in the inventory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// Anything else, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Whose reservation has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// The turn under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<TurnState>,
+    /// The image it has or is to get, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Its power legs.
+    pub legs: Vec<LegState>,
+    /// Its disks.
+    pub disks: Vec<DiskState>,
+    /// Names of its consoles.
+    pub consoles: Vec<String>,
+    /// How pitstop chooses what boots: the driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// The agent that speaks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentState>,
+    /// Turns begun so far.
+    pub turns: u64,
+    /// Turns that failed since the last good one.
+    pub failures: u32,
+}
+
+/// Several machines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Machines {
+    /// `pitstop.machines/1`
+    pub schema: Schema,
+    /// By name.
+    pub machines: Vec<Machine>,
+}
+
+/// Where a machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// At rest, nobody holds it.
+    Free,
+    /// Brought into the condition a reservation wants.
+    Preparing,
+    /// Prepared, for a reservation or warm.
+    Ready,
+    /// In the hands of its holder.
+    InUse,
+    /// Cleaned after a holder.
+    Turnaround,
+    /// On the way back from quarantine.
+    Proving,
+    /// Pitstop found it wanting.
+    Quarantined,
+    /// A person took it out.
+    Drained,
+    /// Gone from the inventory.
+    Retired,
+    /// Never enrolled.
+    New,
+}
+
+/// A machine's state in the word people see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shown {
+    /// Free.
+    Free,
+    /// On its way to an agent or an image.
+    Booting,
+    /// A disk is written or proven.
+    Imaging,
+    /// Prepared.
+    Ready,
+    /// In use.
+    Held,
+    /// Quarantined.
+    Failed,
+    /// On the way back from quarantine.
+    Proving,
+    /// Taken out by a person.
+    Drained,
+    /// Gone from the inventory.
+    Retired,
+    /// Never enrolled.
+    New,
+}
+
+impl State {
+    /// The word on the wire and in selectors.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Preparing => "preparing",
+            Self::Ready => "ready",
+            Self::InUse => "in-use",
+            Self::Turnaround => "turnaround",
+            Self::Proving => "proving",
+            Self::Quarantined => "quarantined",
+            Self::Drained => "drained",
+            Self::Retired => "retired",
+            Self::New => "new",
+        }
+    }
+
+    /// The state of that word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.word() == word)
+    }
+
+    /// All states.
+    pub const ALL: [Self; 10] = [
+        Self::Free,
+        Self::Preparing,
+        Self::Ready,
+        Self::InUse,
+        Self::Turnaround,
+        Self::Proving,
+        Self::Quarantined,
+        Self::Drained,
+        Self::Retired,
+        Self::New,
+    ];
+}
+
+impl Shown {
+    /// The word people see. A failed machine shouts.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Booting => "booting",
+            Self::Imaging => "imaging",
+            Self::Ready => "ready",
+            Self::Held => "held",
+            Self::Failed => "FAILED",
+            Self::Proving => "proving",
+            Self::Drained => "drained",
+            Self::Retired => "retired",
+            Self::New => "new",
+        }
+    }
+
+    /// A mark of width one that goes with the word, never instead of it.
+    pub fn glyph(self) -> char {
+        match self {
+            Self::Free => '○',
+            Self::Booting => '◐',
+            Self::Imaging | Self::Proving => '◒',
+            Self::Ready => '✓',
+            Self::Held => '●',
+            Self::Failed => '✗',
+            Self::Drained | Self::Retired => '‖',
+            Self::New => '▲',
+        }
+    }
+
+    /// The mark for terminals that know only ASCII.
+    pub fn ascii(self) -> char {
+        match self {
+            Self::Free => '.',
+            Self::Booting => '>',
+            Self::Imaging | Self::Proving => '~',
+            Self::Ready => '+',
+            Self::Held => '*',
+            Self::Failed => 'X',
+            Self::Drained | Self::Retired => '=',
+            Self::New => '!',
+        }
+    }
+}
+
+/// How clean a machine's disks are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Clean {
+    /// Every disk was read back since its last use.
+    Proven,
+    /// Handed over since.
+    Used,
+    /// An attempt may have written some of it.
+    Writing,
+    /// Nothing is known.
+    Unknown,
+}
+
+impl Clean {
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Used => "used",
+            Self::Writing => "writing",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Whether a machine may be used, and who said no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum HealthState {
+    /// It may.
+    Good,
+    /// Never enrolled: observed only.
+    New,
+    /// Pitstop found it wanting.
+    Quarantined {
+        /// What kind of thing failed: `power`, `console`, `boot`, `network`,
+        /// `agent`, `image`, `disk`, `build`.
+        class: String,
+        /// In which phase.
+        phase: String,
+        /// What was attempted, what came back.
+        evidence: String,
+        /// When.
+        at: Time,
+    },
+    /// A person took it out.
+    Drained {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Time,
+    },
+    /// Gone from the inventory.
+    Retired,
+}
+
+/// Whose a machine is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Holder {
+    /// Who.
+    pub user: UserName,
+    /// The reservation, `R-17`.
+    pub reservation: String,
+    /// Why, in the holder's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Until when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Time>,
+}
+
+/// Where a turn is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TurnState {
+    /// Number within the machine.
+    pub number: u64,
+    /// `prepare`, `turnaround` or `prove`.
+    pub purpose: String,
+    /// The phase: `off`, `boot agent`, `disk`, `hand-over`, `evidence`,
+    /// `settle`, `rest`.
+    pub phase: String,
+    /// The disk at work, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+    /// Whether that disk is being written, or only proven.
+    pub writing: bool,
+    /// Since when it is in this phase.
+    pub phase_since: Time,
+    /// Until when this phase may last.
+    pub deadline: Time,
+    /// When the turn began.
+    pub started: Time,
+    /// Number of the attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u64>,
+    /// Tries that failed so far.
+    pub failed: u32,
+}
+
+/// A power leg.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LegState {
+    /// `power`, `mains`.
+    pub name: String,
+    /// `on`, `off`, `unknown`, `assumed-on` or `assumed-off`.
+    pub reading: String,
+    /// When it was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+    /// Commands that may still take effect.
+    pub unsettled: usize,
+}
+
+/// A disk and what is known of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiskState {
+    /// Its name.
+    pub name: String,
+    /// `unknown`, `writing`, `proven` or `used`.
+    pub content: String,
+    /// Digest of what was proven; absent when it was proven zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// When it was proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<Time>,
+    /// By which boot path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+    /// Bytes read back for the proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bytes: Option<u64>,
+    /// Bytes written before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_bytes: Option<u64>,
+    /// Size of the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_bytes: Option<u64>,
+    /// Which reservation used it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<String>,
+}
+
+/// The agent that speaks for a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AgentState {
+    /// `boot` or `host`.
+    pub kind: String,
+    /// Version of its program.
+    pub version: String,
+    /// The boot it lives in.
+    pub boot_id: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Since when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Time>,
+}

@@ -1,0 +1,96 @@
+//! The lab in one screen.
+
+use super::machine::{shown, state};
+use super::reservation::reservation;
+use pitstop_core::Lab;
+use pitstop_core::machine::Health;
+use pitstop_wire::UserName;
+use pitstop_wire::api::{Alert, Counts, Image, Images, Schema, Shown, Snapshot, State, Status};
+
+/// The lab as this user sees it.
+pub fn status(lab: &Lab, you: &UserName) -> Status {
+    let inventory = lab.inventory();
+    Status {
+        schema: Schema::new("pitstop.status/1"),
+        lab: inventory.lab.name.clone(),
+        zone: inventory.lab.zone.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: lab.meta().epoch.0,
+        you: you.clone(),
+        counts: counts(lab),
+        mine: (lab.reservations())
+            .filter(|r| r.owner == *you && !r.ended())
+            .map(|r| reservation(lab, r))
+            .collect(),
+        alerts: alerts(lab),
+        queue: lab.queue().map(|r| reservation(lab, r)).collect(),
+    }
+}
+
+fn counts(lab: &Lab) -> Counts {
+    let mut counts = Counts { machines: lab.machines().len(), ..Counts::default() };
+    for m in lab.machines() {
+        let place = match shown(m) {
+            // A warm machine that waits for whoever comes is as good as free.
+            Shown::Ready if m.reservation().is_none() => &mut counts.free,
+            Shown::Free => &mut counts.free,
+            Shown::Held | Shown::Ready => &mut counts.held,
+            Shown::Booting | Shown::Imaging | Shown::Proving => &mut counts.busy,
+            Shown::Failed => &mut counts.failed,
+            Shown::Drained | Shown::Retired => &mut counts.drained,
+            Shown::New => &mut counts.new,
+        };
+        *place += 1;
+    }
+    counts
+}
+
+fn alerts(lab: &Lab) -> Vec<Alert> {
+    let mut alerts: Vec<Alert> = Vec::new();
+    for m in lab.machines() {
+        if let Health::Quarantined { failure, .. } = &m.health {
+            alerts.push(Alert {
+                machine: Some(m.name.clone()),
+                text: format!("{} failed in {}: {}", m.name, failure.phase, failure.evidence),
+                next: Some(format!("pitstop why {}", m.name)),
+            });
+        }
+    }
+    let new = lab.machines().filter(|m| state(m) == State::New).count();
+    if new > 0 {
+        let are = if new == 1 { "machine is" } else { "machines are" };
+        alerts.push(Alert {
+            machine: None,
+            text: format!("{new} {are} new: observed only, until an admin enrols"),
+            next: Some("pitstop admin enrol state=new".to_owned()),
+        });
+    }
+    alerts
+}
+
+/// Everything, for those who follow.
+pub fn snapshot(lab: &Lab) -> Snapshot {
+    Snapshot {
+        schema: Schema::new("pitstop.snapshot/1"),
+        lab: lab.inventory().lab.name.clone(),
+        zone: lab.inventory().lab.zone.clone(),
+        machines: lab.machines().map(|m| super::machine::machine(lab, m)).collect(),
+        reservations: lab.reservations().filter(|r| !r.ended()).map(|r| reservation(lab, r)).collect(),
+        images: images(lab).images,
+    }
+}
+
+/// Images that may be asked for.
+pub fn images(lab: &Lab) -> Images {
+    let images = lab.images().map(|i| Image {
+        schema: Schema::new("pitstop.image/1"),
+        name: i.image.name.clone(),
+        digest: i.image.digest.clone(),
+        bytes: i.bytes,
+        seed: i.image.seed.is_some(),
+        default_of: (lab.inventory().machines.values())
+            .filter(|m| m.image.as_deref() == Some(i.image.name.as_str()))
+            .count(),
+    });
+    Images { schema: Schema::new("pitstop.images/1"), images: images.collect() }
+}

@@ -1,0 +1,8 @@
+//! pitstop runs a lab of physical test machines. This library is the whole
+//! program; `main.rs` only starts it, so that tests and benchmarks reach
+//! everything a user reaches.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod daemon;
+pub mod store;

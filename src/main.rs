@@ -1,0 +1,2 @@
+//! pitstop.
+fn main() {}

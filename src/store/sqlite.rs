@@ -1,0 +1,362 @@
+//! The store as one SQLite file: write-ahead log, every commit synced.
+
+use super::history::{SqliteHistory, read_rows};
+use super::{Batch, CommitError, History, PATIENCE, Pause, Store, StoreError, schema};
+use pitstop_core::id::Epoch;
+use pitstop_core::lab::{Meta, Row, RowKey, Rows};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use serde::Serialize;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The database's name within the data directory.
+pub const FILE: &str = "lab.db";
+
+/// First pause when the database is busy; each next one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Longest single pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The one writer of a lab's database.
+pub struct SqliteStore {
+    path: PathBuf,
+    /// None after an error that left the file's state in doubt: what is on
+    /// disk is then read through a fresh connection.
+    connection: Option<Connection>,
+    history: Arc<SqliteHistory>,
+}
+
+impl SqliteStore {
+    /// Opens the database in the data directory `dir`; makes both if they are
+    /// not there, readable by their owner alone, and brings the schema up to
+    /// date.
+    ///
+    /// # Errors
+    /// The directory cannot be used, the file is somebody else's or newer.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = create_files(dir)?;
+        let mut connection = connect(&path)?;
+        wait_out(&path, &mut super::sleep, || schema::migrate(&mut connection, &path))?;
+        let store_id = name_store(&connection, &path)?;
+        let history = Arc::new(SqliteHistory::open(&path, store_id)?);
+        Ok(Self { path, connection: Some(connection), history })
+    }
+
+    /// Limits the file to so many pages, as a full disk would.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&mut self, pages: u32) {
+        let connection = self.connection.as_ref().unwrap();
+        // The pragma answers with the new limit, so it is a query.
+        connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    }
+
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> u32 {
+        self.connection.as_ref().unwrap().query_row("PRAGMA page_count", [], |r| r.get(0)).unwrap()
+    }
+
+    #[cfg(test)]
+    pub(super) fn execute(&self, sql: &str) {
+        self.connection.as_ref().unwrap().execute_batch(sql).unwrap();
+    }
+
+    /// One try: `Ok(None)` if the database is busy and nothing was written.
+    fn attempt(&mut self, batch: &Encoded) -> Result<Option<()>, CommitError> {
+        let connection = reconnect(&mut self.connection, &self.path).map_err(CommitError::Refused)?;
+        match execute(connection, "BEGIN IMMEDIATE") {
+            Err(e) if is_busy(&e) => return Ok(None),
+            other => other.map_err(|e| CommitError::Refused(describe("begin a commit", &self.path, e)))?,
+        }
+        if let Err(refused) = batch.write(connection, &self.path) {
+            // Without its commit frame nothing of a transaction survives,
+            // whether or not the rollback can be said aloud.
+            if execute(connection, "ROLLBACK").is_err() {
+                self.connection = None;
+            }
+            return Err(refused);
+        }
+        let Err(error) = execute(connection, "COMMIT") else { return Ok(Some(())) };
+        self.judge_failed_commit(error)
+    }
+
+    /// A COMMIT failed. Busy and full are told by SQLite before the commit
+    /// frame is complete; after anything else (say a failed fsync) the frame
+    /// may or may not be found after a crash.
+    fn judge_failed_commit(&mut self, error: rusqlite::Error) -> Result<Option<()>, CommitError> {
+        let harmless = is_busy(&error) || is_full(&error);
+        let rolled_back = self.connection.as_ref().is_some_and(|c| c.is_autocommit() || execute(c, "ROLLBACK").is_ok());
+        if !(harmless && rolled_back) {
+            self.connection = None;
+            return Err(CommitError::Unknown(describe("commit", &self.path, error)));
+        }
+        if is_busy(&error) {
+            return Ok(None);
+        }
+        Err(CommitError::Refused(describe("commit", &self.path, error)))
+    }
+}
+
+impl Store for SqliteStore {
+    fn load(&mut self, pause: Pause<'_>) -> Result<Rows, StoreError> {
+        let Self { path, connection, .. } = self;
+        wait_out(path, pause, || read_rows(reconnect(connection, path)?, path))
+    }
+
+    fn commit(&mut self, batch: &Batch, pause: Pause<'_>) -> Result<(), CommitError> {
+        let encoded = Encoded::of(batch, &self.path).map_err(CommitError::Refused)?;
+        let mut waits = Waits::new(&self.path);
+        loop {
+            match self.attempt(&encoded)? {
+                Some(()) => return Ok(()),
+                None => waits.next(pause).map_err(CommitError::Refused)?,
+            }
+        }
+    }
+
+    fn history(&self) -> Arc<dyn History> {
+        Arc::clone(&self.history) as Arc<dyn History>
+    }
+}
+
+/// A batch as text, so that nothing can fail to encode in mid-transaction
+/// and the write lock is held no longer than needed.
+struct Encoded<'b> {
+    batch: &'b Batch,
+    records: Vec<String>,
+    upserts: Vec<String>,
+}
+
+impl<'b> Encoded<'b> {
+    fn of(batch: &'b Batch, path: &Path) -> Result<Self, StoreError> {
+        let newest = batch.meta.records;
+        if i64::try_from(newest).is_err() {
+            return Err(StoreError::TooBig { path: path.to_owned(), what: "the record number", number: newest });
+        }
+        let records = batch.records.iter().map(|r| encode(r, || format!("record {}", r.number)));
+        let upserts = batch.upserts.iter().map(|row| match row {
+            Row::Machine(m) => encode(m, || format!("machine {}", m.name)),
+            Row::Reservation(r) => encode(r, || format!("reservation {}", r.id)),
+            Row::Image(i) => encode(i, || format!("image {}", i.image.name)),
+            Row::Key(k) => encode(k, || format!("idempotency key of {}", k.owner)),
+        });
+        Ok(Self { batch, records: records.collect::<Result<_, _>>()?, upserts: upserts.collect::<Result<_, _>>()? })
+    }
+
+    fn write(&self, connection: &Connection, path: &Path) -> Result<(), CommitError> {
+        self.check_fence(connection, path)?;
+        self.write_all(connection).map_err(|e| CommitError::Refused(describe("write", path, e)))
+    }
+
+    /// A daemon that was superseded, or that decided on other rows than the
+    /// stored ones, writes nothing.
+    fn check_fence(&self, connection: &Connection, path: &Path) -> Result<(), CommitError> {
+        let stored = (connection.prepare_cached("SELECT epoch, records FROM meta"))
+            .and_then(|mut s| s.query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))))
+            .map_err(|e| CommitError::Refused(describe("read the epoch", path, e)))?;
+        let (by, found) = (Epoch(stored.0.unsigned_abs()), stored.1.unsigned_abs());
+        let Meta { epoch: ours, records, .. } = self.batch.meta;
+        if by > ours {
+            return Err(CommitError::Superseded { by, ours });
+        }
+        let expected = records.saturating_sub(self.batch.records.len() as u64);
+        if expected != found {
+            return Err(CommitError::Refused(StoreError::OutOfStep { path: path.to_owned(), expected, found }));
+        }
+        Ok(())
+    }
+
+    fn write_all(&self, c: &Connection) -> rusqlite::Result<()> {
+        self.write_meta(c)?;
+        self.write_records(c)?;
+        for (row, text) in self.batch.upserts.iter().zip(&self.upserts) {
+            upsert(c, row, text)?;
+        }
+        self.batch.removes.iter().try_for_each(|key| remove(c, key))
+    }
+
+    fn write_meta(&self, c: &Connection) -> rusqlite::Result<()> {
+        let m = &self.batch.meta;
+        c.prepare_cached("UPDATE meta SET epoch = ?1, records = ?2, reservations = ?3, now = ?4, wall = ?5")?
+            .execute(params![whole(m.epoch.0)?, whole(m.records)?, whole(m.reservations)?, whole(m.now.0)?, m.wall])
+            .map(drop)
+    }
+
+    fn write_records(&self, c: &Connection) -> rusqlite::Result<()> {
+        let mut insert = c.prepare_cached("INSERT INTO record VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        for (r, text) in self.batch.records.iter().zip(&self.records) {
+            let machine = r.change.machine().map(ToString::to_string);
+            let reservation = r.change.reservation().map(|id| whole(id.0)).transpose()?;
+            insert.execute(params![whole(r.number)?, whole(r.at.0)?, r.wall, machine, reservation, text])?;
+        }
+        Ok(())
+    }
+}
+
+fn upsert(c: &Connection, row: &Row, text: &str) -> rusqlite::Result<()> {
+    let changed = match row {
+        Row::Machine(m) => c
+            .prepare_cached("INSERT INTO machine VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row")?
+            .execute(params![m.name.to_string(), text]),
+        Row::Reservation(r) => c
+            .prepare_cached("INSERT INTO reservation VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row")?
+            .execute(params![whole(r.id.0)?, text]),
+        Row::Image(i) => c
+            .prepare_cached("INSERT INTO image VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row")?
+            .execute(params![i.image.name, text]),
+        Row::Key(k) => c
+            .prepare_cached("INSERT INTO key VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET row = excluded.row")?
+            .execute(params![k.owner.to_string(), k.key, text]),
+    };
+    changed.map(drop)
+}
+
+fn remove(c: &Connection, key: &RowKey) -> rusqlite::Result<()> {
+    let changed = match key {
+        RowKey::Machine(name) => {
+            c.prepare_cached("DELETE FROM machine WHERE name = ?1")?.execute([name.to_string()])
+        }
+        RowKey::Reservation(id) => {
+            c.prepare_cached("DELETE FROM reservation WHERE id = ?1")?.execute([whole(id.0)?])
+        }
+        RowKey::Image(name) => c.prepare_cached("DELETE FROM image WHERE name = ?1")?.execute([name]),
+        RowKey::Key(owner, key) => c
+            .prepare_cached("DELETE FROM key WHERE owner = ?1 AND key = ?2")?
+            .execute([owner.to_string(), key.clone()]),
+    };
+    changed.map(drop)
+}
+
+/// SQLite's integers are signed.
+fn whole(number: u64) -> rusqlite::Result<i64> {
+    i64::try_from(number).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+fn encode<T: Serialize>(value: &T, what: impl Fn() -> String) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|source| StoreError::Encode { what: what(), source })
+}
+
+/// Growing pauses up to [`PATIENCE`] in all, spoken of once they get long.
+struct Waits<'p> {
+    path: &'p Path,
+    next: Duration,
+    total: Duration,
+}
+
+impl<'p> Waits<'p> {
+    fn new(path: &'p Path) -> Self {
+        Self { path, next: FIRST_PAUSE, total: Duration::ZERO }
+    }
+
+    fn next(&mut self, pause: Pause<'_>) -> Result<(), StoreError> {
+        if self.total >= PATIENCE {
+            return Err(StoreError::Locked { path: self.path.to_owned(), waited: self.total });
+        }
+        if self.next >= LONGEST_PAUSE {
+            let waited = humantime::format_duration(self.total).to_string();
+            tracing::warn!(database = %self.path.display(), waited, "another process has the database locked; waiting");
+        }
+        pause(self.next);
+        self.total += self.next;
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        Ok(())
+    }
+}
+
+/// Repeats what may be repeated for as long as the database is busy.
+fn wait_out<T>(
+    path: &Path,
+    pause: Pause<'_>,
+    mut work: impl FnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut waits = Waits::new(path);
+    loop {
+        match work() {
+            Err(StoreError::Sqlite { source, .. }) if is_busy(&source) => waits.next(pause)?,
+            other => return other,
+        }
+    }
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn reconnect<'c>(connection: &'c mut Option<Connection>, path: &Path) -> Result<&'c mut Connection, StoreError> {
+    match connection {
+        Some(connection) => Ok(connection),
+        None => Ok(connection.insert(connect(path)?)),
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path).map_err(|e| describe("open", path, e))?;
+    // We pause ourselves, so that readers are served meanwhile.
+    connection.busy_timeout(Duration::ZERO).map_err(|e| describe("open", path, e))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    wait_out(path, &mut super::sleep, || {
+        let set = |name, value: &str| {
+            connection
+                .pragma_update_and_check(None, name, value, |_| Ok(()))
+                .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(()) } else { Err(e) })
+                .map_err(|source| StoreError::Sqlite { what: "set up the log", path: path.to_owned(), source })
+        };
+        set("journal_mode", "WAL")?;
+        set("synchronous", "FULL")
+    })?;
+    Ok(connection)
+}
+
+fn create_files(dir: &Path) -> Result<PathBuf, StoreError> {
+    let failed = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| StoreError::File { what, path, source }
+    };
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(failed("create the data directory", dir))?;
+    let path = dir.join(FILE);
+    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    // SQLite gives its log the mode of the database.
+    file.and_then(|f| f.set_permissions(std::fs::Permissions::from_mode(0o600)))
+        .map_err(failed("create the database", &path))?;
+    Ok(path)
+}
+
+/// Gives a new database its name; answers with the name it has.
+fn name_store(connection: &Connection, path: &Path) -> Result<String, StoreError> {
+    let failed = |e| describe("name the store", path, e);
+    let mut name = [0; 16];
+    getrandom::fill(&mut name).map_err(|e| StoreError::File {
+        what: "draw a random name for",
+        path: path.to_owned(),
+        source: std::io::Error::other(e.to_string()),
+    })?;
+    wait_out(path, &mut super::sleep, || {
+        let known: Option<String> =
+            connection.query_row("SELECT store FROM meta", [], |row| row.get(0)).optional().map_err(failed)?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let name = hex::encode(name);
+        connection.execute("INSERT INTO meta VALUES (1, ?1, 0, 0, 0, 0, 0)", [&name]).map_err(failed)?;
+        Ok(name)
+    })
+}
+
+pub(super) fn describe(what: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    if is_full(&source) { StoreError::Full { path } } else { StoreError::Sqlite { what, path, source } }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{DatabaseBusy, DatabaseLocked, FileLockingProtocolFailed};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked | FileLockingProtocolFailed))
+}
+
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
