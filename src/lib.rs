@@ -4,5 +4,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod api;
+pub mod cli;
 pub mod daemon;
+pub mod sim;
 pub mod store;

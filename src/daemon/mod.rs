@@ -1,1 +1,15 @@
-//! daemon
+//! The daemon: one decision loop that owns the lab, and the hands around it.
+
+pub mod agents;
+pub mod boot;
+pub mod clock;
+pub mod consoles;
+pub mod decide;
+pub mod desk;
+pub mod hands;
+pub mod lock;
+pub mod tls;
+
+pub use clock::Clock;
+pub use decide::{Halt, Hands, Opened, Running, StartError, open};
+pub use desk::{Condition, Desk};

@@ -46,7 +46,9 @@ pub enum StoreError {
         waited: Duration,
     },
     /// The database belongs to a later program.
-    #[error("the database {path} has schema {found}, this pitstop knows up to {known}: run the newer pitstop that wrote it, or restore a backup")]
+    #[error(
+        "the database {path} has schema {found}, this pitstop knows up to {known}: run the newer pitstop that wrote it, or restore a backup"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -62,7 +64,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// A row's text is not what was written.
-    #[error("row {key} of table {table} in the database {path} is damaged: {reason}; restore a backup, or remove this row by hand if the loss is acceptable")]
+    #[error(
+        "row {key} of table {table} in the database {path} is damaged: {reason}; restore a backup, or remove this row by hand if the loss is acceptable"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -74,7 +78,9 @@ pub enum StoreError {
         reason: String,
     },
     /// A batch that does not follow what is stored.
-    #[error("the batch begins after record {expected}, but {path} ends with record {found}: somebody else wrote to it")]
+    #[error(
+        "the batch begins after record {expected}, but {path} ends with record {found}: somebody else wrote to it"
+    )]
     OutOfStep {
         /// The file.
         path: PathBuf,

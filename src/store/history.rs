@@ -50,7 +50,8 @@ impl History for SqliteHistory {
             .map_err(failed)?
             .collect::<Result<Vec<_>, _>>()
             .map_err(failed)?;
-        let decode_one = |(number, text): (i64, String)| decode(&self.path, "record", &number.to_string(), &text);
+        let decode_one =
+            |(number, text): (i64, String)| decode(&self.path, "record", &number.to_string(), &text);
         let mut records = found.into_iter().map(decode_one).collect::<Result<Vec<_>, _>>()?;
         if query.newest {
             records.reverse();
@@ -102,7 +103,7 @@ pub fn read_rows(connection: &mut Connection, path: &Path) -> Result<Rows, Store
     let mut rows = Vec::new();
     for (key, text) in table("SELECT name, row FROM machine ORDER BY name")? {
         let machine: Machine = decode(path, "machine", &key, &text)?;
-        same_key(path, "machine", &key, &machine.name.to_string())?;
+        same_key(path, "machine", &key, machine.name.as_ref())?;
         rows.push(Row::Machine(Arc::new(machine)));
     }
     for (key, text) in table("SELECT CAST(id AS TEXT), row FROM reservation ORDER BY id")? {
@@ -136,7 +137,12 @@ fn read_meta(connection: &Connection) -> rusqlite::Result<Meta> {
     })
 }
 
-fn decode<T: DeserializeOwned>(path: &Path, table: &'static str, key: &str, text: &str) -> Result<T, StoreError> {
+fn decode<T: DeserializeOwned>(
+    path: &Path,
+    table: &'static str,
+    key: &str,
+    text: &str,
+) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|e| damaged(path, table, key, e.to_string()))
 }
 

@@ -16,6 +16,8 @@ mod durability;
 pub(crate) mod fault;
 #[cfg(test)]
 pub(crate) mod memory;
+#[cfg(test)]
+pub(crate) mod sample;
 
 pub use error::{CommitError, StoreError};
 pub use rate::sync_rate;

@@ -10,9 +10,6 @@ const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_lab.sql")];
 /// Marks the file as ours (`PITS`), see <https://www.sqlite.org/fileformat.html#application_id>.
 const APPLICATION: i32 = 0x5049_5453;
 
-/// Newest schema this program knows.
-pub const NEWEST: u32 = MIGRATIONS.len() as u32;
-
 /// Brings the database to the newest schema. Each step commits with its
 /// number, so a crash in between goes on where it was.
 pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -63,7 +60,7 @@ mod tests {
         let mut c = Connection::open_in_memory().unwrap();
         migrate(&mut c, Path::new("x")).unwrap();
         migrate(&mut c, Path::new("x")).unwrap();
-        assert_eq!(version(&c), NEWEST);
+        assert_eq!(version(&c), MIGRATIONS.len() as u32);
         assert_eq!(c.query_row("SELECT count(*) FROM record", [], |r| r.get::<_, u32>(0)).unwrap(), 0);
     }
 
@@ -73,7 +70,8 @@ mod tests {
         let steps = ["CREATE TABLE a (x) ", "CREATE TABLE b (x); nonsense"];
         assert!(migrate_with(&mut c, Path::new("x"), &steps).is_err());
         assert_eq!(version(&c), 1);
-        let b = c.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'b'", [], |r| r.get::<_, u32>(0));
+        let b =
+            c.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'b'", [], |r| r.get::<_, u32>(0));
         assert_eq!(b.unwrap(), 0);
     }
 

@@ -22,9 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The one writer of a lab's database.
 pub struct SqliteStore {
     path: PathBuf,
-    /// None after an error that left the file's state in doubt: what is on
-    /// disk is then read through a fresh connection.
     connection: Option<Connection>,
+    /// Whether a commit failed so that nobody knows what is on disk.
+    doubtful: bool,
     history: Arc<SqliteHistory>,
 }
 
@@ -41,7 +41,7 @@ impl SqliteStore {
         wait_out(&path, &mut super::sleep, || schema::migrate(&mut connection, &path))?;
         let store_id = name_store(&connection, &path)?;
         let history = Arc::new(SqliteHistory::open(&path, store_id)?);
-        Ok(Self { path, connection: Some(connection), history })
+        Ok(Self { path, connection: Some(connection), doubtful: false, history })
     }
 
     /// Limits the file to so many pages, as a full disk would.
@@ -50,6 +50,12 @@ impl SqliteStore {
         let connection = self.connection.as_ref().unwrap();
         // The pragma answers with the new limit, so it is a query.
         connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    }
+
+    /// As after a commit of which nobody knows whether it is on disk.
+    #[cfg(test)]
+    pub(super) fn doubt(&mut self) {
+        (self.connection, self.doubtful) = (None, true);
     }
 
     #[cfg(test)]
@@ -63,7 +69,7 @@ impl SqliteStore {
     }
 
     /// One try: `Ok(None)` if the database is busy and nothing was written.
-    fn attempt(&mut self, batch: &Encoded) -> Result<Option<()>, CommitError> {
+    fn attempt(&mut self, batch: &Encoded<'_>) -> Result<Option<()>, CommitError> {
         let connection = reconnect(&mut self.connection, &self.path).map_err(CommitError::Refused)?;
         match execute(connection, "BEGIN IMMEDIATE") {
             Err(e) if is_busy(&e) => return Ok(None),
@@ -86,9 +92,10 @@ impl SqliteStore {
     /// may or may not be found after a crash.
     fn judge_failed_commit(&mut self, error: rusqlite::Error) -> Result<Option<()>, CommitError> {
         let harmless = is_busy(&error) || is_full(&error);
-        let rolled_back = self.connection.as_ref().is_some_and(|c| c.is_autocommit() || execute(c, "ROLLBACK").is_ok());
+        let rolled_back =
+            self.connection.as_ref().is_some_and(|c| c.is_autocommit() || execute(c, "ROLLBACK").is_ok());
         if !(harmless && rolled_back) {
-            self.connection = None;
+            (self.connection, self.doubtful) = (None, true);
             return Err(CommitError::Unknown(describe("commit", &self.path, error)));
         }
         if is_busy(&error) {
@@ -100,17 +107,28 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn load(&mut self, pause: Pause<'_>) -> Result<Rows, StoreError> {
-        let Self { path, connection, .. } = self;
-        wait_out(path, pause, || read_rows(reconnect(connection, path)?, path))
+        let Self { path, connection, doubtful, .. } = self;
+        wait_out(path, pause, || {
+            let connection = reconnect(connection, path)?;
+            if *doubtful {
+                settle_doubt(connection, path)?;
+                *doubtful = false;
+            }
+            read_rows(connection, path)
+        })
     }
 
     fn commit(&mut self, batch: &Batch, pause: Pause<'_>) -> Result<(), CommitError> {
+        if self.doubtful {
+            // Nothing may follow a batch that may vanish again.
+            self.load(pause).map_err(CommitError::Refused)?;
+        }
         let encoded = Encoded::of(batch, &self.path).map_err(CommitError::Refused)?;
-        let mut waits = Waits::new(&self.path);
+        let mut waits = Waits::default();
         loop {
             match self.attempt(&encoded)? {
                 Some(()) => return Ok(()),
-                None => waits.next(pause).map_err(CommitError::Refused)?,
+                None => waits.next(&self.path, pause).map_err(CommitError::Refused)?,
             }
         }
     }
@@ -132,7 +150,11 @@ impl<'b> Encoded<'b> {
     fn of(batch: &'b Batch, path: &Path) -> Result<Self, StoreError> {
         let newest = batch.meta.records;
         if i64::try_from(newest).is_err() {
-            return Err(StoreError::TooBig { path: path.to_owned(), what: "the record number", number: newest });
+            return Err(StoreError::TooBig {
+                path: path.to_owned(),
+                what: "the record number",
+                number: newest,
+            });
         }
         let records = batch.records.iter().map(|r| encode(r, || format!("record {}", r.number)));
         let upserts = batch.upserts.iter().map(|row| match row {
@@ -141,7 +163,11 @@ impl<'b> Encoded<'b> {
             Row::Image(i) => encode(i, || format!("image {}", i.image.name)),
             Row::Key(k) => encode(k, || format!("idempotency key of {}", k.owner)),
         });
-        Ok(Self { batch, records: records.collect::<Result<_, _>>()?, upserts: upserts.collect::<Result<_, _>>()? })
+        Ok(Self {
+            batch,
+            records: records.collect::<Result<_, _>>()?,
+            upserts: upserts.collect::<Result<_, _>>()?,
+        })
     }
 
     fn write(&self, connection: &Connection, path: &Path) -> Result<(), CommitError> {
@@ -162,7 +188,11 @@ impl<'b> Encoded<'b> {
         }
         let expected = records.saturating_sub(self.batch.records.len() as u64);
         if expected != found {
-            return Err(CommitError::Refused(StoreError::OutOfStep { path: path.to_owned(), expected, found }));
+            return Err(CommitError::Refused(StoreError::OutOfStep {
+                path: path.to_owned(),
+                expected,
+                found,
+            }));
         }
         Ok(())
     }
@@ -179,7 +209,13 @@ impl<'b> Encoded<'b> {
     fn write_meta(&self, c: &Connection) -> rusqlite::Result<()> {
         let m = &self.batch.meta;
         c.prepare_cached("UPDATE meta SET epoch = ?1, records = ?2, reservations = ?3, now = ?4, wall = ?5")?
-            .execute(params![whole(m.epoch.0)?, whole(m.records)?, whole(m.reservations)?, whole(m.now.0)?, m.wall])
+            .execute(params![
+                whole(m.epoch.0)?,
+                whole(m.records)?,
+                whole(m.reservations)?,
+                whole(m.now.0)?,
+                m.wall
+            ])
             .map(drop)
     }
 
@@ -197,16 +233,22 @@ impl<'b> Encoded<'b> {
 fn upsert(c: &Connection, row: &Row, text: &str) -> rusqlite::Result<()> {
     let changed = match row {
         Row::Machine(m) => c
-            .prepare_cached("INSERT INTO machine VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row")?
+            .prepare_cached(
+                "INSERT INTO machine VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row",
+            )?
             .execute(params![m.name.to_string(), text]),
         Row::Reservation(r) => c
-            .prepare_cached("INSERT INTO reservation VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row")?
+            .prepare_cached(
+                "INSERT INTO reservation VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row",
+            )?
             .execute(params![whole(r.id.0)?, text]),
         Row::Image(i) => c
             .prepare_cached("INSERT INTO image VALUES (?1, ?2) ON CONFLICT DO UPDATE SET row = excluded.row")?
             .execute(params![i.image.name, text]),
         Row::Key(k) => c
-            .prepare_cached("INSERT INTO key VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET row = excluded.row")?
+            .prepare_cached(
+                "INSERT INTO key VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET row = excluded.row",
+            )?
             .execute(params![k.owner.to_string(), k.key, text]),
     };
     changed.map(drop)
@@ -238,24 +280,25 @@ fn encode<T: Serialize>(value: &T, what: impl Fn() -> String) -> Result<String, 
 }
 
 /// Growing pauses up to [`PATIENCE`] in all, spoken of once they get long.
-struct Waits<'p> {
-    path: &'p Path,
+struct Waits {
     next: Duration,
     total: Duration,
 }
 
-impl<'p> Waits<'p> {
-    fn new(path: &'p Path) -> Self {
-        Self { path, next: FIRST_PAUSE, total: Duration::ZERO }
+impl Default for Waits {
+    fn default() -> Self {
+        Self { next: FIRST_PAUSE, total: Duration::ZERO }
     }
+}
 
-    fn next(&mut self, pause: Pause<'_>) -> Result<(), StoreError> {
+impl Waits {
+    fn next(&mut self, path: &Path, pause: Pause<'_>) -> Result<(), StoreError> {
         if self.total >= PATIENCE {
-            return Err(StoreError::Locked { path: self.path.to_owned(), waited: self.total });
+            return Err(StoreError::Locked { path: path.to_owned(), waited: self.total });
         }
         if self.next >= LONGEST_PAUSE {
             let waited = humantime::format_duration(self.total).to_string();
-            tracing::warn!(database = %self.path.display(), waited, "another process has the database locked; waiting");
+            tracing::warn!(database = %path.display(), waited, "another process has the database locked; waiting");
         }
         pause(self.next);
         self.total += self.next;
@@ -270,10 +313,10 @@ fn wait_out<T>(
     pause: Pause<'_>,
     mut work: impl FnMut() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut waits = Waits::new(path);
+    let mut waits = Waits::default();
     loop {
         match work() {
-            Err(StoreError::Sqlite { source, .. }) if is_busy(&source) => waits.next(pause)?,
+            Err(StoreError::Sqlite { source, .. }) if is_busy(&source) => waits.next(path, pause)?,
             other => return other,
         }
     }
@@ -283,7 +326,10 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
-fn reconnect<'c>(connection: &'c mut Option<Connection>, path: &Path) -> Result<&'c mut Connection, StoreError> {
+fn reconnect<'c>(
+    connection: &'c mut Option<Connection>,
+    path: &Path,
+) -> Result<&'c mut Connection, StoreError> {
     match connection {
         Some(connection) => Ok(connection),
         None => Ok(connection.insert(connect(path)?)),
@@ -300,12 +346,34 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
             connection
                 .pragma_update_and_check(None, name, value, |_| Ok(()))
                 .or_else(|e| if matches!(e, rusqlite::Error::QueryReturnedNoRows) { Ok(()) } else { Err(e) })
-                .map_err(|source| StoreError::Sqlite { what: "set up the log", path: path.to_owned(), source })
+                .map_err(|source| StoreError::Sqlite {
+                    what: "set up the log",
+                    path: path.to_owned(),
+                    source,
+                })
         };
         set("journal_mode", "WAL")?;
         set("synchronous", "FULL")
     })?;
     Ok(connection)
+}
+
+/// After a failed fsync the kernel may hold pages it believes written that
+/// are not, and a later fsync says all is well. Copying the log into the
+/// database writes and syncs everything anew, and starts the log afresh.
+fn settle_doubt(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Sqlite {
+        what: "settle what a failed commit left",
+        path: path.to_owned(),
+        source,
+    };
+    let busy: bool =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).map_err(failed)?;
+    if busy {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        return Err(failed(rusqlite::Error::SqliteFailure(code, None)));
+    }
+    Ok(())
 }
 
 fn create_files(dir: &Path) -> Result<PathBuf, StoreError> {
@@ -319,7 +387,13 @@ fn create_files(dir: &Path) -> Result<PathBuf, StoreError> {
         .create(dir)
         .map_err(failed("create the data directory", dir))?;
     let path = dir.join(FILE);
-    let file = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
     // SQLite gives its log the mode of the database.
     file.and_then(|f| f.set_permissions(std::fs::Permissions::from_mode(0o600)))
         .map_err(failed("create the database", &path))?;
@@ -336,8 +410,10 @@ fn name_store(connection: &Connection, path: &Path) -> Result<String, StoreError
         source: std::io::Error::other(e.to_string()),
     })?;
     wait_out(path, &mut super::sleep, || {
-        let known: Option<String> =
-            connection.query_row("SELECT store FROM meta", [], |row| row.get(0)).optional().map_err(failed)?;
+        let known: Option<String> = connection
+            .query_row("SELECT store FROM meta", [], |row| row.get(0))
+            .optional()
+            .map_err(failed)?;
         if let Some(known) = known {
             return Ok(known);
         }

@@ -142,8 +142,8 @@ impl SeedPlace {
 
     fn write(&self, params: &AgentParams) -> Result<(), HostError> {
         let mut target = DiskTarget::open_shared(&self.device)?;
-        let json =
-            serde_json::to_vec(params).map_err(|_| HostError::NotParams(self.device.display().to_string()))?;
+        let json = serde_json::to_vec(params)
+            .map_err(|_| HostError::NotParams(self.device.display().to_string()))?;
         debug_assert!(self.area.check(target.size()).is_ok());
         pitstop_image::seed::write(&mut target, self.area, &json).map_err(|e| self.error(e))
     }
@@ -154,9 +154,7 @@ fn read_config(path: &Path) -> Result<Config, HostError> {
     match std::fs::read_to_string(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Config::default()),
         Err(e) => Err(HostError::Config { file: file(), why: e.to_string() }),
-        Ok(text) => {
-            toml::from_str(&text).map_err(|e| HostError::Config { file: file(), why: e.to_string() })
-        }
+        Ok(text) => toml::from_str(&text).map_err(|e| HostError::Config { file: file(), why: e.to_string() }),
     }
 }
 

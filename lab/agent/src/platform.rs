@@ -85,12 +85,7 @@ impl Platform for Simulated {
             .map_err(|source| PlatformError::Io { what: what.clone(), source })?;
         let disk =
             SeenDisk { path: what, bytes: meta.len(), serial: self.serial.clone(), bus: "virtio".into() };
-        Ok(Hardware {
-            disks: vec![disk],
-            macs: vec![self.mac.clone()],
-            memory: self.memory,
-            cpus: self.cpus,
-        })
+        Ok(Hardware { disks: vec![disk], macs: vec![self.mac.clone()], memory: self.memory, cpus: self.cpus })
     }
 
     fn place(&self) -> Place {

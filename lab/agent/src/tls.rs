@@ -5,9 +5,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
 
@@ -93,10 +91,7 @@ impl ServerCertVerifier for PinnedCa {
 ///
 /// Many machines have no battery-backed clock and start in 1970, and on others the last tenant set it: their
 /// time proves nothing about a certificate, in either direction. The fingerprint does the work.
-fn at_a_valid_time<T>(
-    now: UnixTime,
-    verify: impl Fn(UnixTime) -> Result<T, Error>,
-) -> Result<T, Error> {
+fn at_a_valid_time<T>(now: UnixTime, verify: impl Fn(UnixTime) -> Result<T, Error>) -> Result<T, Error> {
     let mut time = now;
     // The CA and the leaf may each move it once, and the second must not undo the first.
     for _ in 0..3 {

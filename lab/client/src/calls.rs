@@ -125,12 +125,6 @@ impl Client {
         self.call(&Call::get(format!("/images/{}", escaped(name)))).await
     }
 
-    /// Adds an image from a file the daemon can read.
-    pub async fn add_image(&self, name: &str, file: &str, key: Option<String>) -> Result<Image> {
-        let body = pitstop_wire::api::AddImage { name: name.to_owned(), file: file.to_owned() };
-        self.call(&Call::post("/images", &body)?.key(key)).await
-    }
-
     /// Removes an image.
     pub async fn remove_image(&self, name: &str, key: Option<String>) -> Result<Done> {
         self.call(&Call::delete(format!("/images/{}", escaped(name)))?.key(key)).await

@@ -82,7 +82,7 @@ impl Call {
         self
     }
 
-    fn request(&self) -> Result<Request<Full<Bytes>>> {
+    pub fn request(&self) -> Result<Request<Full<Bytes>>> {
         let mut builder =
             Request::builder().method(self.method.clone()).uri(format!("{BASE}{}", self.path)).header(HOST, "pitstop");
         if self.body.is_some() {
@@ -155,13 +155,18 @@ impl Client {
     /// JSON answer.
     pub(crate) async fn call<T: DeserializeOwned>(&self, call: &Call) -> Result<T> {
         let bytes = self.bytes(call).await?;
-        serde_json::from_slice(&bytes).map_err(|e| {
+        self.read(call, &bytes)
+    }
+
+    /// Reads a JSON answer.
+    pub(crate) fn read<T: DeserializeOwned>(&self, call: &Call, bytes: &[u8]) -> Result<T> {
+        serde_json::from_slice(bytes).map_err(|e| {
             let message = format!("the daemon's answer to {} {} is not understood: {e}", call.method, call.path);
             ApiError::new(Code::Internal, message).hint("daemon and command line may be of different versions")
         })
     }
 
-    pub(crate) async fn bytes(&self, call: &Call) -> Result<Bytes> {
+    async fn bytes(&self, call: &Call) -> Result<Bytes> {
         let mut retry = Retry::new(self.inner.patience);
         loop {
             let error = match self.once(call).await {
@@ -248,6 +253,14 @@ impl Client {
     }
 
     async fn connect(&self) -> std::result::Result<Sender, Failed> {
+        self.connect_for().await
+    }
+
+    /// A new connection, for requests with this kind of body.
+    pub(crate) async fn connect_for<B>(&self) -> std::result::Result<SendRequest<B>, Failed>
+    where
+        B: hyper::body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
         let stream = UnixStream::connect(&self.inner.socket).await.map_err(|error| {
             let path = self.inner.socket.display();
             Failed::Connect(match error.kind() {
@@ -290,13 +303,13 @@ impl Failed {
     }
 }
 
-async fn collect(response: Response<Incoming>) -> std::result::Result<(StatusCode, Bytes), Failed> {
+pub(crate) async fn collect(response: Response<Incoming>) -> std::result::Result<(StatusCode, Bytes), Failed> {
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     Ok((status, body.map_err(|e| Failed::Lost(e.to_string()))?.to_bytes()))
 }
 
-fn read_error(status: StatusCode, bytes: &[u8]) -> ApiError {
+pub(crate) fn read_error(status: StatusCode, bytes: &[u8]) -> ApiError {
     serde_json::from_slice(bytes).unwrap_or_else(|_| {
         let text: String = String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(200).collect();
         let code = if status == StatusCode::SERVICE_UNAVAILABLE { Code::NotKnown } else { Code::Internal };

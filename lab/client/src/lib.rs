@@ -10,18 +10,17 @@
 #![deny(missing_docs)]
 
 mod calls;
-mod console;
 mod events;
 pub mod frames;
 mod http;
 mod retry;
 mod run;
+mod upload;
 
-pub use console::ConsoleLink;
 pub use events::{EventQuery, EventStream, Item};
 pub use http::{Client, new_key};
 pub use pitstop_wire::{ApiError, Code, api};
-pub use run::Input;
+pub use run::{Feed, Input};
 
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, ApiError>;

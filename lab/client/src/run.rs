@@ -19,21 +19,27 @@ use std::collections::VecDeque;
 use tokio::io::{AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 
-/// What the caller has for a running command.
+/// Standard input of a running command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// Standard input.
+    /// Some of it.
     Bytes(Vec<u8>),
-    /// Standard input is over.
+    /// There is no more.
     Eof,
-    /// A signal for its process group.
-    Signal(i32),
+}
+
+/// What the caller has for a running command. Two queues, since a signal
+/// must arrive just when the command takes no input.
+pub struct Feed {
+    /// Standard input. A closed queue is no end of file; say [`Input::Eof`].
+    pub input: mpsc::Receiver<Input>,
+    /// Signals for its process group.
+    pub signals: mpsc::Receiver<i32>,
 }
 
 impl Client {
     /// Runs a command on a machine until it ends: output goes to `stdout`
-    /// and `stderr`, `input` goes to the command. A closed `input` is not an
-    /// end of file; say [`Input::Eof`].
+    /// and `stderr`, `feed` goes to the command.
     ///
     /// # Errors
     /// Where the daemon refuses, or stays away for longer than the client's
@@ -42,7 +48,7 @@ impl Client {
         &self,
         machine: &str,
         command: Command,
-        input: mpsc::Receiver<Input>,
+        feed: Feed,
         stdout: &mut O,
         stderr: &mut E,
     ) -> Result<End>
@@ -52,7 +58,8 @@ impl Client {
     {
         let id = new_key()?;
         let ask = RunRequest { id: id.clone(), command, stdout: 0, stderr: 0 };
-        let mut run = Run { id, ask, machine, input: Some(input), pending: Pending::default(), stdout, stderr };
+        let (input, signals) = (Some(feed.input), Some(feed.signals));
+        let mut run = Run { id, ask, machine, input, signals, pending: Pending::default(), stdout, stderr };
         run.follow(self).await
     }
 }
@@ -94,7 +101,6 @@ impl Pending {
         match input {
             Input::Bytes(bytes) => self.bytes.extend(bytes),
             Input::Eof => self.eof = true,
-            Input::Signal(signal) => self.signals.push(signal),
         }
     }
 
@@ -126,6 +132,7 @@ struct Run<'a, O, E> {
     ask: RunRequest,
     machine: &'a str,
     input: Option<mpsc::Receiver<Input>>,
+    signals: Option<mpsc::Receiver<i32>>,
     pending: Pending,
     stdout: &'a mut O,
     stderr: &'a mut E,
@@ -204,6 +211,10 @@ impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Run<'_, O, E> {
                     Some(input) => self.pending.add(input),
                     None => self.input = None,
                 },
+                signal = recv(&mut self.signals) => match signal {
+                    Some(signal) => self.pending.signals.push(signal),
+                    None => self.signals = None,
+                },
             }
         };
         // Dropping the sender lets the writer finish: the last `Seen` is what
@@ -281,9 +292,9 @@ async fn write_all<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> std::io::
     to.flush().await
 }
 
-async fn recv(input: &mut Option<mpsc::Receiver<Input>>) -> Option<Input> {
-    match input {
-        Some(input) => input.recv().await,
+async fn recv<T>(queue: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match queue {
+        Some(queue) => queue.recv().await,
         None => std::future::pending().await,
     }
 }
@@ -314,7 +325,7 @@ mod tests {
     fn a_signal_overtakes_input() {
         let mut p = Pending::default();
         p.add(Input::Bytes(vec![0; 3 * PIECE]));
-        p.add(Input::Signal(2));
+        p.signals.push(2);
         let messages = drain(&mut p);
         assert!(matches!(messages[0].0, ToRun::Signal { signal: 2, .. }));
         assert_eq!(messages.len(), 4);

@@ -7,7 +7,7 @@ use crate::id::{Epoch, RecordNo, ReservationId, SecretHash};
 use crate::inventory::model::{Inventory, MachineSpec};
 use crate::machine::{ImageRef, Machine};
 use crate::record::Record;
-use crate::reservation::Reservation;
+use crate::reservation::{Hold, Reservation};
 use crate::time::LabTime;
 use pitstop_wire::{MachineName, UserName};
 use serde::{Deserialize, Serialize};
@@ -144,7 +144,40 @@ pub struct Outcome {
 impl Lab {
     /// A lab from its rows; the first event must be [`Event::Start`].
     pub fn from_rows(rows: Rows) -> Self {
-        let mut lab = Self { meta: rows.meta, ..Self::default() };
+        Self::default().filled(rows)
+    }
+
+    /// The lab that a whole history leads to: its rows are the fold of its
+    /// records.
+    pub fn from_records<'r>(records: impl IntoIterator<Item = &'r Record>) -> Self {
+        let mut lab = Self::default();
+        for record in records {
+            lab.apply(record);
+        }
+        lab
+    }
+
+    /// The lab after a commit that failed: its rows as they are stored, and
+    /// what only this daemon knows from `old`, whose rows are not to be
+    /// trusted. A session that `old` had ended counts as heard `now`.
+    pub fn reopen(rows: Rows, inventory: Arc<Inventory>, old: &Self, now: LabTime) -> Self {
+        let mut beats = old.beats.clone();
+        let mut known = BTreeSet::new();
+        for row in &rows.rows {
+            if let Row::Reservation(r) = row {
+                known.insert(r.id);
+                if let Hold::Session { silence } = r.ask.hold {
+                    beats.entry(r.id).or_insert(now + silence);
+                }
+            }
+        }
+        beats.retain(|id, _| known.contains(id));
+        Self { inventory, fences: old.fences, beats, retries: old.retries.clone(), ..Self::default() }.filled(rows)
+    }
+
+    fn filled(mut self, rows: Rows) -> Self {
+        let lab = &mut self;
+        lab.meta = rows.meta;
         for row in rows.rows {
             match row {
                 Row::Machine(m) => drop(lab.machines.insert(m.name.clone(), m)),
@@ -154,7 +187,7 @@ impl Lab {
             }
         }
         lab.derive_all();
-        lab
+        self
     }
 
     /// All rows, in a fixed order.

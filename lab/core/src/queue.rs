@@ -83,11 +83,11 @@ impl Lab {
         MachineFacts { machine, spec, holder }
     }
 
-    /// Free machines that may serve a role now.
+    /// Free machines that may serve a role now. One that failed this very
+    /// reservation was quarantined for it; if it is free again it was proven.
     fn candidates<'a>(&'a self, row: &'a Reservation, role: usize) -> impl Iterator<Item = &'a MachineName> {
         self.free.iter().filter(move |name| {
-            !row.failed_on.contains(name)
-                && self.machines.get(*name).is_some_and(|m| self.suits(m, &row.ask.roles[role], &row.ask, false))
+            self.machines.get(*name).is_some_and(|m| self.suits(m, &row.ask.roles[role], &row.ask, false))
         })
     }
 
@@ -144,7 +144,7 @@ impl Lab {
             .collect();
         let misses = role.select.near_misses(facts.iter().map(|f| f as &dyn Facts));
         let first = misses.relaxed.first()?;
-        let machine = first.names.first()?;
+        let machine = first.machines.first()?;
         Some(format!("without {}: {machine} would do", first.term))
     }
 }

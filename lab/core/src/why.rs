@@ -104,7 +104,7 @@ impl Lab {
                 why.say(format!("{} do not match: {}", misses.total - misses.matching, list.join(", ")));
             }
             let free_now = misses.relaxed.iter().find_map(|r| {
-                let free = r.names.iter().find(|n| self.free.contains(n.as_str()))?;
+                let free = r.machines.iter().find(|n| self.free.contains(n.as_str()))?;
                 Some((r, free))
             });
             if let Some((relaxed, free)) = free_now {
@@ -120,9 +120,6 @@ impl Lab {
 
     fn why_not_this(&self, m: &Machine, row: &Reservation, kept: Option<ReservationId>, why: &mut Why) {
         let name = &m.name;
-        if row.failed_on.contains(name) {
-            return why.tell(format!("{name} failed this reservation already"), format!("pitstop why {name}"));
-        }
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);
             let owner = holder.map(|r| r.owner.to_string()).unwrap_or_default();

@@ -16,6 +16,7 @@ pub mod power;
 pub mod process;
 pub mod sim;
 pub mod site;
+pub mod watched;
 
 pub use boot::{Boot, Delivery, Target};
 pub use console::{Console, Line};

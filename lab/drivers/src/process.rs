@@ -6,7 +6,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 
 /// A process that was looked at and found to be the one meant. The handle
 /// stays with that process, so a recycled number can never be signalled.
@@ -39,7 +38,7 @@ impl Verified {
     /// Waits until it has ended; false if it still lives after `limit`.
     pub async fn ended(&self, limit: Duration) -> bool {
         let Ok(fd) = self.fd.as_fd().try_clone_to_owned() else { return !alive(&self.fd) };
-        let Ok(fd) = AsyncFd::with_interest(fd, tokio::io::Interest::READABLE) else { return !alive(&self.fd) };
+        let Ok(fd) = crate::watched::readable(fd) else { return !alive(&self.fd) };
         // A pidfd becomes readable when its process ends (pidfd_open(2)).
         tokio::time::timeout(limit, fd.readable()).await.is_ok() || !alive(&self.fd)
     }

@@ -21,7 +21,7 @@ pub use machine::{
     AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, Shown, State, TurnState,
 };
 pub use request::{
-    AddImage, Beat, ConsoleRequest, Drain, Enrol, Extend, ForceReason, PowerDo, PowerRequest, Reimage, Release, Reload,
+    Beat, ConsoleRequest, Drain, Enrol, Extend, ForceReason, PowerDo, PowerRequest, Reimage, Release, Reload,
     Reserve, RoleAsk, RunRequest, Until,
 };
 pub use reservation::{

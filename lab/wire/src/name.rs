@@ -245,7 +245,10 @@ mod tests {
     #[test]
     fn an_error_names_the_character_and_its_place() {
         let error = MachineName::new("imx8/01").unwrap_err();
-        assert!(error.to_string().starts_with("'/' at position 4 is not allowed in a machine name"), "{error}");
+        assert!(
+            error.to_string().starts_with("'/' at position 4 is not allowed in a machine name"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -194,7 +194,10 @@ impl Term {
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
-            Self::In { key, .. } | Self::NotIn { key, .. } | Self::Above { key, .. } | Self::Below { key, .. } => key,
+            Self::In { key, .. }
+            | Self::NotIn { key, .. }
+            | Self::Above { key, .. }
+            | Self::Below { key, .. } => key,
             Self::Word(word) => word,
         }
     }
@@ -215,7 +218,8 @@ impl Term {
 fn any_item(facts: &dyn Facts, key: &str, items: &[Item]) -> bool {
     if SPECIAL_KEYS.contains(&key) {
         let word = if key == "name" { Some(Cow::Borrowed(facts.name())) } else { facts.special(key) };
-        return word.is_some_and(|word| items.iter().any(|item| matches!(item, Item::Value(v) if *v == word)));
+        return word
+            .is_some_and(|word| items.iter().any(|item| matches!(item, Item::Value(v) if *v == word)));
     }
     facts.tag(key).is_some_and(|tag| items.iter().any(|item| item.takes(tag)))
 }

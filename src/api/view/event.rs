@@ -99,7 +99,7 @@ fn say_of_reservation(change: &Change) -> Option<Said> {
         Change::ReservationReady { .. } => story("ready"),
         Change::Claimed { .. } => story("in use"),
         Change::Extended { .. } => story("extended"),
-        Change::Ended { why, .. } => story(format!("ended: {}", super::reservation::end_text(why))),
+        Change::Ended { why, .. } => story(format!("ended: {}", why.words())),
         Change::ReservationForgotten { .. } => detail("left the rows; its records stay"),
         Change::WarmTaken { reservation, .. } => story(format!("warm, given to {reservation}")),
         Change::RunStarted { command, .. } => story(format!("runs: {command}")),

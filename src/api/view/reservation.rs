@@ -43,7 +43,7 @@ pub fn reservation(lab: &Lab, r: &core::Reservation) -> Reservation {
         failed_on: r.failed_on.clone(),
         end: match &r.status {
             Status::Ended { at, why } => {
-                Some(End { kind: end_kind(why), at: clock.wall(*at), text: end_text(why) })
+                Some(End { kind: end_kind(why), at: clock.wall(*at), text: why.words() })
             }
             _ => None,
         },
@@ -93,17 +93,5 @@ fn end_kind(end: &core::End) -> EndKind {
         core::End::Unclaimed => EndKind::Unclaimed,
         core::End::TimedOut => EndKind::TimedOut,
         core::End::Failed { .. } => EndKind::Failed,
-    }
-}
-
-/// How a reservation ended, in words.
-pub fn end_text(end: &core::End) -> String {
-    match end {
-        core::End::Released { by } => format!("released by {by}"),
-        core::End::Expired => "its time was over".to_owned(),
-        core::End::Lost => "its session stopped beating".to_owned(),
-        core::End::Unclaimed => "it was ready and nobody came for it".to_owned(),
-        core::End::TimedOut => "it waited as long as it was told to".to_owned(),
-        core::End::Failed { class, reason } => format!("{} failure: {reason}", class.name()),
     }
 }

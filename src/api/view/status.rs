@@ -94,3 +94,12 @@ pub fn images(lab: &Lab) -> Images {
     });
     Images { schema: Schema::new("pitstop.images/1"), images: images.collect() }
 }
+
+/// The store cannot be written.
+pub fn read_only(reason: &str) -> Alert {
+    Alert {
+        machine: None,
+        text: format!("read-only: nothing can be stored, so nothing is decided ({reason})"),
+        next: None,
+    }
+}

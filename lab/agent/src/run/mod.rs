@@ -21,8 +21,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
-use crate::say::Say;
 use crate::sandbox::Place;
+use crate::say::Say;
 use crate::session::Event;
 use input::Input;
 use output::{Kept, Room};
@@ -231,9 +231,8 @@ impl Engine {
         let key = self.keys;
         let (stdout, stderr) = (Kept::default(), Kept::default());
         let rooms = [stdout.room(), stderr.room()];
-        let input = self
-            .wire_up(key, command, rooms)
-            .map_err(|e| format!("no pipes for the command: {e}"))?;
+        let input =
+            self.wire_up(key, command, rooms).map_err(|e| format!("no pipes for the command: {e}"))?;
         Ok(Running {
             key,
             spawned: false,

@@ -123,7 +123,7 @@ impl Processes {
                 Ok(_) => {}
             }
             let mut table = self.table();
-            let Ok(Some((pid, status))) = rustix::process::waitpid(None, WaitOptions::NOHANG) else { continue };
+            let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) else { continue };
             let key = table.iter().find_map(|(&key, &p)| (p == pid).then_some(key));
             if let Some(key) = key {
                 table.remove(&key);

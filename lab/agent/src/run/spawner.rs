@@ -16,8 +16,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::RunEvent;
 use super::processes::{Processes, Surroundings};
-use crate::say::Say;
 use crate::sandbox::{Place, Sandboxed};
+use crate::say::Say;
 
 /// How long a command may take after SIGTERM before SIGKILL follows.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -114,10 +114,9 @@ impl Spawner {
 
 fn work(place: Place, todo: &Receiver<Job>, facts: &Arc<Facts>) {
     let mut backend = match place {
-        Place::Here { home } => Backend::Here {
-            processes: Arc::default(),
-            around: Surroundings { env: None, home },
-        },
+        Place::Here { home } => {
+            Backend::Here { processes: Arc::default(), around: Surroundings { env: None, home } }
+        }
         Place::Namespaces(setup) => Backend::Inside(Sandboxed::new(setup)),
     };
     while let Ok(job) = todo.recv() {
@@ -168,7 +167,7 @@ impl Backend {
                     .map(|_| ())
                     .map_err(|e| format!("the command runs, but nobody can wait for it: {e}"))
             }
-            Self::Inside(sandbox) => sandbox.spawn(key, command, stdio, facts),
+            Self::Inside(sandbox) => sandbox.spawn(key, command, &stdio, facts),
         }
     }
 

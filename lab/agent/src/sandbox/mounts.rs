@@ -25,7 +25,8 @@ pub(super) fn furnish(disk: Option<&Path>) -> Result<(), String> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(refused("a private file tree", "/"))?;
     let strict = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("proc", "/proc", "proc", strict, None::<&CStr>).map_err(refused("a process list of its own", "/proc"))?;
+    mount("proc", "/proc", "proc", strict, None::<&CStr>)
+        .map_err(refused("a process list of its own", "/proc"))?;
     mount("tmpfs", "/tmp", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=1777,size=256m"))
         .map_err(refused("a private directory", "/tmp"))?;
     if let Some(file) = disk {
@@ -51,7 +52,8 @@ fn open_path(disk: &Path) -> Result<File, String> {
 /// Binds one file over a new empty one.
 fn bind(from: &str, to: &str) -> Result<(), String> {
     File::create(to).map_err(|e| format!("{to} of the sandbox: {e}"))?;
-    mount_bind(from, to).map_err(|e| format!("this host refuses {to} to a sandbox (bind mount of {from}: {e})"))
+    mount_bind(from, to)
+        .map_err(|e| format!("this host refuses {to} to a sandbox (bind mount of {from}: {e})"))
 }
 
 fn private_dev() -> Result<(), String> {
@@ -81,13 +83,19 @@ fn private_dev() -> Result<(), String> {
 /// Makes every mount that came from the host read-only. Flags that the host locked must be repeated, or
 /// the kernel refuses the whole change.
 fn read_only_rest() -> Result<(), String> {
-    let table = fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
+    let table =
+        fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
     for (at, flags) in table.lines().filter_map(host_mount) {
         let flags = flags | MountFlags::BIND | MountFlags::RDONLY;
         match mount_remount(&at, flags, "") {
             // Hidden under another mount: nobody can reach it.
-            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL | rustix::io::Errno::ACCESS) => {}
-            Err(e) => return Err(format!("this host refuses a read-only file tree to a sandbox (remount {at}: {e})")),
+            Ok(()) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL | rustix::io::Errno::ACCESS) => {
+            }
+            Err(e) => {
+                return Err(format!(
+                    "this host refuses a read-only file tree to a sandbox (remount {at}: {e})"
+                ));
+            }
         }
     }
     Ok(())

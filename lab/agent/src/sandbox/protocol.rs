@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use pitstop_wire::run::{Command, End};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,19 +32,33 @@ pub(super) struct Setup {
 pub(super) enum ToInit {
     Setup(Setup),
     /// With descriptors: the command as a memory file, standard input, output and error.
-    Spawn { key: u64 },
-    Signal { key: u64, signal: i32 },
+    Spawn {
+        key: u64,
+    },
+    Signal {
+        key: u64,
+        signal: i32,
+    },
     End,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromInit {
     Ready,
-    Refused { reason: String },
-    Spawned { key: u64 },
-    Ended { key: u64, end: End },
+    Refused {
+        reason: String,
+    },
+    Spawned {
+        key: u64,
+    },
+    Ended {
+        key: u64,
+        end: End,
+    },
     /// A line for the console.
-    Said { line: String },
+    Said {
+        line: String,
+    },
 }
 
 pub(super) fn send(
@@ -70,8 +84,9 @@ pub(super) fn receive<M: DeserializeOwned>(socket: impl AsFd) -> std::io::Result
     let got = loop {
         let mut parts = [IoSliceMut::new(&mut text)];
         match recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+            // Reset: the other end died with something of ours unread. The kernel says so once, in front
+            // of the last words that still wait here.
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
             other => break other?,
         }
     };

@@ -74,8 +74,6 @@ impl Connection {
                 }
             }
         };
-        timeout(ANSWER, talk)
-            .await
-            .unwrap_or_else(|_| Err(format!("no welcome for {} s", ANSWER.as_secs())))
+        timeout(ANSWER, talk).await.unwrap_or_else(|_| Err(format!("no welcome for {} s", ANSWER.as_secs())))
     }
 }

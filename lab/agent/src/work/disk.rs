@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pitstop_image::{
-    BlockMap, DEFAULT_CHUNK, DiskTarget, Erase, IoMethod, Job, MAX_ENCODED_MAP, MismatchKind, Progress, Proof,
-    ProveError, ReadMethod, Seed, Step, Target, WriteError, WriteOptions, ZeroMethod,
+    BlockMap, DEFAULT_CHUNK, DiskTarget, Erase, IoMethod, Job, MAX_ENCODED_MAP, MismatchKind, Progress,
+    Proof, ProveError, ReadMethod, Seed, Step, Target, WriteError, WriteOptions, ZeroMethod,
 };
 use pitstop_wire::agent::{AgentParams, DiskMatch, DiskProof, ImageMode, ImageWork, Outcome, SeenDisk};
 
@@ -21,23 +21,27 @@ const PROGRESS: Duration = Duration::from_millis(250);
 /// Places named when a disk differs.
 const NAMED: usize = 4;
 
-fn image_fault(reason: String) -> Outcome {
-    Outcome::Failed { reason, image: true }
+/// Why a step did not come to a proof; an outcome already.
+type Stop = Box<Outcome>;
+
+fn stop(reason: &str) -> Stop {
+    Box::new(failed(reason))
 }
 
-/// Why a step did not come to a proof; an outcome already.
-type Stop = Outcome;
+fn blame_image(reason: String) -> Stop {
+    Box::new(Outcome::Failed { reason, image: true })
+}
 
 /// Brings a disk to a content and proves it, or only proves.
 pub(super) fn image(worker: &Worker, step: u64, work: &ImageWork) -> Outcome {
     let began = Instant::now();
-    prove_or_stop(worker, step, work, began).unwrap_or_else(|stop| stop)
+    prove_or_stop(worker, step, work, began).unwrap_or_else(|stop| *stop)
 }
 
 fn prove_or_stop(worker: &Worker, step: u64, work: &ImageWork, began: Instant) -> Result<Outcome, Stop> {
     let map = map_of(worker, work.digest.as_deref())?;
-    let disk = worker.platform.find_disk(&work.find).map_err(|e| failed(&e.to_string()))?;
-    let target = DiskTarget::open(Path::new(&disk.path)).map_err(|e| failed(&e.to_string()))?;
+    let disk = worker.platform.find_disk(&work.find).map_err(|e| stop(&e.to_string()))?;
+    let target = DiskTarget::open(Path::new(&disk.path)).map_err(|e| stop(&e.to_string()))?;
     let mut target = Counted { disk: target, written: 0, erased_by: Vec::new() };
     let last = Cell::new(None);
     let report = |progress: Progress| tell_progress(worker, step, &last, progress);
@@ -104,15 +108,15 @@ impl Target for Counted {
 /// The block map, checked against the digest that names it; without one, that of the blank image.
 fn map_of(worker: &Worker, digest: Option<&str>) -> Result<BlockMap, Stop> {
     let Some(digest) = digest else {
-        return BlockMap::new(0, DEFAULT_CHUNK, None, Vec::new()).map_err(|e| failed(&e.to_string()));
+        return BlockMap::new(0, DEFAULT_CHUNK, None, Vec::new()).map_err(|e| stop(&e.to_string()));
     };
     let expected: pitstop_image::Digest =
-        digest.parse().map_err(|e| image_fault(format!("the order names image {digest:?}: {e}")))?;
+        digest.parse().map_err(|e| blame_image(format!("the order names image {digest:?}: {e}")))?;
     let mut why = String::new();
     for _ in 0..TRIES {
         let bytes = match fetch_map(worker, digest) {
-            None => return Err(failed("cancelled")),
-            Some(Err(reason)) => return Err(image_fault(format!("no block map of {digest}: {reason}"))),
+            None => return Err(stop("cancelled")),
+            Some(Err(reason)) => return Err(blame_image(format!("no block map of {digest}: {reason}"))),
             Some(Ok(bytes)) => bytes,
         };
         if bytes.len() > MAX_ENCODED_MAP {
@@ -125,7 +129,7 @@ fn map_of(worker: &Worker, digest: Option<&str>) -> Result<BlockMap, Stop> {
             Err(e) => why = e.to_string(),
         }
     }
-    Err(image_fault(format!("the block map of {digest} was wrong {TRIES} times: {why}")))
+    Err(blame_image(format!("the block map of {digest} was wrong {TRIES} times: {why}")))
 }
 
 /// Writes; goes on at the same chunk after a corrupt one, up to [`TRIES`] times.
@@ -143,17 +147,17 @@ fn write(
             Err(stopped) => stopped,
         };
         if worker.mailbox.is_closed() {
-            return Err(failed("cancelled"));
+            return Err(stop("cancelled"));
         }
         let WriteError::ChunkCorrupt { index, .. } = &stopped.cause else {
             return Err(match &stopped.cause {
-                WriteError::Source(e) => image_fault(e.to_string()),
-                other => failed(&format!("{}: {other}", target.disk.path().display())),
+                WriteError::Source(e) => blame_image(e.to_string()),
+                other => stop(&format!("{}: {other}", target.disk.path().display())),
             });
         };
         corrupt = if corrupt.0 == *index { (*index, corrupt.1 + 1) } else { (*index, 1) };
         if corrupt.1 >= TRIES {
-            return Err(image_fault(format!("{} ({TRIES} times in a row)", stopped.cause)));
+            return Err(blame_image(format!("{} ({TRIES} times in a row)", stopped.cause)));
         }
         options.resume_from = Some(stopped.resume_from);
     }
@@ -161,8 +165,8 @@ fn write(
 
 fn prove(job: &Job<'_>, target: &mut Counted) -> Result<Proof, Stop> {
     job.prove(target).map_err(|e| match e {
-        ProveError::Cancelled => failed("cancelled"),
-        other => failed(&format!("{}: {other}", target.disk.path().display())),
+        ProveError::Cancelled => stop("cancelled"),
+        other => stop(&format!("{}: {other}", target.disk.path().display())),
     })
 }
 

@@ -56,11 +56,19 @@ pub enum NewBecause {
 #[must_use]
 pub fn diff(old: &Inventory, new: &Inventory) -> Vec<MachineChange> {
     let names: BTreeSet<&MachineName> = old.machines.keys().chain(new.machines.keys()).collect();
-    names.into_iter().filter_map(|name| compare(name, old.machines.get(name), new.machines.get(name))).collect()
+    names
+        .into_iter()
+        .filter_map(|name| compare(name, old.machines.get(name), new.machines.get(name)))
+        .collect()
 }
 
-fn compare(name: &MachineName, old: Option<&MachineSpec>, new: Option<&MachineSpec>) -> Option<MachineChange> {
-    let with = |change, keys, new_because| Some(MachineChange { name: name.clone(), change, keys, new_because });
+fn compare(
+    name: &MachineName,
+    old: Option<&MachineSpec>,
+    new: Option<&MachineSpec>,
+) -> Option<MachineChange> {
+    let with =
+        |change, keys, new_because| Some(MachineChange { name: name.clone(), change, keys, new_because });
     match (old, new) {
         (Some(old), Some(new)) if old == new => None,
         (Some(old), Some(new)) => with(Change::Changed, changed_keys(old, new), new_because(old, new)),
@@ -70,7 +78,9 @@ fn compare(name: &MachineName, old: Option<&MachineSpec>, new: Option<&MachineSp
 }
 
 fn new_because(old: &MachineSpec, new: &MachineSpec) -> Vec<NewBecause> {
-    let legs = |spec: &MachineSpec| spec.legs.iter().map(|leg| (leg.name.clone(), leg.driver.clone())).collect::<Vec<_>>();
+    let legs = |spec: &MachineSpec| {
+        spec.legs.iter().map(|leg| (leg.name.clone(), leg.driver.clone())).collect::<Vec<_>>()
+    };
     // What is written to a disk may change freely; which disk it is may not.
     let disks = |spec: &MachineSpec| {
         let disks = spec.disks.iter().map(|disk| (disk.name.clone(), disk.matching.clone()));

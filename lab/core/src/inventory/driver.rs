@@ -38,7 +38,7 @@ pub(super) struct Owner<'a> {
     pub n: Option<u32>,
     /// Names of its consoles.
     pub consoles: &'a [&'a str],
-    /// Its power driver, once known.
+    /// Its power driver; `None` while that is read, and where it is wrong itself.
     pub power: Option<&'a str>,
 }
 
@@ -88,20 +88,34 @@ impl Drivers<'_> {
         self.fields(slot, &chosen, owner)
     }
 
+    /// Reads what reaches a host or a controller. What is not built may be declared, and has no schema to check against.
+    pub fn declared(&mut self, slot: &str, chosen: &Chosen<'_, '_>, owner: Owner<'_>) -> Option<DriverSpec> {
+        if chosen.schema.not_built.is_some() {
+            refuse_literal_secrets(chosen.table, self.problems);
+            return None;
+        }
+        self.fields(slot, chosen, owner)
+    }
+
     /// Whether the chosen driver can be used on this machine in this release.
     fn built(&mut self, kind: Kind, chosen: &Chosen<'_, '_>, owner: Owner<'_>) -> Option<()> {
         let name = chosen.schema.name;
         if let Some(why) = chosen.schema.not_built {
             refuse_literal_secrets(chosen.table, self.problems);
-            let built: Vec<&str> = self.catalogue.drivers(kind).iter().filter(|d| d.not_built.is_none()).map(|d| d.name).collect();
-            let problem = Problem::new(chosen.entry.key, format!("driver `{name}` is not in this release: {why}"));
-            self.raise(problem.expected(format!("this release has, for {}: {}", kind.key(), list(&built))));
+            let built = built(self.catalogue.drivers(kind));
+            let problem =
+                Problem::new(chosen.entry.key, format!("driver `{name}` is not in this release: {why}"));
+            self.raise(problem.expected(format!("one that is built: {}", list(&built))));
             return None;
         }
-        let power = owner.power.unwrap_or(name);
-        if !chosen.schema.with_power.is_empty() && kind != Kind::Power && !chosen.schema.with_power.contains(&power) {
+        let fits =
+            |power: &&str| chosen.schema.with_power.is_empty() || chosen.schema.with_power.contains(power);
+        if let Some(power) = owner.power.filter(|power| !fits(power)) {
             let needed = list(chosen.schema.with_power);
-            let what = format!("{} driver `{name}` works only with power {needed}; this machine has `{power}`", kind.key());
+            let what = format!(
+                "{} driver `{name}` works only with power {needed}; this machine has `{power}`",
+                kind.key()
+            );
             self.raise(Problem::new(chosen.entry.key, what));
         }
         Some(())
@@ -128,9 +142,13 @@ impl Drivers<'_> {
                 (_, value) => drop(fields.insert(key.to_string(), value)),
             }
         }
-        for field in schema.fields.iter().filter(|field| field.required && !chosen.table.contains_key(field.name)) {
+        for field in
+            schema.fields.iter().filter(|field| field.required && !chosen.table.contains_key(field.name))
+        {
             let what = format!("`{slot}.{}` needs `{}`", schema.name, field.name);
-            self.raise(Problem::new(chosen.entry.key, what).expected(format!("`{}`: {}", field.name, field.doc)));
+            self.raise(
+                Problem::new(chosen.entry.key, what).expected(format!("`{}`: {}", field.name, field.doc)),
+            );
         }
         self.claim(&spec, &fields, chosen, owner);
         spec.fields = self.interner.keep(fields);
@@ -144,7 +162,8 @@ impl Drivers<'_> {
             known.extend(LEG_FIELDS);
         }
         let problem = Problem::new(entry.key, format!("`{slot}.{}` has no field `{key}`", schema.name));
-        let expected = if known.is_empty() { "no fields at all".to_owned() } else { format!("one of {}", list(&known)) };
+        let expected =
+            if known.is_empty() { "no fields at all".to_owned() } else { format!("one of {}", list(&known)) };
         self.raise(problem.expected(expected).nearest(key, known));
     }
 
@@ -153,10 +172,12 @@ impl Drivers<'_> {
         let node = &entry.node;
         match (field.kind, &node.value) {
             (FieldKind::Duration, _) => {
-                unit(entry, &what, units::duration_ms, "a duration with its unit, `\"30s\"`", self.problems).map(Value::from)
+                unit(entry, &what, units::duration_ms, "a duration with its unit, `\"30s\"`", self.problems)
+                    .map(Value::from)
             }
             (FieldKind::Size, _) => {
-                unit(entry, &what, units::bytes, "a size with its unit, `\"512M\"`", self.problems).map(Value::from)
+                unit(entry, &what, units::bytes, "a size with its unit, `\"512M\"`", self.problems)
+                    .map(Value::from)
             }
             (FieldKind::Secret, _) => secret(field.name, entry, self.problems),
             (FieldKind::Bool, Val::Bool(truth)) => Some(Value::Bool(*truth)),
@@ -170,19 +191,26 @@ impl Drivers<'_> {
                 }
             }
             (FieldKind::Label, Val::Int(int)) => Some(Value::from(int.to_string())),
-            (FieldKind::Text | FieldKind::Label | FieldKind::Path, Val::Text(text)) => self.fill(text, node, &[], owner).map(Value::from),
+            (FieldKind::Text | FieldKind::Label | FieldKind::Path, Val::Text(text)) => {
+                self.fill(text, node, &[], owner).map(Value::from)
+            }
             (FieldKind::Mac, Val::Text(_)) => {
                 unit(entry, &what, units::mac, "a hardware address", self.problems).map(Value::from)
             }
             (FieldKind::Argv(later), Val::List(items)) => self.argv(field, node, items, later, owner),
             (FieldKind::List, Val::List(items)) => {
-                let texts: Option<Vec<Value>> = items.iter().map(|item| item.as_text().map(Value::from)).collect();
+                let texts: Option<Vec<Value>> =
+                    items.iter().map(|item| item.as_text().map(Value::from)).collect();
                 texts.map(Value::Array).or_else(|| self.wrong(field, node))
             }
             (FieldKind::OneOf(words), Val::Text(text)) => self.one_of(&what, node, text, words, "one of"),
-            (FieldKind::ConsoleRef, Val::Text(text)) => self.one_of(&what, node, text, owner.consoles, "a console of this machine:"),
+            (FieldKind::ConsoleRef, Val::Text(text)) => {
+                self.one_of(&what, node, text, owner.consoles, "a console of this machine:")
+            }
             (FieldKind::HostRef, Val::Text(text)) => self.through("host", Kind::Host, text, node),
-            (FieldKind::ControllerRef, Val::Text(text)) => self.through("controller", Kind::Controller, text, node),
+            (FieldKind::ControllerRef, Val::Text(text)) => {
+                self.through("controller", Kind::Controller, text, node)
+            }
             _ => self.wrong(field, node),
         }
     }
@@ -197,16 +225,27 @@ impl Drivers<'_> {
         if (min..=max).contains(&int) {
             return Some(Value::from(int));
         }
-        self.raise(Problem::new(node.at, format!("{what} cannot be {int}")).expected(format!("{min} to {max}")));
+        self.raise(
+            Problem::new(node.at, format!("{what} cannot be {int}")).expected(format!("{min} to {max}")),
+        );
         None
     }
 
-    fn one_of(&mut self, what: &str, node: &Node, text: &str, words: &[&str], expected: &str) -> Option<Value> {
+    fn one_of(
+        &mut self,
+        what: &str,
+        node: &Node,
+        text: &str,
+        words: &[&str],
+        expected: &str,
+    ) -> Option<Value> {
         if words.contains(&text) {
             return Some(Value::from(text));
         }
         let problem = Problem::new(node.at, format!("{what} cannot be `{text}`"));
-        self.raise(problem.expected(format!("{expected} {}", list(words))).nearest(text, words.iter().copied()));
+        self.raise(
+            problem.expected(format!("{expected} {}", list(words))).nearest(text, words.iter().copied()),
+        );
         None
     }
 
@@ -221,19 +260,31 @@ impl Drivers<'_> {
         };
         let schema = self.catalogue.drivers(kind).iter().find(|schema| schema.name == spec.driver);
         if let Some(why) = schema.and_then(|schema| schema.not_built) {
-            let what = format!("{section} `{name}` is reached by `{}`, which is not in this release: {why}", spec.driver);
+            let what = format!(
+                "{section} `{name}` is reached by `{}`, which is not in this release: {why}",
+                spec.driver
+            );
             self.raise(Problem::new(node.at, what));
             return None;
         }
         Some(Value::from(name))
     }
 
-    fn argv(&mut self, field: &FieldSchema, node: &Node, items: &[Node], later: &[&str], owner: Owner<'_>) -> Option<Value> {
+    fn argv(
+        &mut self,
+        field: &FieldSchema,
+        node: &Node,
+        items: &[Node],
+        later: &[&str],
+        owner: Owner<'_>,
+    ) -> Option<Value> {
         if items.is_empty() || items.iter().any(|item| item.as_text().is_none()) {
             return self.wrong(field, node);
         }
-        let filled: Vec<Option<String>> =
-            items.iter().map(|item| self.fill(item.as_text().unwrap_or_default(), item, later, owner)).collect();
+        let filled: Vec<Option<String>> = items
+            .iter()
+            .map(|item| self.fill(item.as_text().unwrap_or_default(), item, later, owner))
+            .collect();
         filled.into_iter().map(|text| text.map(Value::from)).collect::<Option<Vec<_>>>().map(Value::Array)
     }
 
@@ -245,18 +296,28 @@ impl Drivers<'_> {
             _ => None,
         };
         // Argument lists are rendered once more when they run; anything else is final.
-        let filled = if later.is_empty() { template::render(text, value) } else { template::prepare(text, later, value) };
+        let filled = if later.is_empty() {
+            template::render(text, value)
+        } else {
+            template::prepare(text, later, value)
+        };
         match filled {
-            Ok(text) if text.contains('\0') => self.raise(Problem::new(node.at, "a text here cannot hold a zero byte")),
+            Ok(text) if text.contains('\0') => {
+                self.raise(Problem::new(node.at, "a text here cannot hold a zero byte"));
+            }
             Ok(text) => return Some(text),
             Err(TemplateError::Unknown(name)) if name == "n" => {
                 let what = format!("`{{n}}` needs a number, and the name `{}` ends with none", owner.name);
                 self.raise(Problem::new(self.inside(node.at, "{n}"), what));
             }
             Err(TemplateError::Unknown(name)) => {
-                let known: Vec<String> = ["name", "n"].iter().chain(later).map(|word| format!("{{{word}}}")).collect();
-                let problem = Problem::new(self.inside(node.at, &format!("{{{name}}}")), format!("unknown placeholder `{{{name}}}`"))
-                    .expected(format!("one of {}; a brace itself is written twice, `{{{{`", list(&known)));
+                let known: Vec<String> =
+                    ["name", "n"].iter().chain(later).map(|word| format!("{{{word}}}")).collect();
+                let problem = Problem::new(
+                    self.inside(node.at, &format!("{{{name}}}")),
+                    format!("unknown placeholder `{{{name}}}`"),
+                )
+                .expected(format!("one of {}; a brace itself is written twice, `{{{{`", list(&known)));
                 let words = ["name", "n"].into_iter().chain(later.iter().copied());
                 self.raise(problem.nearest(&name, words));
             }
@@ -275,14 +336,31 @@ impl Drivers<'_> {
         found.map_or(at, |offset| Loc { start: at.start + offset, end: at.start + offset + len, ..at })
     }
 
-    fn claim(&mut self, spec: &DriverSpec, fields: &Map<String, Value>, chosen: &Chosen<'_, '_>, owner: Owner<'_>) {
+    fn claim(
+        &mut self,
+        spec: &DriverSpec,
+        fields: &Map<String, Value>,
+        chosen: &Chosen<'_, '_>,
+        owner: Owner<'_>,
+    ) {
         for unique in chosen.schema.unique {
-            let values: Option<Vec<String>> = unique.fields.iter().map(|field| fields.get(*field).map(plain)).collect();
+            let values: Option<Vec<String>> =
+                unique.fields.iter().map(|field| fields.get(*field).map(plain)).collect();
             let place = unique.fields.first().and_then(|field| chosen.table.get(*field));
             let (Some(values), Some(place)) = (values, place) else { continue };
             let shown = values.join(" ");
-            let of = spec.controller.as_ref().or(spec.host.as_ref()).map(|of| format!(" of `{of}`")).unwrap_or_default();
-            let claim = Claim { what: unique.what, host: spec.host.clone(), controller: spec.controller.clone(), values };
+            let of = spec
+                .controller
+                .as_ref()
+                .or(spec.host.as_ref())
+                .map(|of| format!(" of `{of}`"))
+                .unwrap_or_default();
+            let claim = Claim {
+                what: unique.what,
+                host: spec.host.clone(),
+                controller: spec.controller.clone(),
+                values,
+            };
             let name = owner.name;
             if let Some((at, other)) = self.claims.take(claim, place.node.at, name) {
                 let whose = if other == name { "twice by".to_owned() } else { format!("by `{other}` and") };
@@ -330,7 +408,7 @@ pub(super) fn choose<'c, 't>(
 ) -> Option<Chosen<'c, 't>> {
     let schemas = catalogue.drivers(kind);
     let names: Vec<&str> = schemas.iter().map(|schema| schema.name).collect();
-    let expected = format!("one of {}", list(&names));
+    let expected = format!("one of {}", list(&built(schemas)));
     let Some(table) = entry.node.as_table() else {
         let what = format!("`{slot}` takes a driver, not {}", entry.node.kind());
         problems.raise(Problem::new(entry.node.at, what).expected(expected));
@@ -345,7 +423,10 @@ pub(super) fn choose<'c, 't>(
     let known = |name: &str| schemas.iter().find(|schema| schema.name == name);
     for (key, second) in entries.iter().skip(1) {
         let problem = match (known(key), known(first)) {
-            (None, Some(schema)) if schema.fields.iter().any(|field| field.name == &***key) || LEG_FIELDS.contains(&&***key) => {
+            (None, Some(schema))
+                if schema.fields.iter().any(|field| field.name == &***key)
+                    || LEG_FIELDS.contains(&&***key) =>
+            {
                 Problem::new(second.key, format!("`{key}` stands beside the driver, not in it"))
                     .expected(format!("`{slot}.{first}.{key}`"))
             }
@@ -362,10 +443,18 @@ pub(super) fn choose<'c, 't>(
     };
     let Some(table) = first_entry.node.as_table() else {
         let what = format!("`{slot}.{first}` takes a table of fields, not {}", first_entry.node.kind());
-        problems.raise(Problem::new(first_entry.node.at, what).expected(format!("`{slot}.{first} = {{}}` where there are none")));
+        problems.raise(
+            Problem::new(first_entry.node.at, what)
+                .expected(format!("`{slot}.{first} = {{}}` where there are none")),
+        );
         return None;
     };
     Some(Chosen { schema, entry: first_entry, table })
+}
+
+/// The drivers that can be used.
+pub(super) fn built(schemas: &[DriverSchema]) -> Vec<&'static str> {
+    schemas.iter().filter(|schema| schema.not_built.is_none()).map(|schema| schema.name).collect()
 }
 
 fn unknown_driver(kind: Kind, key: &str, entry: &Entry, names: &[&str], expected: &str) -> Problem {
@@ -385,11 +474,16 @@ fn secret(field: &str, entry: &Entry, problems: &mut Problems) -> Option<Value> 
     let reference = source.and_then(|(key, value)| Some((&**key, value.node.as_text()?, value.node.at)));
     let fits = match reference {
         Some(("file", path, _)) => !path.is_empty() && !path.contains('\0'),
-        Some(("env", name, _)) => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'),
+        Some(("env", name, _)) => {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        }
         _ => false,
     };
     let Some((key, text, _)) = reference.filter(|_| fits) else {
-        problems.raise(Problem::new(entry.node.at, format!("`{field}` does not say where the secret is")).expected(EXPECTED));
+        problems.raise(
+            Problem::new(entry.node.at, format!("`{field}` does not say where the secret is"))
+                .expected(EXPECTED),
+        );
         return None;
     };
     Some(Value::Object(Map::from_iter([(key.to_owned(), Value::from(text))])))
@@ -397,7 +491,9 @@ fn secret(field: &str, entry: &Entry, problems: &mut Problems) -> Option<Value> 
 
 /// Even a driver that is not built must not lead people to write passwords down.
 fn refuse_literal_secrets(table: &Table, problems: &mut Problems) {
-    for (key, entry) in table.iter().filter(|(key, entry)| names_a_secret(key) && entry.node.as_table().is_none()) {
+    for (key, entry) in
+        table.iter().filter(|(key, entry)| names_a_secret(key) && entry.node.as_table().is_none())
+    {
         secret(key, entry, problems);
     }
 }

@@ -49,9 +49,11 @@ impl fmt::Display for InventoryErrors {
             writeln!(f, "{error}")?;
         }
         let total = self.errors.len() + self.more;
-        let (noun, listed) = if total == 1 { ("error", "") } else { ("errors", "") };
-        let listed = if self.more > 0 { format!(", the first {} of them above", self.errors.len()) } else { listed.into() };
-        write!(f, "{total} {noun} in the inventory{listed}; nothing was changed")
+        write!(f, "{total} {} in the inventory", if total == 1 { "error" } else { "errors" })?;
+        if self.more > 0 {
+            write!(f, ", the first {} of them above", self.errors.len())?;
+        }
+        f.write_str("; nothing was changed")
     }
 }
 
@@ -182,7 +184,9 @@ const SECRET_WORDS: [&str; 7] = ["pass", "secret", "token", "community", "auth",
 /// Whether a key of this name holds a secret, whichever driver it is for.
 pub(super) fn names_a_secret(key: &str) -> bool {
     let key = key.to_lowercase();
-    SECRET_WORDS.iter().any(|word| key == *word || key.ends_with(&format!("_{word}")) || key.starts_with("pass"))
+    SECRET_WORDS
+        .iter()
+        .any(|word| key == *word || key.ends_with(&format!("_{word}")) || key.starts_with("pass"))
         || ["secret", "token", "community"].iter().any(|word| key.contains(word))
 }
 
@@ -192,7 +196,10 @@ fn mask(line: &str) -> Vec<char> {
     let mut chars: Vec<char> = line.chars().collect();
     let is_key = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let mut at = 0;
+    // Inside the table of a secret only `file` and `env` are no secrets themselves.
+    let mut inside = false;
     while at < chars.len() {
+        inside &= !matches!(chars.get(at), Some('}' | ']'));
         let end = at + chars.iter().skip(at).take_while(|c| is_key(**c)).count();
         if end == at {
             at += 1;
@@ -202,9 +209,14 @@ fn mask(line: &str) -> Vec<char> {
         let value = chars.iter().skip(end).take_while(|c| matches!(c, ' ' | '\t' | '"' | '\'' | '=')).count();
         let assigns = chars.iter().skip(end).take(value).any(|c| *c == '=');
         at = end;
-        // A table, `{ file = … }`, is a reference and may be read by anybody.
-        let reference = chars.get(end + value).is_none_or(|c| matches!(c, '{' | '['));
-        if assigns && !reference && names_a_secret(&word) {
+        let opens = chars.get(end + value).is_none_or(|c| matches!(c, '{' | '['));
+        if assigns && opens && names_a_secret(&word) {
+            inside = true;
+            at = end + value + 1;
+        } else if assigns
+            && !opens
+            && (names_a_secret(&word) || (inside && !matches!(&*word, "file" | "env")))
+        {
             at = end + value;
             while at < chars.len() && !matches!(chars.get(at), Some('"' | '\'' | ',' | '}')) {
                 if let Some(c) = chars.get_mut(at) {
@@ -229,6 +241,8 @@ mod tests {
             "snmp_community='hunter2' # note",
             "\"password\" = \"\"\"hunter2",
             "auth = \"hunter2",
+            "password = { fiel = \"hunter2\" }",
+            "password = { file.x = 'hunter2', y = 1 }",
         ] {
             let shown: String = mask(line).into_iter().collect();
             assert!(!shown.contains("hunter2"), "{shown}");

@@ -24,6 +24,8 @@ pub(super) struct Layered<'t> {
     /// That section.
     pub section: &'t Entry,
     pub class: Option<(&'t str, &'t Entry)>,
+    /// Its class was found; else nobody can say what the machine lacks.
+    pub whole: bool,
     /// Shared by the machines of a range that add nothing of their own.
     pub merged: Arc<Merged>,
 }
@@ -48,15 +50,28 @@ struct Slot<'t> {
     own: Option<Section<'t>>,
 }
 
-/// All machines by name.
-pub(super) fn machines<'t>(root: &'t Table, sources: &SourceMap, problems: &mut Problems) -> Vec<Layered<'t>> {
-    let classes: BTreeMap<&str, Section<'t>> = named(root, "class", problems)
-        .into_iter()
-        .map(|(label, entry, table)| (&**label, Section { label, entry, table }))
-        .collect();
-    let slots = slots(root, problems);
-    let mut merger = Merger { classes: &classes, sources, paths: HashMap::new(), cache: HashMap::new() };
-    slots.into_iter().filter_map(|(name, slot)| merger.layer(name, slot, problems)).collect()
+/// All machines by name, one at a time: the merged keys of a large lab are not held together.
+pub(super) struct Machines<'t, 'm> {
+    slots: std::collections::btree_map::IntoIter<MachineName, Slot<'t>>,
+    merger: Merger<'t, 'm>,
+}
+
+impl<'t, 'm> Machines<'t, 'm> {
+    /// Finds the machines of the inventory.
+    pub fn of(root: &'t Table, sources: &'m SourceMap, problems: &mut Problems) -> Self {
+        let classes = named(root, "class", problems)
+            .into_iter()
+            .map(|(label, entry, table)| (&**label, Section { label, entry, table }))
+            .collect();
+        let merger = Merger { classes, sources, paths: HashMap::new(), cache: HashMap::new() };
+        Self { slots: slots(root, problems).into_iter(), merger }
+    }
+
+    /// The next machine.
+    pub fn next(&mut self, problems: &mut Problems) -> Option<Layered<'t>> {
+        let (name, slot) = self.slots.next()?;
+        self.merger.layer(name, slot, problems).or_else(|| self.next(problems))
+    }
 }
 
 /// Which sections each machine has.
@@ -91,7 +106,8 @@ fn add_range<'t>(slots: &mut BTreeMap<MachineName, Slot<'t>>, section: Section<'
     let numbers = match Range::parse(section.label) {
         Ok(range) if range.count() + slots.len() as u64 <= MAX_MACHINES as u64 => range,
         Ok(range) => {
-            let what = format!("this range of {} brings the lab above {MAX_MACHINES} machines", range.count());
+            let what =
+                format!("this range of {} brings the lab above {MAX_MACHINES} machines", range.count());
             return problems.raise(Problem::new(section.entry.key, what));
         }
         Err(what) => {
@@ -139,12 +155,14 @@ impl<'l> Range<'l> {
     }
 
     fn add(&mut self, low: &str, high: &str) -> Option<()> {
-        let number = |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+        let number =
+            |text: &str| text.parse::<u32>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
         let (from, to) = (number(low)?, number(high)?);
         // `[01-30]` pads, `[1-30]` does not; a mixture such as `[01-300]` would leave it open how 7 is written.
         let padded = |text: &str| text.len() > 1 && text.starts_with('0');
         let width = if padded(low) || padded(high) { low.len() } else { 0 };
-        let fits = (width == 0 || low.len() == high.len()) && (self.spans.is_empty() || self.width == width || width == 0);
+        let fits = (width == 0 || low.len() == high.len())
+            && (self.spans.is_empty() || self.width == width || width == 0);
         let in_order = self.spans.last().is_none_or(|(_, last)| *last < from) && from <= to;
         if !fits || !in_order {
             return None;
@@ -170,7 +188,7 @@ fn trailing_number(name: &str) -> Option<u32> {
 }
 
 struct Merger<'t, 'm> {
-    classes: &'m BTreeMap<&'t str, Section<'t>>,
+    classes: BTreeMap<&'t str, Section<'t>>,
     sources: &'m SourceMap,
     /// Each path once, however many machines have it.
     paths: HashMap<String, Arc<str>>,
@@ -180,7 +198,10 @@ struct Merger<'t, 'm> {
 impl<'t> Merger<'t, '_> {
     fn layer(&mut self, name: MachineName, slot: Slot<'t>, problems: &mut Problems) -> Option<Layered<'t>> {
         let section = slot.own.or(slot.range)?;
+        let named =
+            [slot.own, slot.range].into_iter().flatten().any(|section| section.table.contains_key("class"));
         let class = self.class(slot, problems);
+        let whole = class.is_some() || !named;
         let merged = match slot.own {
             None => self.shared(class, section),
             Some(own) => {
@@ -189,12 +210,13 @@ impl<'t> Merger<'t, '_> {
             }
         };
         let class = class.map(|class| (&**class.label, class.entry));
-        Some(Layered { name, n: slot.n, label: section.label, section: section.entry, class, merged })
+        Some(Layered { name, n: slot.n, label: section.label, section: section.entry, class, whole, merged })
     }
 
     /// The class that the machine, or else its range, names.
     fn class(&self, slot: Slot<'t>, problems: &mut Problems) -> Option<Section<'t>> {
-        let entry = [slot.own, slot.range].into_iter().flatten().find_map(|section| section.table.get("class"))?;
+        let entry =
+            [slot.own, slot.range].into_iter().flatten().find_map(|section| section.table.get("class"))?;
         let Val::Text(name) = &entry.node.value else {
             let what = format!("`class` takes the name of a class, not {}", entry.node.kind());
             problems.raise(Problem::new(entry.node.at, what));
@@ -225,7 +247,8 @@ impl<'t> Merger<'t, '_> {
             table = if table.is_empty() { layer.table.clone() } else { overlay_machine(&table, layer.table) };
             machine = Some(self.sources.place(layer.entry.key));
         }
-        let class = table.get("class").and_then(|entry| entry.node.as_text()).and_then(|name| self.classes.get(name));
+        let class =
+            table.get("class").and_then(|entry| entry.node.as_text()).and_then(|name| self.classes.get(name));
         let class = class.map(|class| self.sources.place(class.entry.key));
         let mut keys = Vec::new();
         self.places(&table, "", &mut keys);
@@ -264,9 +287,19 @@ mod tests {
 
     #[test]
     fn ranges_that_could_be_read_in_two_ways_are_refused() {
-        for label in
-            ["a[3-1]", "a[01-100]", "a[1-2", "a1-2]", "a[]", "a[1-2][1-2]", "a[1-2-3]", "a[x-y]", "a[+1-2]", "a[1-3,2]", "a[99999999999]"]
-        {
+        for label in [
+            "a[3-1]",
+            "a[01-100]",
+            "a[1-2",
+            "a1-2]",
+            "a[]",
+            "a[1-2][1-2]",
+            "a[1-2-3]",
+            "a[x-y]",
+            "a[+1-2]",
+            "a[1-3,2]",
+            "a[99999999999]",
+        ] {
             assert!(names(label).is_err(), "{label} was taken");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What reading an inventory needs of a file system.
 pub trait Files {
@@ -58,25 +58,39 @@ impl MemoryFiles {
     /// Adds a file or replaces it.
     #[must_use]
     pub fn with(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
-        self.0.insert(PathBuf::from(path), content.into());
+        self.0.insert(plain(Path::new(path)), content.into());
         self
     }
 }
 
 impl Files for MemoryFiles {
     fn read(&self, path: &Path, limit: u64) -> io::Result<String> {
-        let bytes = self.0.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let bytes = self.0.get(&plain(path)).ok_or(io::ErrorKind::NotFound)?;
         bounded_text(bytes.clone(), limit)
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let inside = self.0.keys().filter(|path| path.parent() == Some(folder));
+        let folder = plain(folder);
+        let inside = self.0.keys().filter(|path| path.parent() == Some(&folder));
         Ok(inside.filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect())
     }
 
     fn identity(&self, path: &Path) -> PathBuf {
-        path.to_owned()
+        plain(path)
     }
+}
+
+/// The path without `.` and `..`; in memory there are no links that would make this wrong.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if plain.pop() => {}
+            other => plain.push(other),
+        }
+    }
+    plain
 }
 
 fn bounded_text(bytes: Vec<u8>, limit: u64) -> io::Result<String> {

@@ -21,7 +21,8 @@ const MAX_DEPTH: usize = 16;
 const FORMAT: i64 = 1;
 /// Syntax errors shown per file: behind the first few the parser only guesses.
 const MAX_SYNTAX: usize = 5;
-/// Dots in one dotted key. Nothing needs more than 6; the tree is walked recursively and must stay shallow.
+/// Dots in one dotted key; nothing needs more than 6. The TOML parser bounds the nesting of values and the length of keys
+/// each, but drops its tree recursively, and the product of the two is too deep for a thread's stack.
 const MAX_DOTS: usize = 24;
 
 /// Everything that was read, as one tree.
@@ -30,6 +31,8 @@ pub(super) struct Loaded {
     pub sources: SourceMap,
     pub root: Table,
     pub problems: Problems,
+    /// Some file could not be read or parsed: what it would have declared is unknown, and complaints about it would be noise.
+    pub incomplete: bool,
 }
 
 /// Reads an inventory. Problems are in the result; the tree holds what could be read.
@@ -77,7 +80,10 @@ impl Loader<'_> {
 
     fn unreadable(&mut self, shown: &str, error: &io::Error, from: Option<Loc>) {
         // Without an including file there is no line to point at: the file itself is the place.
-        let at = from.or_else(|| self.loaded.sources.add(shown, String::new()).map(|file| Loc { file, start: 0, end: 0 }));
+        let at = from.or_else(|| {
+            self.loaded.sources.add(shown, String::new()).map(|file| Loc { file, start: 0, end: 0 })
+        });
+        self.loaded.incomplete = true;
         if let Some(at) = at {
             self.raise(Problem::new(at, format!("cannot read `{shown}`: {error}")));
         }
@@ -86,7 +92,10 @@ impl Loader<'_> {
     fn text(&mut self, path: &Path, text: String, main: bool, open: &mut Vec<PathBuf>) {
         let shown = path.display().to_string();
         let Some(file) = self.loaded.sources.add(&shown, text) else { return };
-        let Some(mut table) = parse(&mut self.loaded, file) else { return };
+        let Some(mut table) = parse(&mut self.loaded, file) else {
+            self.loaded.incomplete = true;
+            return;
+        };
         check_format(&mut self.loaded, file, table.remove("format").as_ref(), main);
         let include = table.remove("include");
         combine(&mut self.loaded.root, table, "", &mut self.loaded.problems);
@@ -98,13 +107,17 @@ impl Loader<'_> {
     fn includes(&mut self, path: &Path, include: &Entry, open: &mut Vec<PathBuf>) {
         let Val::List(items) = &include.node.value else {
             let what = format!("`include` takes a list of files, not {}", include.node.kind());
-            return self.raise(Problem::new(include.node.at, what).expected("`include = [\"lab.d/*.toml\"]`"));
+            return self
+                .raise(Problem::new(include.node.at, what).expected("`include = [\"lab.d/*.toml\"]`"));
         };
         let folder = path.parent().unwrap_or(Path::new(""));
         for item in items {
             match item.as_text() {
                 Some(pattern) if !pattern.is_empty() => self.include(folder, pattern, item, open),
-                _ => self.raise(Problem::new(item.at, format!("`include` takes names of files, not {}", item.kind()))),
+                _ => self.raise(Problem::new(
+                    item.at,
+                    format!("`include` takes names of files, not {}", item.kind()),
+                )),
             }
         }
     }
@@ -115,20 +128,26 @@ impl Loader<'_> {
             return self.file(&target, Some(item.at), open);
         }
         let parent = target.parent().unwrap_or(Path::new(""));
-        let (Some(name), false) = (target.file_name().and_then(|name| name.to_str()), has_wildcard(parent)) else {
+        let (Some(name), false) = (target.file_name().and_then(|name| name.to_str()), has_wildcard(parent))
+        else {
             let what = "only the last part of a path can be a pattern";
-            return self.raise(Problem::new(item.at, what).expected("a folder and a pattern, `\"lab.d/*.toml\"`"));
+            return self
+                .raise(Problem::new(item.at, what).expected("a folder and a pattern, `\"lab.d/*.toml\"`"));
         };
         match self.files.list(parent) {
             Ok(mut names) => {
                 names.sort();
                 // As in a shell, `*` does not mean hidden files: editors leave theirs there.
                 let hidden = name.starts_with('.');
-                for found in names.iter().filter(|found| (hidden || !found.starts_with('.')) && glob(name, found)) {
+                for found in
+                    names.iter().filter(|found| (hidden || !found.starts_with('.')) && glob(name, found))
+                {
                     self.file(&parent.join(found), Some(item.at), open);
                 }
             }
-            Err(error) => self.raise(Problem::new(item.at, format!("cannot list `{}`: {error}", parent.display()))),
+            Err(error) => {
+                self.raise(Problem::new(item.at, format!("cannot list `{}`: {error}", parent.display())));
+            }
         }
     }
 }
@@ -155,7 +174,10 @@ fn parse(loaded: &mut Loaded, file: u16) -> Option<Table> {
         .take(MAX_SYNTAX)
         .map(|error| {
             let span = error.span().unwrap_or(end..end);
-            let (what, expected) = error.message().split_once(", expected ").map_or((error.message(), None), |(w, e)| (w, Some(e)));
+            let (what, expected) = error
+                .message()
+                .split_once(", expected ")
+                .map_or((error.message(), None), |(w, e)| (w, Some(e)));
             let problem = Problem::new(loc(file, span), format!("not TOML: {what}"));
             expected.map_or(problem.clone(), |expected| problem.expected(expected))
         })
@@ -199,8 +221,10 @@ fn check_format(loaded: &mut Loaded, file: u16, format: Option<&Entry>, main: bo
         None => return,
         Some(entry) => match entry.node.value {
             Val::Int(FORMAT) => return,
-            Val::Int(other) => Problem::new(entry.node.at, format!("format {other} is not one this release reads"))
-                .expected(format!("`format = {FORMAT}`")),
+            Val::Int(other) => {
+                Problem::new(entry.node.at, format!("format {other} is not one this release reads"))
+                    .expected(format!("`format = {FORMAT}`"))
+            }
             _ => Problem::new(entry.node.at, format!("`format` takes a number, not {}", entry.node.kind()))
                 .expected(format!("`format = {FORMAT}`")),
         },
@@ -213,20 +237,28 @@ pub(super) fn section<'t>(root: &'t Table, name: &str, problems: &mut Problems) 
     let entry = root.get(name)?;
     let table = entry.node.as_table();
     if table.is_none() {
-        problems.raise(Problem::new(entry.node.at, format!("`{name}` takes a table, not {}", entry.node.kind())));
+        problems
+            .raise(Problem::new(entry.node.at, format!("`{name}` takes a table, not {}", entry.node.kind())));
     }
     table
 }
 
 /// Tables of a section by name: `[circuit.rack-a]`.
-pub(super) fn named<'t>(root: &'t Table, name: &str, problems: &mut Problems) -> Vec<(&'t Arc<str>, &'t Entry, &'t Table)> {
+pub(super) fn named<'t>(
+    root: &'t Table,
+    name: &str,
+    problems: &mut Problems,
+) -> Vec<(&'t Arc<str>, &'t Entry, &'t Table)> {
     let mut found = Vec::new();
     for (key, entry) in section(root, name, problems).into_iter().flatten() {
         match entry.node.as_table() {
             Some(table) => found.push((key, entry, table)),
             None => problems.raise(
-                Problem::new(entry.node.at, format!("`{name}.{key}` takes a table, not {}", entry.node.kind()))
-                    .expected(format!("`[{name}.{key}]`")),
+                Problem::new(
+                    entry.node.at,
+                    format!("`{name}.{key}` takes a table, not {}", entry.node.kind()),
+                )
+                .expected(format!("`[{name}.{key}]`")),
             ),
         }
     }

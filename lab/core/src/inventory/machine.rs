@@ -1,16 +1,17 @@
 //! From the merged keys of a machine to its [`MachineSpec`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pitstop_wire::selector::{Number, SPECIAL_KEYS, TagValue};
 
 use super::catalogue::Kind;
-use super::driver::{Drivers, Owner};
+use super::driver::{Drivers, Owner, built};
 use super::error::{Problem, Problems};
 use super::expand::Layered;
 use super::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Inventory, LegSpec, Limits, MachineSpec, OtherDisks,
-    Verify,
+    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Inventory, LegSpec, Limits, MachineSpec,
+    OtherDisks, Verify,
 };
 use super::not_yet;
 use super::reader::Reader;
@@ -20,10 +21,34 @@ use super::tree::{Entry, Table, Val};
 
 /// Keys of a machine, and of a class but for `class` itself.
 pub(super) const KEYS: [&str; 24] = [
-    "class", "tags", "location", "note", "circuit", "image", "power", "mains", "console", "boot", "disk", "other_disks",
-    "ready", "reimage", "shell", "switch", "button", "hook", "shared", "policy", "after_build", "idle", "on_agent_lost",
+    "class",
+    "tags",
+    "location",
+    "note",
+    "circuit",
+    "image",
+    "power",
+    "mains",
+    "console",
+    "boot",
+    "disk",
+    "other_disks",
+    "ready",
+    "reimage",
+    "shell",
+    "switch",
+    "button",
+    "hook",
+    "shared",
+    "policy",
+    "after_build",
+    "idle",
+    "on_agent_lost",
     "timeout",
 ];
+
+const OTHER_DISKS: [(&str, OtherDisks); 2] =
+    [("quarantine", OtherDisks::Quarantine), ("unproven", OtherDisks::Unproven)];
 
 /// Where tags were first seen as a number or as text.
 pub(super) type TagKinds = BTreeMap<String, (bool, Loc)>;
@@ -37,69 +62,93 @@ pub(super) struct MachineReader<'a, 'd> {
 }
 
 impl MachineReader<'_, '_> {
-    /// The machine, or `None` after something was raised.
+    /// The machine, or `None` after something was raised. All of it is read before anything is given up, so that every
+    /// fault is told at once.
     pub fn read(mut self) -> Option<MachineSpec> {
-        let merged = std::sync::Arc::clone(&self.machine.merged);
+        let merged = Arc::clone(&self.machine.merged);
         let table = &merged.table;
         let reader = Reader::new(table, "a machine");
         reader.only(&KEYS, self.drivers.problems);
-        for key in ["hook", "switch", "button", "shell"] {
-            if let Some(entry) = table.get(key) {
-                not_yet::check(&format!("machine.*.{key}"), entry.key, self.drivers.problems);
-            }
-        }
         let names: Vec<&str> = self.names_of(table, "console");
         let owner = Owner { name: &self.machine.name, n: self.machine.n, consoles: &names, power: None };
         let legs = self.legs(table, owner);
-        let power = table.get("power").and_then(|entry| entry.node.as_table()?.keys().next());
-        let owner = Owner { power: power.map(|power| &**power), ..owner };
+        let power = legs.iter().find(|leg| leg.name == "power").map(|leg| leg.driver.driver.clone());
+        let owner = Owner { power: power.as_deref(), ..owner };
 
         let consoles = self.consoles(table, owner);
         let boot = self.slot(Kind::Boot, table, owner);
         let ready = self.slot(Kind::Ready, table, owner);
-        let reimage = match table.get("reimage") {
-            Some(entry) => self.drivers.read(Kind::Reimage, "reimage", entry, owner),
-            None => Some(DriverSpec::named("agent")),
-        };
-        let shell = table.get("shell").and_then(|entry| self.drivers.read(Kind::Shell, "shell", entry, owner));
+        let reimage = self.optional_slot(Kind::Reimage, table, owner);
+        let shell = self.optional_slot(Kind::Shell, table, owner);
         let switches = self.named_slots(Kind::Switch, table, owner);
         let buttons = self.named_slots(Kind::Button, table, owner);
-        let disks = self.disks(table);
+        self.usable("hook", table);
+        let rest = self.rest(table, &reader, owner);
+        Some(MachineSpec {
+            legs,
+            consoles: consoles?,
+            boot: boot?,
+            ready: ready?,
+            reimage: reimage.unwrap_or_else(|| DriverSpec::named("agent")),
+            shell,
+            switches,
+            buttons,
+            ..rest
+        })
+    }
+
+    /// Everything that is not a driver.
+    fn rest(&mut self, table: &Table, reader: &Reader<'_>, owner: Owner<'_>) -> MachineSpec {
+        let (tags, disks) = (self.tags(table, owner), self.disks(table));
+        let (location, image) = (self.filled("location", reader, owner), self.filled("image", reader, owner));
+        let problems = &mut *self.drivers.problems;
+        let circuits = self.inventory.circuits.keys().map(String::as_str);
+        let policies = self.inventory.policies.keys().map(String::as_str);
         let spec = MachineSpec {
             name: self.machine.name.clone(),
             n: self.machine.n,
             class: self.machine.class.map(|(name, _)| name.to_owned()),
-            tags: self.tags(table, owner),
-            location: self.filled("location", &reader, owner),
-            note: reader.string("note", self.drivers.problems),
-            circuit: reader.reference("circuit", "circuit", self.inventory.circuits.keys().map(String::as_str), self.drivers.problems),
-            image: self.filled("image", &reader, owner),
-            legs,
-            consoles: consoles?,
-            boot: boot?,
+            tags,
+            location,
+            note: reader.string("note", problems),
+            circuit: reader.reference("circuit", "circuit", circuits, problems),
+            image,
             disks,
-            other_disks: self.other_disks(&reader),
-            ready: ready?,
-            reimage: reimage?,
-            shell,
-            switches,
-            buttons,
-            shared: reader.flag("shared", self.drivers.problems).unwrap_or(false),
-            policy: reader.reference("policy", "policy", self.inventory.policies.keys().map(String::as_str), self.drivers.problems),
-            after_build: reader.word("after_build", &AFTER_BUILD, self.drivers.problems),
-            idle: idle(&reader, self.drivers.problems),
-            on_agent_lost: on_agent_lost(&reader, self.drivers.problems),
-            limits: limits(&reader, self.drivers.problems),
-            sources: std::sync::Arc::clone(&merged.sources),
+            other_disks: reader.word("other_disks", &OTHER_DISKS, problems).unwrap_or_default(),
+            shared: reader.flag("shared", problems).unwrap_or(false),
+            policy: reader.reference("policy", "policy", policies, problems),
+            after_build: reader.word("after_build", &AFTER_BUILD, problems),
+            idle: idle(reader, problems),
+            on_agent_lost: on_agent_lost(reader, problems),
+            limits: limits(reader, problems),
+            sources: Arc::clone(&self.machine.merged.sources),
+            legs: Vec::new(),
+            consoles: BTreeMap::new(),
+            boot: DriverSpec::default(),
+            ready: DriverSpec::default(),
+            reimage: DriverSpec::default(),
+            shell: None,
+            switches: BTreeMap::new(),
+            buttons: BTreeMap::new(),
         };
         self.check_keep(&spec, table);
-        Some(spec)
+        spec
+    }
+
+    /// Whether the key is there and in this release.
+    fn usable(&mut self, key: &str, table: &Table) -> bool {
+        let Some(entry) = table.get(key) else { return false };
+        not_yet::usable(&format!("machine.*.{key}"), entry.key, self.drivers.problems)
     }
 
     /// A key that must be there: the error points at the machine and says what its class is.
     fn missing(&mut self, key: &str, expected: &str) {
-        let Layered { label, section, class, .. } = *self.machine;
-        let mut problem = Problem::new(section.key, format!("machine `{label}` has no `{key}`")).expected(expected);
+        let Layered { label, section, class, whole, .. } = *self.machine;
+        if !whole {
+            return;
+        }
+        let mut problem =
+            Problem::new(section.key, format!("machine `{label}` has no `{key}`")).expected(expected);
         if let Some((class, entry)) = class {
             problem = problem.also(entry.key, format!("neither has its class `{class}`"));
         }
@@ -111,14 +160,15 @@ impl MachineReader<'_, '_> {
         if let Some(entry) = table.get(key) {
             return self.drivers.read(kind, key, entry, owner);
         }
-        let example = self.built(kind).first().map_or("…", |name| *name);
+        let drivers = built(self.drivers.catalogue.drivers(kind));
+        let example = drivers.first().map_or("…", |name| *name);
         self.missing(key, &format!("the driver, `{key}.{example} = {{ … }}`"));
         None
     }
 
-    fn built(&self, kind: Kind) -> Vec<&'static str> {
-        let drivers = self.drivers.catalogue.drivers(kind).iter();
-        drivers.filter(|schema| schema.not_built.is_none()).map(|schema| schema.name).collect()
+    fn optional_slot(&mut self, kind: Kind, table: &Table, owner: Owner<'_>) -> Option<DriverSpec> {
+        let entry = table.get(kind.key()).filter(|_| self.usable(kind.key(), table))?;
+        self.drivers.read(kind, kind.key(), entry, owner)
     }
 
     fn names_of<'t>(&self, table: &'t Table, key: &str) -> Vec<&'t str> {
@@ -134,7 +184,8 @@ impl MachineReader<'_, '_> {
         for name in ["power", "mains"] {
             let Some(entry) = table.get(name) else { continue };
             let Some(driver) = self.drivers.read(Kind::Power, name, entry, owner) else { continue };
-            let fields = entry.node.as_table().and_then(|slot| slot.get(driver.driver.as_str())?.node.as_table());
+            let fields =
+                entry.node.as_table().and_then(|slot| slot.get(driver.driver.as_str())?.node.as_table());
             let empty = Table::new();
             let path = format!("`{name}.{}`", driver.driver);
             let reader = Reader::new(fields.unwrap_or(&empty), &path);
@@ -142,7 +193,9 @@ impl MachineReader<'_, '_> {
             legs.push(LegSpec {
                 name: name.to_owned(),
                 min_off_ms: reader.duration("min_off", problems).unwrap_or(0),
-                readback: reader.word("readback", &[("state", true), ("none", false)], problems).unwrap_or(true),
+                readback: reader
+                    .word("readback", &[("state", true), ("none", false)], problems)
+                    .unwrap_or(true),
                 usage: reader.string("use", problems),
                 driver,
             });
@@ -152,7 +205,10 @@ impl MachineReader<'_, '_> {
 
     fn consoles(&mut self, table: &Table, owner: Owner<'_>) -> Option<BTreeMap<String, DriverSpec>> {
         if !table.contains_key("console") {
-            self.missing("console", "a console, `console.main.X = { … }`, or `console = {}` where there is none");
+            self.missing(
+                "console",
+                "a console, `console.main.X = { … }`, or `console = {}` where there is none",
+            );
             return None;
         }
         Some(self.named_slots(Kind::Console, table, owner))
@@ -161,7 +217,12 @@ impl MachineReader<'_, '_> {
     fn named_slots(&mut self, kind: Kind, table: &Table, owner: Owner<'_>) -> BTreeMap<String, DriverSpec> {
         let key = kind.key();
         let mut found = BTreeMap::new();
-        for (name, entry) in Reader::new(table, "a machine").inner(key, self.drivers.problems).into_iter().flatten() {
+        if !self.usable(key, table) {
+            return found;
+        }
+        for (name, entry) in
+            Reader::new(table, "a machine").inner(key, self.drivers.problems).into_iter().flatten()
+        {
             if !plain_name(name) {
                 raise_name(key, name, entry, self.drivers.problems);
             } else if let Some(spec) = self.drivers.read(kind, &format!("{key}.{name}"), entry, owner) {
@@ -179,10 +240,15 @@ impl MachineReader<'_, '_> {
 
     fn tags(&mut self, table: &Table, owner: Owner<'_>) -> BTreeMap<String, TagValue> {
         let mut tags = BTreeMap::new();
-        for (key, entry) in Reader::new(table, "a machine").inner("tags", self.drivers.problems).into_iter().flatten() {
+        for (key, entry) in
+            Reader::new(table, "a machine").inner("tags", self.drivers.problems).into_iter().flatten()
+        {
             if !plain_name(key) || SPECIAL_KEYS.contains(&&**key) {
                 let what = format!("`{key}` cannot be a tag");
-                let expected = format!("letters, digits, '.', '_', '-', and none of {}", super::reader::list(&SPECIAL_KEYS));
+                let expected = format!(
+                    "letters, digits, '.', '_', '-', and none of {}",
+                    super::reader::list(&SPECIAL_KEYS)
+                );
                 self.drivers.problems.raise(Problem::new(entry.key, what).expected(expected));
                 continue;
             }
@@ -198,7 +264,9 @@ impl MachineReader<'_, '_> {
             Val::Text(text) => {
                 let text = self.drivers.fill(text, &entry.node, &[], owner)?;
                 // A selector must be able to name it.
-                let fits = !text.is_empty() && text.len() <= 256 && !text.contains(|c: char| c.is_control() || c == '"');
+                let fits = !text.is_empty()
+                    && text.len() <= 256
+                    && !text.contains(|c: char| c.is_control() || c == '"');
                 fits.then_some(TagValue::Text(text))
             }
             Val::Bool(truth) => Some(TagValue::Text(truth.to_string())),
@@ -209,7 +277,9 @@ impl MachineReader<'_, '_> {
         if value.is_none() {
             let what = format!("tag `{key}` cannot have this value");
             let problem = Problem::new(entry.node.at, what);
-            self.drivers.problems.raise(problem.expected("text of 1 to 256 characters without quotes, or a number without unit"));
+            self.drivers.problems.raise(
+                problem.expected("text of 1 to 256 characters without quotes, or a number without unit"),
+            );
         }
         value
     }
@@ -221,7 +291,9 @@ impl MachineReader<'_, '_> {
         if first != numeric {
             let word = |numeric: bool| if numeric { "a number" } else { "text" };
             let what = format!("tag `{key}` is {} here and {} elsewhere", word(numeric), word(first));
-            self.drivers.problems.raise(Problem::new(at, what).also(first_at, format!("{} here", word(first))));
+            self.drivers
+                .problems
+                .raise(Problem::new(at, what).also(first_at, format!("{} here", word(first))));
         }
     }
 
@@ -234,7 +306,9 @@ impl MachineReader<'_, '_> {
                 continue;
             };
             let disk = disk(name, inner, problems);
-            if let Some((other, other_entry)) = disks.iter().find(|(other, _)| other.matching == disk.matching) {
+            if let Some((other, other_entry)) =
+                disks.iter().find(|(other, _)| other.matching == disk.matching)
+            {
                 let what = format!("disks `{}` and `{name}` would match the same disk", other.name);
                 problems.raise(Problem::new(entry.key, what).also(other_entry.key, "the other"));
             }
@@ -243,18 +317,20 @@ impl MachineReader<'_, '_> {
         disks.into_iter().map(|(disk, _)| disk).collect()
     }
 
-    fn other_disks(&mut self, reader: &Reader<'_>) -> OtherDisks {
-        let words = [("quarantine", OtherDisks::Quarantine), ("unproven", OtherDisks::Unproven)];
-        reader.word("other_disks", &words, self.drivers.problems).unwrap_or_default()
-    }
-
     /// Keeping a used disk is for machines that everybody knows to be shared.
     fn check_keep(&mut self, spec: &MachineSpec, table: &Table) {
         let by_policy = spec.policy.as_ref().and_then(|name| self.inventory.policies.get(name)?.after_build);
-        let (key, said) = if spec.after_build.is_some() { ("after_build", spec.after_build) } else { ("policy", by_policy) };
+        let (key, said) = if spec.after_build.is_some() {
+            ("after_build", spec.after_build)
+        } else {
+            ("policy", by_policy)
+        };
         if let (Some(AfterBuild::Keep), false, Some(entry)) = (said, spec.shared, table.get(key)) {
             let what = "a disk is kept only on machines that are marked as shared";
-            self.drivers.problems.raise(Problem::new(entry.node.at, what).expected("`shared = true` on this machine, or another rule"));
+            self.drivers.problems.raise(
+                Problem::new(entry.node.at, what)
+                    .expected("`shared = true` on this machine, or another rule"),
+            );
         }
     }
 }
@@ -263,7 +339,8 @@ fn raise_name(key: &str, name: &str, entry: &Entry, problems: &mut Problems) {
     let problem = if plain_name(name) {
         Problem::new(entry.node.at, format!("`{key}.{name}` takes a table, not {}", entry.node.kind()))
     } else {
-        Problem::new(entry.key, format!("`{name}` cannot be the name of a {key}")).expected("letters, digits, '.', '_', '-'")
+        Problem::new(entry.key, format!("`{name}` cannot be the name of a {key}"))
+            .expected("letters, digits, '.', '_', '-'")
     };
     problems.raise(problem);
 }
@@ -281,7 +358,10 @@ fn disk(name: &str, table: &Table, problems: &mut Problems) -> DiskSpec {
     reader.only(&["match", "content", "verify"], problems);
     DiskSpec {
         name: name.to_owned(),
-        matching: reader.inner("match", problems).map(|table| disk_match(table, problems)).unwrap_or_default(),
+        matching: reader
+            .inner("match", problems)
+            .map(|table| disk_match(table, problems))
+            .unwrap_or_default(),
         content: reader.word("content", &CONTENT, problems).unwrap_or_default(),
         verify: reader.word("verify", &[("full", Verify::Full)], problems).unwrap_or_default(),
     }
@@ -297,10 +377,12 @@ fn disk_match(table: &Table, problems: &mut Problems) -> DiskMatch {
         min: reader.size("min", problems),
         max: reader.size("max", problems),
     };
-    if let (Some(min), Some(max), Some(entry)) = (found.min, found.max, table.get("max")) {
-        if max < min {
-            problems.raise(Problem::new(entry.node.at, "no disk is that small and that large").expected("`max` above `min`"));
-        }
+    if let (Some(min), Some(max), Some(entry)) = (found.min, found.max, table.get("max"))
+        && max < min
+    {
+        problems.raise(
+            Problem::new(entry.node.at, "no disk is that small and that large").expected("`max` above `min`"),
+        );
     }
     found
 }
@@ -313,7 +395,8 @@ fn limits(reader: &Reader<'_>, problems: &mut Problems) -> Limits {
     for key in Limits::KEYS {
         let said = inner.duration(key, problems);
         if let (Some(0), Some(entry)) = (said, table.get(key)) {
-            problems.raise(Problem::new(entry.node.at, format!("`{key}` in `timeout` leaves no time at all")));
+            problems
+                .raise(Problem::new(entry.node.at, format!("`{key}` in `timeout` leaves no time at all")));
         }
         if let (Some(ms), Some(limit)) = (said, limits.get_mut(key)) {
             *limit = ms;

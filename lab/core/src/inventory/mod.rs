@@ -37,12 +37,14 @@ pub use expand::MAX_MACHINES;
 pub use files::{DiskFiles, Files, MemoryFiles};
 pub use load::{MAX_FILE, MAX_FILES};
 pub use model::{
-    AfterBuild, AtEnd, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease,
-    LegSpec, Limits, MachineSpec, OnAgentLost, OnFailure, OtherDisks, Place, Policy, Resource, SecretRef, Sources, Verify,
+    AfterBuild, AtEnd, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, Group, Idle, Inventory,
+    LabInfo, Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OnFailure, OtherDisks, Place, Policy,
+    Resource, SecretRef, Sources, Verify,
 };
 
 use driver::{Claims, Drivers, Interner};
 use error::Problem;
+use expand::Machines;
 use load::Loaded;
 use machine::{MachineReader, TagKinds};
 use reader::Reader;
@@ -60,7 +62,11 @@ impl Inventory {
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn load_from(files: &dyn Files, path: &Path, catalogue: &dyn Catalogue) -> Result<Self, InventoryErrors> {
+    pub fn load_from(
+        files: &dyn Files,
+        path: &Path,
+        catalogue: &dyn Catalogue,
+    ) -> Result<Self, InventoryErrors> {
         build(load::load(files, path), catalogue)
     }
 
@@ -74,15 +80,14 @@ impl Inventory {
 }
 
 fn build(loaded: Loaded, catalogue: &dyn Catalogue) -> Result<Inventory, InventoryErrors> {
-    let Loaded { sources, root, mut problems } = loaded;
-    if !problems.is_empty() {
-        // What a file that could not be read would have declared is unknown: complaints about it would be noise.
+    let Loaded { sources, root, mut problems, incomplete } = loaded;
+    if incomplete {
         return Err(problems.finish(&sources));
     }
     let mut inventory = Inventory::default();
     sections::read(&root, &mut inventory, &mut problems);
     check_classes(&root, &mut problems);
-    let machines = expand::machines(&root, &sources, &mut problems);
+    let mut machines = Machines::of(&root, &sources, &mut problems);
 
     let (mut claims, mut interner, none) = (Claims::default(), Interner::default(), BTreeMap::new());
     let mut drivers = Drivers {
@@ -101,8 +106,13 @@ fn build(loaded: Loaded, catalogue: &dyn Catalogue) -> Result<Inventory, Invento
 
     let mut tags = TagKinds::default();
     let mut specs = BTreeMap::new();
-    for machine in &machines {
-        let reader = MachineReader { machine, drivers: &mut drivers, inventory: &inventory, tags: &mut tags };
+    while let Some(machine) = machines.next(drivers.problems) {
+        let reader = MachineReader {
+            machine: &machine,
+            drivers: &mut drivers,
+            inventory: &inventory,
+            tags: &mut tags,
+        };
         specs.extend(reader.read().map(|spec| (spec.name.clone(), spec)));
     }
     if !problems.is_empty() {

@@ -315,7 +315,10 @@ impl DriverSpec {
     /// A list of texts (an argument list).
     #[must_use]
     pub fn list(&self, field: &str) -> Option<Vec<&str>> {
-        self.fields.get(field).and_then(Value::as_array).map(|items| items.iter().filter_map(Value::as_str).collect())
+        self.fields
+            .get(field)
+            .and_then(Value::as_array)
+            .map(|items| items.iter().filter_map(Value::as_str).collect())
     }
 
     /// A reference to a secret.
@@ -445,7 +448,8 @@ impl Default for Limits {
 
 impl Limits {
     /// The keys of `timeout`, as written in the inventory.
-    pub const KEYS: [&'static str; 7] = ["power", "firmware", "attach", "reimage", "handover", "evidence", "claim"];
+    pub const KEYS: [&'static str; 7] =
+        ["power", "firmware", "attach", "reimage", "handover", "evidence", "claim"];
 
     /// The limit behind a key of `timeout`.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut u64> {
@@ -527,7 +531,8 @@ impl Inventory {
     /// `Keep` counts only on machines marked as shared.
     #[must_use]
     pub fn after_build(&self, machine: &MachineSpec, role: &str) -> AfterBuild {
-        let said = machine.after_build.or_else(|| self.policy_says(machine, role, |policy| policy.after_build));
+        let said =
+            machine.after_build.or_else(|| self.policy_says(machine, role, |policy| policy.after_build));
         match said.unwrap_or_default() {
             AfterBuild::Keep if !machine.shared => AfterBuild::Reimage,
             other => other,
@@ -545,10 +550,18 @@ impl Inventory {
     #[must_use]
     pub fn on_agent_lost(&self, machine: &MachineSpec, role: &str) -> OnAgentLost {
         let default = if role == "ci" { OnAgentLost::FailAfter { ms: 15_000 } } else { OnAgentLost::Ignore };
-        machine.on_agent_lost.or_else(|| self.policy_says(machine, role, |policy| policy.on_agent_lost)).unwrap_or(default)
+        machine
+            .on_agent_lost
+            .or_else(|| self.policy_says(machine, role, |policy| policy.on_agent_lost))
+            .unwrap_or(default)
     }
 
-    fn policy_says<T>(&self, machine: &MachineSpec, role: &str, key: impl Fn(&Policy) -> Option<T>) -> Option<T> {
+    fn policy_says<T>(
+        &self,
+        machine: &MachineSpec,
+        role: &str,
+        key: impl Fn(&Policy) -> Option<T>,
+    ) -> Option<T> {
         let own = machine.policy.as_deref().and_then(|name| self.policies.get(name));
         own.and_then(&key).or_else(|| self.policies.get(role).and_then(&key))
     }

@@ -37,7 +37,10 @@ impl<'t> Reader<'t> {
             if !text.is_empty() && !text.contains('\0') {
                 return Some((text, entry.node.at));
             }
-            problems.raise(Problem::new(entry.node.at, format!("`{key}` in {} is empty or holds a zero byte", self.path)));
+            problems.raise(Problem::new(
+                entry.node.at,
+                format!("`{key}` in {} is empty or holds a zero byte", self.path),
+            ));
             return None;
         }
         self.wrong(entry, key, "text", problems);
@@ -67,7 +70,8 @@ impl<'t> Reader<'t> {
         let fits = u32::try_from(int).ok().filter(|n| *n >= min);
         if fits.is_none() {
             let what = format!("`{key}` in {} cannot be {int}", self.path);
-            problems.raise(Problem::new(entry.node.at, what).expected(format!("a whole number from {min} up")));
+            problems
+                .raise(Problem::new(entry.node.at, what).expected(format!("a whole number from {min} up")));
         }
         fits
     }
@@ -134,7 +138,10 @@ impl<'t> Reader<'t> {
         let texts: Option<Vec<_>> = items.iter().map(|item| Some((item.as_text()?, item.at))).collect();
         if texts.is_none() {
             let item = items.iter().find(|item| item.as_text().is_none())?;
-            problems.raise(Problem::new(item.at, format!("`{key}` in {} takes a list of texts, not of {}", self.path, item.kind())));
+            problems.raise(Problem::new(
+                item.at,
+                format!("`{key}` in {} takes a list of texts, not of {}", self.path, item.kind()),
+            ));
         }
         texts
     }
@@ -162,11 +169,16 @@ pub(super) fn unit<T>(
             Ok(value) => return Some(value),
             Err(expected) => {
                 let shown: String = text.chars().take(40).collect();
-                problems.raise(Problem::new(entry.node.at, format!("{what} cannot be `{shown}`")).expected(expected));
+                problems.raise(
+                    Problem::new(entry.node.at, format!("{what} cannot be `{shown}`")).expected(expected),
+                );
             }
         },
-        Val::Int(n) => problems.raise(Problem::new(entry.node.at, format!("{what} is {n} without a unit")).expected(example)),
-        _ => problems.raise(Problem::new(entry.node.at, format!("{what} cannot be {}", entry.node.kind())).expected(example)),
+        Val::Int(n) => problems
+            .raise(Problem::new(entry.node.at, format!("{what} is {n} without a unit")).expected(example)),
+        _ => problems.raise(
+            Problem::new(entry.node.at, format!("{what} cannot be {}", entry.node.kind())).expected(example),
+        ),
     }
     None
 }

@@ -9,15 +9,26 @@ use super::driver::{Drivers, Owner, choose};
 use super::error::{Problem, Problems};
 use super::load::{named, section};
 use super::model::{
-    AfterBuild, AtEnd, Circuit, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease, OnAgentLost, OnFailure, Policy,
-    Resource,
+    AfterBuild, AtEnd, Circuit, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease, OnAgentLost,
+    OnFailure, Policy, Resource,
 };
 use super::not_yet;
 use super::reader::Reader;
 use super::tree::{Entry, Table, Val};
 
-const TOP: [&str; 11] =
-    ["format", "include", "lab", "host", "controller", "circuit", "resource", "policy", "group", "class", "machine"];
+const TOP: [&str; 11] = [
+    "format",
+    "include",
+    "lab",
+    "host",
+    "controller",
+    "circuit",
+    "resource",
+    "policy",
+    "group",
+    "class",
+    "machine",
+];
 
 /// Words of `after_build`.
 pub(super) const AFTER_BUILD: [(&str, AfterBuild); 3] =
@@ -33,13 +44,15 @@ pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Probl
         inventory.circuits.insert(name.to_string(), circuit(name, entry, table, problems));
     }
     for (name, entry, table) in named(root, "resource", problems) {
-        inventory.resources.extend(resource(name, entry, table, problems).map(|resource| (name.to_string(), resource)));
+        inventory
+            .resources
+            .extend(resource(name, entry, table, problems).map(|resource| (name.to_string(), resource)));
     }
     for (name, _, table) in named(root, "policy", problems) {
         inventory.policies.insert(name.to_string(), policy(name, table, problems));
     }
     for (name, entry, table) in named(root, "group", problems) {
-        not_yet::check("group.*", entry.key, problems);
+        not_yet::usable("group.*", entry.key, problems);
         inventory.groups.insert(name.to_string(), group(name, table, problems));
     }
     check_groups(root, inventory, problems);
@@ -51,20 +64,31 @@ fn lab(table: &Table, problems: &mut Problems) -> LabInfo {
     let default = LabInfo::default();
     let zone = reader.text("zone", problems).map(|(zone, at)| {
         if !zone.chars().all(|c| c.is_ascii_alphanumeric() || "/_+-".contains(c)) {
-            problems.raise(Problem::new(at, format!("`{zone}` is not a time zone")).expected("a name such as `Europe/Berlin`"));
+            problems.raise(
+                Problem::new(at, format!("`{zone}` is not a time zone"))
+                    .expected("a name such as `Europe/Berlin`"),
+            );
         }
         zone.to_owned()
     });
-    LabInfo { name: reader.string("name", problems).unwrap_or(default.name), zone: zone.unwrap_or(default.zone) }
+    LabInfo {
+        name: reader.string("name", problems).unwrap_or(default.name),
+        zone: zone.unwrap_or(default.zone),
+    }
 }
 
 fn circuit(name: &str, entry: &Entry, table: &Table, problems: &mut Problems) -> Circuit {
     let path = format!("`circuit.{name}`");
     let reader = Reader::new(table, &path);
     reader.only(&["max_starting", "max_on", "note"], problems);
-    let circuit = Circuit { max_starting: reader.count("max_starting", 1, problems), max_on: reader.count("max_on", 1, problems) };
+    let circuit = Circuit {
+        max_starting: reader.count("max_starting", 1, problems),
+        max_on: reader.count("max_on", 1, problems),
+    };
     if !table.contains_key("max_starting") && !table.contains_key("max_on") {
-        problems.raise(Problem::new(entry.key, format!("{path} limits nothing")).expected("`max_starting` or `max_on`"));
+        problems.raise(
+            Problem::new(entry.key, format!("{path} limits nothing")).expected("`max_starting` or `max_on`"),
+        );
     }
     circuit
 }
@@ -75,7 +99,10 @@ fn resource(name: &str, entry: &Entry, table: &Table, problems: &mut Problems) -
     reader.only(&["count", "note"], problems);
     let note = reader.string("note", problems);
     if !table.contains_key("count") {
-        problems.raise(Problem::new(entry.key, format!("{path} does not say how many there are")).expected("`count = 1`"));
+        problems.raise(
+            Problem::new(entry.key, format!("{path} does not say how many there are"))
+                .expected("`count = 1`"),
+        );
     }
     reader.count("count", 1, problems).map(|count| Resource { count, note })
 }
@@ -85,7 +112,7 @@ fn policy(name: &str, table: &Table, problems: &mut Problems) -> Policy {
     let reader = Reader::new(table, &path);
     reader.only(&["after_build", "idle", "on_agent_lost", "on_failure", "lease", "at_end"], problems);
     if let Some(entry) = table.get("on_failure") {
-        not_yet::check("policy.*.on_failure", entry.key, problems);
+        not_yet::usable("policy.*.on_failure", entry.key, problems);
     }
     Policy {
         after_build: reader.word("after_build", &AFTER_BUILD, problems),
@@ -128,18 +155,22 @@ fn on_failure(table: &Table, problems: &mut Problems) -> Option<OnFailure> {
 }
 
 fn lease(table: &Table, problems: &mut Problems) -> Option<Lease> {
-    const EXTEND: [(&str, Extend); 3] =
-        [("always", Extend::Always), ("while-nobody-waits", Extend::WhileNobodyWaits), ("never", Extend::Never)];
+    const EXTEND: [(&str, Extend); 3] = [
+        ("always", Extend::Always),
+        ("while-nobody-waits", Extend::WhileNobodyWaits),
+        ("never", Extend::Never),
+    ];
     let reader = Reader::new(table, "`lease`");
     reader.only(&["default", "max", "extend"], problems);
     let extend = reader.word("extend", &EXTEND, problems).unwrap_or_default();
     let default = reader.duration("default", problems);
     let max = reader.duration("max", problems);
-    if let (Some(default), Some(max), Some(entry)) = (default, max, table.get("default")) {
-        if default > max || default == 0 {
-            let what = if default == 0 { "a lease of no time" } else { "the default lease is longer than the longest" };
-            problems.raise(Problem::new(entry.node.at, what).expected("more than nothing, at most `max`"));
-        }
+    if let (Some(default), Some(max), Some(entry)) = (default, max, table.get("default"))
+        && (default > max || default == 0)
+    {
+        let what =
+            if default == 0 { "a lease of no time" } else { "the default lease is longer than the longest" };
+        problems.raise(Problem::new(entry.node.at, what).expected("more than nothing, at most `max`"));
     }
     // A lease that says one of the two means the same for the other.
     let default_ms = default.or(max)?;
@@ -150,13 +181,15 @@ fn at_end(table: &Table, problems: &mut Problems) -> AtEnd {
     let reader = Reader::new(table, "`at_end`");
     reader.only(&["warn", "quiet", "then", "keep_disk"], problems);
     if let Some(entry) = table.get("quiet") {
-        not_yet::check("policy.*.at_end.quiet", entry.key, problems);
+        not_yet::usable("policy.*.at_end.quiet", entry.key, problems);
     }
     let mut warn_ms = Vec::new();
     for (text, at) in reader.texts("warn", problems).unwrap_or_default() {
         match super::units::duration_ms(text) {
             Ok(ms) => warn_ms.push(ms),
-            Err(expected) => problems.raise(Problem::new(at, format!("`warn` cannot be `{text}`")).expected(expected)),
+            Err(expected) => {
+                problems.raise(Problem::new(at, format!("`warn` cannot be `{text}`")).expected(expected));
+            }
         }
     }
     warn_ms.sort_unstable_by_key(|ms| std::cmp::Reverse(*ms));
@@ -187,7 +220,8 @@ fn group(name: &str, table: &Table, problems: &mut Problems) -> Group {
         group.machines = may.count("machines", 0, problems);
         group.priority = may.count("priority", 0, problems).map(i64::from);
         group.select = may.text("select", problems).and_then(|(text, at)| {
-            let selector = Selector::parse(text).map_err(|error| problems.raise(Problem::new(at, error.to_string())));
+            let selector =
+                Selector::parse(text).map_err(|error| problems.raise(Problem::new(at, error.to_string())));
             selector.ok().map(|selector| selector.to_string())
         });
     }
@@ -201,7 +235,8 @@ fn check_groups(root: &Table, inventory: &Inventory, problems: &mut Problems) {
         let Some(table) = policy.get("on_failure").and_then(|entry| entry.node.as_table()) else { continue };
         for (text, at) in Reader::new(table, "`on_failure`").texts("may_take", problems).unwrap_or_default() {
             if !known.contains(&text) {
-                let problem = Problem::new(at, format!("there is no group `{text}`")).expected("the name of a `[group.NAME]`");
+                let problem = Problem::new(at, format!("there is no group `{text}`"))
+                    .expected("the name of a `[group.NAME]`");
                 problems.raise(problem.nearest(text, known.iter().copied()));
             }
         }
@@ -219,8 +254,8 @@ pub(super) fn reached(root: &Table, kind: Kind, drivers: &mut Drivers<'_>) -> BT
             continue;
         };
         let owner = Owner { name, n: None, consoles: &[], power: None };
-        let spec = drivers.fields(&slot, &chosen, owner).unwrap_or_else(|| DriverSpec::named(chosen.schema.name));
-        found.insert(name.to_string(), spec);
+        let spec = drivers.declared(&slot, &chosen, owner);
+        found.insert(name.to_string(), spec.unwrap_or_else(|| DriverSpec::named(chosen.schema.name)));
     }
     found
 }

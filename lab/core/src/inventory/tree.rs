@@ -60,26 +60,40 @@ impl Node {
     }
 }
 
-/// Turns what the TOML parser gave into a tree of our own. Its depth is bounded by the check before parsing.
+/// Deepest tree; the inventory needs 7. Everything that walks it recursively relies on this.
+const MAX_DEPTH: usize = 24;
+
+/// Turns what the TOML parser gave into a tree of our own.
 pub(super) fn convert(file: u16, table: &DeTable<'_>) -> Table {
+    convert_at(file, table, 0)
+}
+
+fn convert_at(file: u16, table: &DeTable<'_>, depth: usize) -> Table {
     let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
-        (Arc::from(key.get_ref().as_ref()), Entry { key: loc(file, key.span()), node: node(file, value) })
+        (
+            Arc::from(key.get_ref().as_ref()),
+            Entry { key: loc(file, key.span()), node: node(file, value, depth) },
+        )
     };
     table.iter().map(entry).collect()
 }
 
-fn node(file: u16, value: &toml::Spanned<DeValue<'_>>) -> Node {
+fn node(file: u16, value: &toml::Spanned<DeValue<'_>>, depth: usize) -> Node {
     let converted = match value.get_ref() {
         DeValue::String(text) => Val::Text(text.to_string()),
         DeValue::Integer(int) => {
             let digits = int.as_str();
-            i64::from_str_radix(digits, int.radix()).map_or(Val::Other("a number of more than 64 bits"), Val::Int)
+            i64::from_str_radix(digits, int.radix())
+                .map_or(Val::Other("a number of more than 64 bits"), Val::Int)
         }
         DeValue::Float(float) => float.as_str().parse().map_or(Val::Other("a number"), Val::Float),
         DeValue::Boolean(truth) => Val::Bool(*truth),
         DeValue::Datetime(_) => Val::Other("a date or time"),
-        DeValue::Array(items) => Val::List(items.iter().map(|item| node(file, item)).collect()),
-        DeValue::Table(table) => Val::Table(convert(file, table)),
+        DeValue::Array(_) | DeValue::Table(_) if depth == MAX_DEPTH => {
+            Val::Other("something nested that deeply")
+        }
+        DeValue::Array(items) => Val::List(items.iter().map(|item| node(file, item, depth + 1)).collect()),
+        DeValue::Table(table) => Val::Table(convert_at(file, table, depth + 1)),
     };
     Node { at: loc(file, value.span()), value: converted }
 }
@@ -123,7 +137,11 @@ pub(super) fn overlay_machine(base: &Table, top: &Table) -> Table {
         }
         if NAMED_SLOTS.contains(&key) {
             // `console = {}` says that there is none, whatever the class has.
-            return if above.is_empty() { Table::new() } else { overlay_with(below, above, |_, b, a| overlay_slot(b, a)) };
+            return if above.is_empty() {
+                Table::new()
+            } else {
+                overlay_with(below, above, |_, b, a| overlay_slot(b, a))
+            };
         }
         overlay(below, above)
     })
@@ -141,7 +159,9 @@ fn overlay_with(base: &Table, top: &Table, both: impl Fn(&str, &Table, &Table) -
     let mut merged = base.clone();
     for (key, entry) in top {
         let mut entry = entry.clone();
-        if let (Some(below), Val::Table(above)) = (base.get(key).and_then(|e| e.node.as_table()), &entry.node.value) {
+        if let (Some(below), Val::Table(above)) =
+            (base.get(key).and_then(|e| e.node.as_table()), &entry.node.value)
+        {
             entry.node.value = Val::Table(both(key, below, above));
         }
         merged.insert(Arc::clone(key), entry);

@@ -8,7 +8,8 @@ pub(super) fn duration_ms(text: &str) -> Result<u64, String> {
     if text.trim().parse::<f64>().is_ok() {
         return Err(format!("a unit, `\"{0}s\"` or `\"{0}m\"`", text.trim()));
     }
-    let duration = humantime::parse_duration(text).map_err(|_| "a duration such as `\"30s\"`, `\"8m\"`, `\"1h30m\"`".to_owned())?;
+    let duration = humantime::parse_duration(text)
+        .map_err(|_| "a duration such as `\"30s\"`, `\"8m\"`, `\"1h30m\"`".to_owned())?;
     let ms = u64::try_from(duration.as_millis()).ok().filter(|ms| *ms <= MAX_MS);
     let ms = ms.ok_or("at most ten years".to_owned())?;
     if ms == 0 && !duration.is_zero() { Err("at least a millisecond".to_owned()) } else { Ok(ms) }
@@ -46,7 +47,8 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
 pub(super) fn mac(text: &str) -> Result<String, String> {
     let expected = || "a hardware address, `\"3c:52:82:6a:10:03\"`".to_owned();
     let parts: Vec<&str> = text.split([':', '-']).collect();
-    let byte = |part: &&str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+'));
+    let byte =
+        |part: &&str| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2 && !part.starts_with('+'));
     let octets: Vec<u8> = parts.iter().filter_map(byte).collect();
     if parts.len() != 6 || octets.len() != 6 {
         return Err(expected());
@@ -61,10 +63,14 @@ pub(super) fn mac(text: &str) -> Result<String, String> {
 pub(super) fn hours(text: &str) -> Result<String, String> {
     let time = |text: &str| {
         let (hours, minutes) = text.split_once(':')?;
-        let number = |text: &str| text.parse::<u8>().ok().filter(|_| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit()));
+        let number = |text: &str| {
+            text.parse::<u8>().ok().filter(|_| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit()))
+        };
         Some((number(hours)? < 24) && (number(minutes)? < 60))
     };
-    let good = text.split_once('-').is_some_and(|(from, to)| time(from) == Some(true) && time(to) == Some(true) && from != to);
+    let good = text
+        .split_once('-')
+        .is_some_and(|(from, to)| time(from) == Some(true) && time(to) == Some(true) && from != to);
     if good { Ok(text.to_owned()) } else { Err("hours of a day, `\"19:00-08:00\"`".to_owned()) }
 }
 
@@ -74,7 +80,14 @@ mod tests {
 
     #[test]
     fn durations_need_a_unit() {
-        for (text, ms) in [("30s", 30_000), ("500ms", 500), ("1h30m", 5_400_000), ("1h 30m", 5_400_000), ("2d", 172_800_000), ("0s", 0)] {
+        for (text, ms) in [
+            ("30s", 30_000),
+            ("500ms", 500),
+            ("1h30m", 5_400_000),
+            ("1h 30m", 5_400_000),
+            ("2d", 172_800_000),
+            ("0s", 0),
+        ] {
             assert_eq!(duration_ms(text), Ok(ms), "{text}");
         }
         assert_eq!(duration_ms("30").unwrap_err(), "a unit, `\"30s\"` or `\"30m\"`");
@@ -85,10 +98,18 @@ mod tests {
 
     #[test]
     fn sizes_need_a_unit() {
-        for (text, size) in [("8M", 8 << 20), ("2GiB", 2 << 30), ("400GB", 400_000_000_000), ("512B", 512), ("4 K", 4096), ("1k", 1024)] {
+        for (text, size) in [
+            ("8M", 8 << 20),
+            ("2GiB", 2 << 30),
+            ("400GB", 400_000_000_000),
+            ("512B", 512),
+            ("4 K", 4096),
+            ("1k", 1024),
+        ] {
             assert_eq!(bytes(text), Ok(size), "{text}");
         }
-        for bad in ["", "8", "M", "8X", "8MX", "8Bi", "8BB", "8iB", "-1M", "1.5G", "99999999T", "8ä", "8Mä"] {
+        for bad in ["", "8", "M", "8X", "8MX", "8Bi", "8BB", "8iB", "-1M", "1.5G", "99999999T", "8ä", "8Mä"]
+        {
             assert!(bytes(bad).is_err(), "{bad}");
         }
     }
@@ -96,7 +117,16 @@ mod tests {
     #[test]
     fn hardware_addresses_are_of_one_card() {
         assert_eq!(mac("3C-52-82-6A-10-03").as_deref(), Ok("3c:52:82:6a:10:03"));
-        for bad in ["", "3c:52:82:6a:10", "3c:52:82:6a:10:0", "3c:52:82:6a:10:+3", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00", "01:00:5e:00:00:01", "3c:52:82:6a:10:03:04"] {
+        for bad in [
+            "",
+            "3c:52:82:6a:10",
+            "3c:52:82:6a:10:0",
+            "3c:52:82:6a:10:+3",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+            "01:00:5e:00:00:01",
+            "3c:52:82:6a:10:03:04",
+        ] {
             assert!(mac(bad).is_err(), "{bad}");
         }
     }

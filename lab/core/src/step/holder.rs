@@ -99,10 +99,10 @@ impl Step<'_> {
             return Err(ApiError::new(Code::Conflict, format!("{name} runs no agent"))
                 .hint("reserve with --want image or --want agent to run commands"));
         };
-        let nonce = agent.nonce.clone();
+        let (nonce, boot_id) = (agent.nonce.clone(), agent.boot_id.clone());
         let command: String = command.chars().filter(|c| !c.is_control()).take(200).collect();
         self.change(Change::RunStarted { machine: name.clone(), reservation, command });
-        Ok(json!({ "machine": name, "reservation": reservation.to_string(), "nonce": nonce }))
+        Ok(json!({ "machine": name, "reservation": reservation.to_string(), "nonce": nonce, "boot_id": boot_id }))
     }
 
     /// A turn from the holder back to the holder.

@@ -31,6 +31,8 @@ impl Step<'_> {
             let may_land_until = self.now() + 2 * within;
             let intent = Intent { id, want, may_land_until, open: true };
             self.change(Change::PowerIntended { machine: name.clone(), leg, intent });
+            // A machine boots when its last leg comes on.
+            let boot = if leg + 1 == machine.legs.len() { boot } else { Boot::AsIs };
             self.effect(Effect::Power { machine: name.clone(), leg, intent: id, want, boot, within });
         }
     }
@@ -118,13 +120,15 @@ impl Step<'_> {
     fn power_read(&mut self, name: &MachineName, leg: usize, asked: LabTime, reading: Reading) {
         let Some(machine) = self.machine(name) else { return };
         let Some(row) = machine.legs.get(leg) else { return };
+        if reading != Reading::Unknown && self.lab.retries.remove(name).is_some() {
+            self.retime(name);
+        }
         if row.seen.is_none_or(|s| s.reading != reading) || !row.unsettled.is_empty() || machine.turn().is_some() {
             self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
         }
         if reading == Reading::Unknown {
             return; // says nothing; `retries` asks again
         }
-        self.lab.retries.remove(name);
         let over: Vec<IntentId> =
             row.unsettled.iter().filter(|i| !i.open && i.may_land_until <= asked).map(|i| i.id).collect();
         for intent in over {

@@ -126,9 +126,16 @@ impl Step<'_> {
         };
         self.change(Change::Claimed { reservation: id });
         for member in &row.members {
-            self.change(Change::InUse { machine: member.machine.clone() });
+            self.hand_over(&member.machine, id);
         }
         Ok(())
+    }
+
+    /// Into the holder's hands. A bare machine is off and proven until now;
+    /// from here on its holder may boot it from whatever he likes.
+    fn hand_over(&mut self, name: &MachineName, id: ReservationId) {
+        self.mark_used(name, Some(id));
+        self.change(Change::InUse { machine: name.clone() });
     }
 
     pub(crate) fn beat(&mut self, caller: &Caller, id: ReservationId) -> Result<Value, ApiError> {
@@ -221,7 +228,7 @@ impl Step<'_> {
         self.change(Change::MemberReady { reservation: id, machine: name.clone() });
         if before.status == Status::Active {
             // A holder's own reimage: back into his hands.
-            return self.change(Change::InUse { machine: name.clone() });
+            return self.hand_over(name, id);
         }
         let Some(row) = self.lab.reservations.get(&id).cloned() else { return };
         if row.members.len() < row.wanted() || !row.members.iter().all(|m| m.ready) {

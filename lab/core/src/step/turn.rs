@@ -103,7 +103,7 @@ impl Step<'_> {
             Phase::Evidence => now + limits.power_ms + limits.firmware_ms + limits.evidence_ms,
             Phase::Settle => now + 4 * limits.power_ms,
         };
-        self.lab.retries.remove(name);
+        self.lab.retries.remove(name); // the change below retimes
         self.change(Change::PhaseEntered { machine: name.clone(), phase: phase.clone(), deadline });
         match phase {
             Phase::Off | Phase::HandOff | Phase::Rest => self.begin_off(name),
@@ -200,9 +200,11 @@ impl Step<'_> {
         if !self.fence(Fence::DiskBeforeEffect) {
             return;
         }
-        let disks = self.machine(name).map_or(0, |m| m.disks.len());
-        for disk in 0..disks {
-            self.change(Change::DiskUsed { machine: name.clone(), disk, by });
+        let Some(machine) = self.machine(name) else { return };
+        for (disk, row) in machine.disks.iter().enumerate() {
+            if row.content != (Content::Used { by }) {
+                self.change(Change::DiskUsed { machine: name.clone(), disk, by });
+            }
         }
     }
 

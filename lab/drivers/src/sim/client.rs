@@ -95,7 +95,9 @@ pub async fn ensure(program: &Path, dir: &Path, config: &Config) -> Result<(), D
 
 /// Ends the machine's process and waits until it is gone.
 pub async fn stop(dir: &Path) -> Result<(), DriverError> {
-    if request(dir, &Request::Stop).await?.is_none() {
+    // The process may be gone before its answer is: the lock is what counts.
+    let asked = request(dir, &Request::Stop).await;
+    if let Ok(None) = asked {
         return Ok(());
     }
     let lock = dir.join(LOCK);

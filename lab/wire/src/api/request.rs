@@ -214,13 +214,3 @@ pub struct ConsoleRequest {
     /// End after the replay.
     pub no_follow: bool,
 }
-
-/// `POST /images`: add an image from a file that the daemon can read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AddImage {
-    /// Its name from now on.
-    pub name: String,
-    /// Absolute path, raw or raw.zst.
-    pub file: String,
-}

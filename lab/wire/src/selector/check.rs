@@ -52,7 +52,8 @@ impl Known {
 impl KnownTag {
     fn has(&self, value: &str) -> bool {
         // `8.0` is written differently from `8` and means the same.
-        self.values.contains(value) || value.parse::<super::Number>().is_ok_and(|n| self.values.contains(&n.to_string()))
+        self.values.contains(value)
+            || value.parse::<super::Number>().is_ok_and(|n| self.values.contains(&n.to_string()))
     }
 }
 
@@ -66,7 +67,8 @@ impl Selector {
         let mut at = 0;
         for term in &self.terms {
             let text = term.to_string();
-            let wrong = |from: usize, len: usize, what: String| SelectorError::new(&input, at + from, len, what);
+            let wrong =
+                |from: usize, len: usize, what: String| SelectorError::new(&input, at + from, len, what);
             match term {
                 Term::Word(word) => check_word(word, known, |what| wrong(0, text.len(), what))?,
                 Term::In { key, items } => {
@@ -86,12 +88,17 @@ impl Selector {
     }
 }
 
-fn check_word(word: &str, known: &Known, wrong: impl Fn(String) -> SelectorError) -> Result<(), SelectorError> {
+fn check_word(
+    word: &str,
+    known: &Known,
+    wrong: impl Fn(String) -> SelectorError,
+) -> Result<(), SelectorError> {
     if known.has_word(word) {
         return Ok(());
     }
     if let Some(tag) = known.tags.get(word) {
-        let hint = if tag.numeric { format!("`{word}=8..` or `{word}=8`") } else { format!("`{word}=VALUE`") };
+        let hint =
+            if tag.numeric { format!("`{word}=8..` or `{word}=8`") } else { format!("`{word}=VALUE`") };
         return Err(wrong(format!("`{word}` is a tag, not a value")).expected(hint));
     }
     if SPECIAL_KEYS.contains(&word) {
@@ -99,7 +106,8 @@ fn check_word(word: &str, known: &Known, wrong: impl Fn(String) -> SelectorError
     }
     let values = known.tags.values().filter(|tag| !tag.numeric).flat_map(|tag| &tag.values);
     let candidates = known.machines.iter().chain(values).map(String::as_str);
-    Err(wrong(format!("no machine is called `{word}`, and no tag has this value")).nearest(nearest(word, candidates)))
+    Err(wrong(format!("no machine is called `{word}`, and no tag has this value"))
+        .nearest(nearest(word, candidates)))
 }
 
 fn check_key(key: &str, known: &Known, wrong: impl Fn(String) -> SelectorError) -> Result<(), SelectorError> {
@@ -121,7 +129,8 @@ fn check_values(
     if items.iter().any(|item| matches!(item, Item::Range { .. })) {
         return check_numeric(key, known, wrong);
     }
-    let values: Vec<&str> = items.iter().filter_map(|i| if let Item::Value(v) = i { Some(v.as_str()) } else { None }).collect();
+    let values: Vec<&str> =
+        items.iter().filter_map(|i| if let Item::Value(v) = i { Some(v.as_str()) } else { None }).collect();
     let candidates: Vec<&str> = match (key, known.special.get(key), known.tags.get(key)) {
         ("name", ..) => known.machines.iter().map(String::as_str).collect(),
         (_, Some(words), _) => words.to_vec(),
@@ -142,7 +151,11 @@ fn check_values(
     Err(if candidates.len() <= 12 && key != "name" { error.expected(list(&candidates)) } else { error })
 }
 
-fn check_numeric(key: &str, known: &Known, wrong: impl Fn(String) -> SelectorError) -> Result<(), SelectorError> {
+fn check_numeric(
+    key: &str,
+    known: &Known,
+    wrong: impl Fn(String) -> SelectorError,
+) -> Result<(), SelectorError> {
     if known.tags.get(key).is_some_and(|tag| tag.numeric) {
         return Ok(());
     }

@@ -2,8 +2,8 @@
 
 use super::{Facts, Selector};
 
-/// Names listed per relaxed term; the count goes on.
-const NAMES: usize = 16;
+/// Machines listed per relaxed term; the count goes on.
+const LISTED: usize = 16;
 
 /// How the machines of a lab miss a selector.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,7 +28,7 @@ pub struct Relaxed {
     /// How many machines fail nothing else.
     pub count: usize,
     /// Their names, at most 16.
-    pub names: Vec<String>,
+    pub machines: Vec<String>,
 }
 
 impl Selector {
@@ -40,11 +40,12 @@ impl Selector {
             .terms
             .iter()
             .enumerate()
-            .map(|(index, term)| Relaxed { index, term: term.to_string(), count: 0, names: Vec::new() })
+            .map(|(index, term)| Relaxed { index, term: term.to_string(), count: 0, machines: Vec::new() })
             .collect();
         for facts in machines {
             result.total += 1;
-            let mut failing = self.terms.iter().enumerate().filter(|(_, term)| !term.holds(facts)).map(|(index, _)| index);
+            let mut failing =
+                self.terms.iter().enumerate().filter(|(_, term)| !term.holds(facts)).map(|(index, _)| index);
             let Some(index) = failing.next() else {
                 result.matching += 1;
                 continue;
@@ -54,8 +55,8 @@ impl Selector {
             }
             if let (None, Some(alone)) = (failing.next(), relaxed.get_mut(index)) {
                 alone.count += 1;
-                if alone.names.len() < NAMES {
-                    alone.names.push(facts.name().to_owned());
+                if alone.machines.len() < LISTED {
+                    alone.machines.push(facts.name().to_owned());
                 }
             }
         }

@@ -6,7 +6,9 @@ use super::{Item, MAX_SELECTOR, Number, Selector, SelectorError, Term};
 const SYNTAX: &str = ",=!<>\"";
 
 pub(super) fn needs_quotes(value: &str) -> bool {
-    value.is_empty() || value.contains(|c: char| c.is_whitespace() || SYNTAX.contains(c)) || value.contains("..")
+    value.is_empty()
+        || value.contains(|c: char| c.is_whitespace() || SYNTAX.contains(c))
+        || value.contains("..")
 }
 
 pub(super) fn selector(input: &str) -> Result<Selector, SelectorError> {
@@ -65,9 +67,9 @@ impl Reader<'_> {
     }
 
     fn unexpected(&self, expected: &str) -> SelectorError {
-        let (len, what) = self
-            .peek()
-            .map_or((0, "the selector ends too early".to_owned()), |c| (c.len_utf8(), format!("{c:?} cannot stand here")));
+        let (len, what) = self.peek().map_or((0, "the selector ends too early".to_owned()), |c| {
+            (c.len_utf8(), format!("{c:?} cannot stand here"))
+        });
         SelectorError::new(self.input, self.at, len, what).expected(expected)
     }
 
@@ -97,7 +99,12 @@ impl Reader<'_> {
     fn key(&self, piece: Piece) -> Result<String, SelectorError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if piece.quoted || !piece.text.chars().all(fits) {
-            let error = SelectorError::new(self.input, piece.at, piece.text.len(), format!("`{}` cannot be a key", piece.text));
+            let error = SelectorError::new(
+                self.input,
+                piece.at,
+                piece.text.len(),
+                format!("`{}` cannot be a key", piece.text),
+            );
             return Err(error.expected("letters, digits, '.', '_', '-'"));
         }
         Ok(piece.text)
@@ -118,7 +125,14 @@ impl Reader<'_> {
         let Some((low, high)) = piece.text.split_once("..").filter(|_| !piece.quoted) else {
             return Ok(Item::Value(piece.text));
         };
-        let range = || SelectorError::new(self.input, piece.at, piece.text.len(), format!("`{}` is not a range", piece.text));
+        let range = || {
+            SelectorError::new(
+                self.input,
+                piece.at,
+                piece.text.len(),
+                format!("`{}` is not a range", piece.text),
+            )
+        };
         let end = |text: &str| match text {
             "" => Ok(None),
             text => text.parse::<Number>().map(Some),
@@ -129,7 +143,10 @@ impl Reader<'_> {
                 Err(range().expected(format!("the smaller number first, `{high}..{low}`")))
             }
             (Ok(low), Ok(high)) => Ok(Item::Range { low, high }),
-            _ => Err(range().expected(format!("numbers without unit, `8..` or `4..8`; a text stands in quotes, `\"{}\"`", piece.text))),
+            _ => Err(range().expected(format!(
+                "numbers without unit, `8..` or `4..8`; a text stands in quotes, `\"{}\"`",
+                piece.text
+            ))),
         }
     }
 
@@ -137,7 +154,8 @@ impl Reader<'_> {
         let piece = self.piece("a number")?;
         piece.text.parse().map_err(|()| {
             let what = format!("`{}` is not a number", piece.text);
-            SelectorError::new(self.input, piece.at, piece.text.len(), what).expected("a number without unit, `8`")
+            SelectorError::new(self.input, piece.at, piece.text.len(), what)
+                .expected("a number without unit, `8`")
         })
     }
 

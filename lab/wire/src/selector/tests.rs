@@ -156,7 +156,16 @@ fn a_misspelt_key_or_value_is_answered_with_the_nearest() {
         assert!(error.to_string().contains(part), "{text}: {error}");
         assert_eq!(error.at, at, "{text}: {error}");
     }
-    for good in ["soc=imx8,imx7", "ram=64..", "ram=8.0", "soc!=zzz", "imx9", "holder=anna", "state=any", "rack=\"row 3\""] {
+    for good in [
+        "soc=imx8,imx7",
+        "ram=64..",
+        "ram=8.0",
+        "soc!=zzz",
+        "imx9",
+        "holder=anna",
+        "state=any",
+        "rack=\"row 3\"",
+    ] {
         sel(good).check(&known()).unwrap_or_else(|error| panic!("{good}: {error}"));
     }
 }
@@ -178,7 +187,7 @@ fn near_misses_say_what_stands_between() {
     let near = sel("soc=imx8 ram=8..").near_misses(lab.iter().map(|m| m as &dyn Facts));
     assert_eq!((near.total, near.matching), (4, 1));
     assert_eq!(near.misses, [("soc".to_owned(), 2), ("ram".to_owned(), 1)]);
-    let relaxed: Vec<_> = near.relaxed.iter().map(|r| (r.term.as_str(), r.names.join(","))).collect();
+    let relaxed: Vec<_> = near.relaxed.iter().map(|r| (r.term.as_str(), r.machines.join(","))).collect();
     assert_eq!(relaxed, [("soc=imx8", "c".to_owned()), ("ram=8..", "b".to_owned())]);
     let selector = sel("soc=imx8 ram=8..");
     assert_eq!(selector.explain(&lab[1]).unwrap_err().term.to_string(), "ram=8..");

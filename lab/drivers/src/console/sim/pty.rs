@@ -34,7 +34,7 @@ impl Pty {
         let mut mode = tcgetattr(&file).map_err(|e| fail("set up", &e))?;
         mode.make_raw();
         tcsetattr(&file, OptionalActions::Now, &mode).map_err(|e| fail("set up", &e))?;
-        Ok(Self { fd: AsyncFd::new(file).map_err(|e| fail("watch", &e))? })
+        Ok(Self { fd: crate::watched::file(file).map_err(|e| fail("watch", &e))? })
     }
 }
 

@@ -1,0 +1,98 @@
+//! Care for the lab. Who may is decided by the core, together with the rest.
+
+use super::error::{Answer, Refusal, usage};
+use super::extract::{Asked, Name};
+use super::machines::done;
+use super::select::matching;
+use super::{Shared, ask};
+use axum::Json;
+use axum::extract::State;
+use pitstop_core::event::Request;
+use pitstop_core::inventory::{Change, diff};
+use pitstop_core::machine::Health;
+use pitstop_wire::api::{Beat, Done, Drain, Enrol, Enrolled, NewMachine, Reload, Reloaded, Schema};
+use pitstop_wire::{ApiError, Code, MachineName};
+use std::sync::Arc;
+
+/// Take a machine out.
+pub async fn drain(State(app): State<Shared>, Name(machine): Name, asked: Asked<Drain>) -> Answer<Done> {
+    let reason = ask::one_line(asked.body.reason.trim());
+    if reason.is_empty() || reason.len() > 500 {
+        return Err(usage("a `reason` of 1 to 500 bytes is needed: others will read it"));
+    }
+    let answer = app.desk.ask(asked.caller, Request::Drain { machine: machine.clone(), reason }).await?;
+    let text = match answer.get("in_use").and_then(serde_json::Value::as_bool) {
+        Some(true) => format!("{machine} is drained; its holder keeps it until he is done"),
+        _ => format!("{machine} is drained"),
+    };
+    Ok(done(text, answer))
+}
+
+/// Put a drained machine back.
+pub async fn undrain(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
+    let answer = app.desk.ask(asked.caller, Request::Undrain(machine.clone())).await?;
+    Ok(done(format!("{machine} is back"), answer))
+}
+
+/// Send a quarantined machine through a proving turn.
+pub async fn prove(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
+    let answer = app.desk.ask(asked.caller, Request::Prove(machine.clone())).await?;
+    Ok(done(format!("{machine} is proving; follow it with `pitstop events -f {machine}`"), answer))
+}
+
+/// Accept new machines, or say which that would be.
+pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enrolled> {
+    let lab = app.desk.snapshot().await?;
+    let selector = app.known.act(&lab, &asked.body.select)?;
+    let machines: Vec<NewMachine> = matching(&lab, &selector)
+        .filter(|m| m.health == Health::New)
+        .map(|m| NewMachine { name: m.name.clone(), disks: m.disks.iter().map(|d| d.name.clone()).collect() })
+        .collect();
+    let mut enrolled = Enrolled { schema: Schema::new("pitstop.enrolled/1"), machines, done: false };
+    let Some(count) = asked.body.count else { return Ok(Json(enrolled)) };
+    // A key that was answered before must find the answer again, although
+    // the machines are not new any more.
+    if count != enrolled.machines.len() && !(enrolled.machines.is_empty() && asked.caller.key.is_some()) {
+        let found = enrolled.machines.len();
+        let error = ApiError::new(Code::Conflict, format!("{found} new machines match `{selector}`, not {count}"));
+        return Err(Refusal(error.hint(format!("pitstop ls {selector} state=new"))));
+    }
+    let answer = app.desk.ask(asked.caller, Request::Enrol(selector)).await?;
+    if let Some(names) = answer.get("enrolled").and_then(|v| serde_json::from_value::<Vec<_>>(v.clone()).ok()) {
+        let disks = |name: &MachineName| -> Vec<String> {
+            lab.machine(name).map(|m| m.disks.iter().map(|d| d.name.clone()).collect()).unwrap_or_default()
+        };
+        enrolled.machines = names.into_iter().map(|name| NewMachine { disks: disks(&name), name }).collect();
+    }
+    enrolled.done = true;
+    Ok(Json(enrolled))
+}
+
+/// Read the inventory again.
+pub async fn reload(State(app): State<Shared>, asked: Asked<Reload>) -> Answer<Reloaded> {
+    let source = Arc::clone(&app.inventory);
+    let read = tokio::task::spawn_blocking(move || source.read()).await;
+    let failed = |e: tokio::task::JoinError| ApiError::new(Code::Internal, format!("the inventory was not read: {e}"));
+    let new = read.map_err(failed)?.map_err(|text| {
+        ApiError::new(Code::Usage, "the inventory has errors; nothing was changed").hint(text)
+    })?;
+    let lab = app.desk.snapshot().await?;
+    let changes = diff(lab.inventory(), &new);
+    let named = |kind: Change| changes.iter().filter(move |c| c.change == kind);
+    let reloaded = Reloaded {
+        schema: Schema::new("pitstop.reloaded/1"),
+        added: named(Change::Added).map(|c| c.name.to_string()).collect(),
+        removed: named(Change::Removed).map(|c| c.name.to_string()).collect(),
+        changed: named(Change::Changed)
+            .map(|c| {
+                let again = if c.is_new() { " (must be enrolled again)" } else { "" };
+                format!("{}: {}{again}", c.name, c.keys.join(", "))
+            })
+            .collect(),
+        done: !asked.body.dry_run,
+    };
+    if !asked.body.dry_run {
+        app.desk.ask(asked.caller, Request::Reload(Arc::new(new))).await?;
+    }
+    Ok(Json(reloaded))
+}

@@ -1,0 +1,112 @@
+//! Machines: what they are doing, why, and what their holders do with them.
+
+use super::error::{Answer, Refusal, not_found};
+use super::extract::{Asked, Name, Params};
+use super::peer::Peer;
+use super::select::matching;
+use super::{Shared, view};
+use axum::Json;
+use axum::extract::{Path, State};
+use pitstop_core::event::{PowerAction, Request};
+use pitstop_core::id::ReservationId;
+use pitstop_core::why::Why as CoreWhy;
+use pitstop_core::Lab;
+use pitstop_wire::api::{
+    Done, Machine, Machines, PowerDo, PowerRequest, Reimage, Schema, Status, WhoAmI, Why, WhyLine,
+};
+use pitstop_wire::{ApiError, MachineName};
+use serde::Deserialize;
+
+/// Who the daemon takes you for.
+pub async fn whoami(peer: Peer) -> Json<WhoAmI> {
+    Json(WhoAmI { schema: Schema::new("pitstop.whoami/1"), user: peer.user, admin: peer.admin })
+}
+
+/// The lab in one screen.
+pub async fn status(State(app): State<Shared>, peer: Peer) -> Answer<Status> {
+    let lab = app.desk.snapshot().await?;
+    let mut status = view::status::status(&lab, &peer.user);
+    if let crate::daemon::Condition::ReadOnly { reason, .. } = &*app.desk.condition().borrow() {
+        status.alerts.insert(0, view::status::read_only(reason));
+    }
+    Ok(Json(status))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    #[serde(default)]
+    select: String,
+}
+
+/// Machines that match.
+pub async fn list(State(app): State<Shared>, _: Peer, Params(query): Params<ListQuery>) -> Answer<Machines> {
+    let lab = app.desk.snapshot().await?;
+    let selector = app.known.look(&lab, &query.select)?;
+    let machines = matching(&lab, &selector).map(|m| view::machine::machine(&lab, m)).collect();
+    Ok(Json(view::machine::machines(machines)))
+}
+
+/// One machine.
+pub async fn one(State(app): State<Shared>, _: Peer, Name(name): Name) -> Answer<Machine> {
+    let lab = app.desk.snapshot().await?;
+    let machine = lab.machine(&name).ok_or_else(|| no_machine(&lab, &name))?;
+    Ok(Json(view::machine::machine(&lab, machine)))
+}
+
+/// There is no such machine; perhaps another one is meant.
+pub fn no_machine(lab: &Lab, name: &MachineName) -> ApiError {
+    let error = not_found(format!("there is no machine `{name}`"));
+    match super::error::nearest(name, lab.machines().map(|m| m.name.as_str())) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error.hint("pitstop ls"),
+    }
+}
+
+/// Why a machine or reservation is where it is.
+pub async fn why(State(app): State<Shared>, _: Peer, Path(about): Path<String>) -> Answer<Why> {
+    let lab = app.desk.snapshot().await?;
+    if let Ok(id) = about.parse::<ReservationId>() {
+        let why = lab.why_reservation(id).ok_or_else(|| super::reservations::no_reservation(id))?;
+        return Ok(Json(why_view(id.to_string(), why)));
+    }
+    let name = MachineName::new(&about).map_err(|e| super::error::usage(e.to_string()))?;
+    let why = lab.why_machine(&name).ok_or_else(|| no_machine(&lab, &name))?;
+    Ok(Json(why_view(about, why)))
+}
+
+fn why_view(about: String, why: CoreWhy) -> Why {
+    let lines = why.reasons.into_iter().map(|r| WhyLine { text: r.text, next: r.next, at: None });
+    Why { schema: Schema::new("pitstop.why/1"), about, summary: why.summary, lines: lines.collect() }
+}
+
+/// Switch power.
+pub async fn power(State(app): State<Shared>, Name(machine): Name, asked: Asked<PowerRequest>) -> Answer<Done> {
+    let PowerRequest { action, force } = asked.body;
+    let core = match action {
+        PowerDo::On => PowerAction::On,
+        PowerDo::Off => PowerAction::Off,
+        PowerDo::Cycle => PowerAction::Cycle,
+    };
+    let request = Request::Power { machine: machine.clone(), action: core, force };
+    let answer = app.desk.ask(asked.caller, request).await?;
+    Ok(done(format!("{machine}: power {}; follow it with `pitstop power {machine} status`", action.word()), answer))
+}
+
+/// Write its disks again, back to the same holder.
+pub async fn reimage(State(app): State<Shared>, Name(machine): Name, asked: Asked<Reimage>) -> Answer<Done> {
+    let request = Request::Reimage { machine: machine.clone(), image: asked.body.image };
+    let answer = app.desk.ask(asked.caller, request).await?;
+    Ok(done(format!("{machine}: reimaging; follow it with `pitstop events -f {machine}`"), answer))
+}
+
+/// A small answer.
+pub fn done(text: String, answer: serde_json::Value) -> Json<Done> {
+    Json(Done { schema: Schema::new("pitstop.done/1"), text, answer })
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        refusal.0
+    }
+}

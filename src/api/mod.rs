@@ -1,0 +1,94 @@
+//! The HTTP API: one file per resource. Handlers turn HTTP into requests to
+//! the desk and rows into bodies; they decide nothing.
+
+mod admin;
+mod ask;
+mod error;
+mod events;
+mod extract;
+mod images;
+mod listen;
+mod machines;
+mod openapi;
+mod peer;
+mod reservations;
+mod run;
+pub mod select;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use error::Refusal;
+pub use listen::{ListenError, Listener};
+pub use run::{RunLink, Runs};
+pub use view::event::event as event_view;
+
+use crate::daemon::Desk;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use pitstop_wire::api::BASE;
+use std::sync::Arc;
+
+/// Largest request body, in bytes: the longest command line and environment.
+const MAX_BODY: usize = 2 << 20;
+
+/// What the handlers share.
+pub struct App {
+    /// Where everything is asked and read.
+    pub desk: Desk,
+    /// Commands on machines.
+    pub runs: Arc<dyn Runs>,
+    /// Where images are kept.
+    pub images: Arc<pitstop_image::ImageStore>,
+    /// Reads the inventory again.
+    pub inventory: Arc<dyn InventorySource>,
+    /// What selectors may name, by inventory.
+    pub known: select::KnownCache,
+    /// How far agents are with disks; may be dropped.
+    pub progress: tokio::sync::broadcast::Sender<pitstop_wire::api::Progress>,
+}
+
+/// Reads the inventory again.
+pub trait InventorySource: Send + Sync {
+    /// The inventory as it is on disk now.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, as one text with places.
+    fn read(&self) -> Result<pitstop_core::inventory::Inventory, String>;
+}
+
+type Shared = Arc<App>;
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    let v1 = |path: &str| format!("{BASE}{path}");
+    Router::new()
+        .route(&v1("/whoami"), get(machines::whoami))
+        .route(&v1("/status"), get(machines::status))
+        .route(&v1("/machines"), get(machines::list))
+        .route(&v1("/machines/{name}"), get(machines::one))
+        .route(&v1("/machines/{name}/power"), post(machines::power))
+        .route(&v1("/machines/{name}/reimage"), post(machines::reimage))
+        .route(&v1("/machines/{name}/run"), post(run::run))
+        .route(&v1("/machines/{name}/drain"), post(admin::drain))
+        .route(&v1("/machines/{name}/undrain"), post(admin::undrain))
+        .route(&v1("/machines/{name}/prove"), post(admin::prove))
+        .route(&v1("/why/{about}"), get(machines::why))
+        .route(&v1("/reservations"), get(reservations::list).post(reservations::reserve))
+        .route(&v1("/reservations/{id}"), get(reservations::one))
+        .route(&v1("/reservations/{id}/claim"), post(reservations::claim))
+        .route(&v1("/reservations/{id}/beat"), post(reservations::beat))
+        .route(&v1("/reservations/{id}/extend"), post(reservations::extend))
+        .route(&v1("/reservations/{id}/release"), post(reservations::release))
+        .route(&v1("/enrol"), post(admin::enrol))
+        .route(&v1("/reload"), post(admin::reload))
+        .route(&v1("/images"), get(images::list))
+        .route(&v1("/images/{name}"), get(images::one).put(images::add).delete(images::remove))
+        .route(&v1("/events"), get(events::events))
+        .route(&v1("/openapi.json"), get(openapi::document))
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app)
+}

@@ -1,0 +1,149 @@
+//! `pitstop admin`
+
+use super::fail::Fail;
+use super::pick::{filter, machine_name};
+use super::{Context, Result};
+use pitstop_wire::api::{Enrol, Reload, Reloaded};
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Accept new machines: their disks will be erased.
+    Enrol {
+        /// Which.
+        #[arg(required = true)]
+        filter: Vec<String>,
+        /// How many you believe that to be; asked for unless given.
+        #[arg(long)]
+        count: Option<usize>,
+    },
+    /// Take machines out.
+    Drain {
+        /// Which.
+        #[arg(required = true)]
+        machines: Vec<String>,
+        /// Why; shown to everybody.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Put drained machines back.
+    Undrain {
+        /// Which.
+        #[arg(required = true)]
+        machines: Vec<String>,
+    },
+    /// Send quarantined machines through a proving turn.
+    Prove {
+        /// Which.
+        #[arg(required = true)]
+        machines: Vec<String>,
+    },
+    /// Read the inventory again.
+    Reload {
+        /// Only print the difference.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check an inventory file without a daemon.
+    Check {
+        /// The file.
+        #[arg(default_value = "inventory.toml")]
+        inventory: PathBuf,
+    },
+}
+
+pub async fn run(cx: &mut Context, verb: Verb) -> Result {
+    match verb {
+        Verb::Enrol { filter, count } => enrol(cx, &filter, count).await,
+        Verb::Drain { machines, reason } => {
+            for machine in &machines {
+                let done = cx.client.drain(&machine_name(machine)?, &reason, key(cx, &machines)?).await?;
+                cx.out.object(&done, machine, |out| out.line(&done.text))?;
+            }
+            Ok(())
+        }
+        Verb::Undrain { machines } => {
+            for machine in &machines {
+                let done = cx.client.undrain(&machine_name(machine)?, key(cx, &machines)?).await?;
+                cx.out.object(&done, machine, |out| out.line(&done.text))?;
+            }
+            Ok(())
+        }
+        Verb::Prove { machines } => {
+            for machine in &machines {
+                let done = cx.client.prove(&machine_name(machine)?, key(cx, &machines)?).await?;
+                cx.out.object(&done, machine, |out| out.line(&done.text))?;
+            }
+            Ok(())
+        }
+        Verb::Reload { dry_run } => {
+            let reloaded = cx.client.reload(&Reload { dry_run }, cx.key.clone()).await?;
+            cx.out.object(&reloaded, "", |out| difference(&reloaded).iter().try_for_each(|l| out.line(l)))
+        }
+        Verb::Check { inventory } => check(cx, &inventory),
+    }
+}
+
+/// One key cannot stand for several requests.
+fn key(cx: &Context, machines: &[String]) -> Result<Option<String>> {
+    if machines.len() > 1 && cx.key.is_some() {
+        return Err(Fail::usage("one --idempotency-key cannot stand for several machines"));
+    }
+    Ok(cx.key.clone())
+}
+
+async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
+    let select = filter(words)?.acting().to_string();
+    let count = match count {
+        Some(count) => count,
+        None => {
+            let found = cx.client.enrol(&Enrol { select: select.clone(), count: None }, None).await?;
+            for m in &found.machines {
+                let disks = if m.disks.is_empty() { "no disk".to_owned() } else { m.disks.join(", ") };
+                cx.out.say(&format!("{}: will be erased: {disks}", m.name));
+            }
+            let n = found.machines.len();
+            if !cx.yes {
+                if !cx.out.can_ask {
+                    return Err(Fail::usage(format!("{n} machines would be enrolled")).hint(format!("say so with --count {n}")));
+                }
+                confirm(cx, "Type how many machines that are: ", &n.to_string())?;
+            }
+            n
+        }
+    };
+    let done = cx.client.enrol(&Enrol { select, count: Some(count) }, cx.key.clone()).await?;
+    cx.out.object(&done, "", |out| done.machines.iter().try_for_each(|m| out.line(&format!("{} enrolled", m.name))))
+}
+
+/// Has a person type something that cannot be typed by habit.
+pub fn confirm(cx: &Context, question: &str, answer: &str) -> Result {
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "{question}").and_then(|()| stderr.flush())?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    if line.trim() == answer {
+        return Ok(());
+    }
+    cx.out.say("Nothing was changed.");
+    Err(Fail::Exit(1))
+}
+
+fn difference(reloaded: &Reloaded) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(reloaded.added.iter().map(|m| format!("+ {m}")));
+    lines.extend(reloaded.removed.iter().map(|m| format!("- {m}")));
+    lines.extend(reloaded.changed.iter().map(|m| format!("~ {m}")));
+    lines.push(match (reloaded.done, lines.is_empty()) {
+        (_, true) => "nothing changed".to_owned(),
+        (true, false) => "reloaded".to_owned(),
+        (false, false) => "nothing was done (--dry-run)".to_owned(),
+    });
+    lines
+}
+
+fn check(cx: &Context, path: &std::path::Path) -> Result {
+    let inventory = super::serve::inventory(path)?;
+    cx.out.line(&format!("{}: {} machines, no errors", path.display(), inventory.machines.len()))
+}

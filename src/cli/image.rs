@@ -1,0 +1,75 @@
+//! `pitstop image`
+
+use super::fail::Fail;
+use super::out::Tone;
+use super::table::{Column, Table};
+use super::{Context, Result};
+use pitstop_wire::api::Image;
+use std::path::PathBuf;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Images that may be asked for.
+    Ls,
+    /// One image.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// Add an image from a file, raw or zstd.
+    Add {
+        /// Its name from now on.
+        name: String,
+        /// The file.
+        file: PathBuf,
+        /// Where the host agent's seed goes: `none`, or OFFSET,LENGTH in bytes; found by itself unless said.
+        #[arg(long)]
+        seed: Option<String>,
+    },
+    /// Remove an image.
+    Rm {
+        /// Its name.
+        name: String,
+    },
+}
+
+pub async fn run(cx: &mut Context, verb: Verb) -> Result {
+    match verb {
+        Verb::Ls => {
+            let images = cx.client.images().await?;
+            cx.out.list(&images, &images.images, &IMAGES)
+        }
+        Verb::Show { name } => show(cx, &cx.client.image(&name).await?),
+        Verb::Add { name, file, seed } => {
+            let opened = tokio::fs::File::open(&file).await;
+            let opened = opened.map_err(|e| Fail::usage(format!("{} cannot be read: {e}", file.display())))?;
+            let image = cx.client.add_image(&name, opened, seed.as_deref(), cx.key.clone()).await?;
+            show(cx, &image)
+        }
+        Verb::Rm { name } => {
+            let done = cx.client.remove_image(&name, cx.key.clone()).await?;
+            cx.out.object(&done, &name, |out| out.line(&done.text))
+        }
+    }
+}
+
+fn show(cx: &Context, image: &Image) -> Result {
+    cx.out.object(image, &image.name, |out| {
+        out.line(&format!("{}   {} bytes", image.name, image.bytes))?;
+        out.line(&format!("  digest    {}", image.digest))?;
+        let seed = if image.seed { "has a place for the host agent" } else { "none: no host agent in this image" };
+        out.line(&format!("  seed      {seed}"))?;
+        out.line(&format!("  default   of {} machines", image.default_of))
+    })
+}
+
+static IMAGES: Table<Image> = Table {
+    name: |i| i.name.clone(),
+    columns: &[
+        Column { title: "IMAGE", wide: false, cell: |i, _| (i.name.clone(), Tone::Plain) },
+        Column { title: "BYTES", wide: false, cell: |i, _| (i.bytes.to_string(), Tone::Plain) },
+        Column { title: "SEED", wide: false, cell: |i, _| (if i.seed { "yes" } else { "no" }.to_owned(), Tone::Plain) },
+        Column { title: "DEFAULT OF", wide: false, cell: |i, _| (i.default_of.to_string(), Tone::Plain) },
+        Column { title: "DIGEST", wide: false, cell: |i, _| (i.digest.clone(), Tone::Dim) },
+    ],
+};

@@ -1,0 +1,189 @@
+//! The command line: one file per verb.
+//!
+//! Data goes to stdout, talk to stderr; every failure is an
+//! [`ApiError`](pitstop_wire::ApiError) and becomes text or JSON and an exit
+//! code in one place ([`fail`]).
+
+mod admin;
+mod completion;
+mod events;
+mod extend;
+mod fail;
+mod image;
+mod ls;
+mod out;
+mod paths;
+mod pick;
+mod power;
+mod reimage;
+mod release;
+mod reserve;
+mod run;
+mod serve;
+mod show;
+mod status;
+mod table;
+#[cfg(test)]
+mod tests;
+mod times;
+mod why;
+
+use clap::{Parser, Subcommand};
+use fail::Fail;
+use out::{Format, Out};
+use pitstop_client::Client;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+type Result<T = ()> = std::result::Result<T, Fail>;
+
+/// Runs a lab of physical test machines: reserve, boot, prove clean, hand over.
+#[derive(Debug, Parser)]
+#[command(name = "pitstop", version, max_term_width = 100, after_help = AFTER)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+const AFTER: &str = "Without a verb: status.
+FILTER is machine names and key=value: soc=imx8,imx9 ram=8.. rack!=B2 state=free
+Exit codes: 0 done, 1 failed, 2 usage, 3 no such thing, 4 not allowed, 5 held by somebody else, 6 timed out,
+7 machine failed, 8 daemon not reachable (safe to retry), 125 run: our failure, 130 interrupted.";
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// The daemon's socket.
+    #[arg(long, global = true, env = "PITSTOP_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value = "table")]
+    output: Format,
+    /// The same as `-o json`.
+    #[arg(long, global = true, conflicts_with = "output")]
+    json: bool,
+    /// When to use colours.
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    color: out::Color,
+    /// Do not ask; never implies --force.
+    #[arg(short = 'y', long, global = true)]
+    yes: bool,
+    /// Makes a repeated command the same command (for scripts that retry).
+    #[arg(long, global = true, value_name = "KEY")]
+    idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// The lab in one screen: counts, yours, alerts, queue.
+    Status(status::Args),
+    /// Machines as a table.
+    Ls(ls::Args),
+    /// Everything about one machine or reservation.
+    Show(show::Args),
+    /// Get machines; with `-- CMD`, run it here and give them back.
+    Reserve(reserve::Args),
+    /// More time.
+    Extend(extend::Args),
+    /// Give machines back.
+    Release(release::Args),
+    /// Why a machine or reservation is where it is, and what to do.
+    Why(why::Args),
+    /// What happened.
+    Events(events::Args),
+    /// Run a command on a machine.
+    Run(run::Args),
+    /// Switch a machine's power.
+    Power(power::Args),
+    /// Write a machine's disks again, back to the same holder.
+    Reimage(reimage::Args),
+    /// Images that machines can be given.
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Care for the lab.
+    #[command(subcommand)]
+    Admin(admin::Verb),
+    /// The daemon.
+    Serve(serve::Args),
+    /// Completion for your shell.
+    Completion(completion::Args),
+}
+
+/// What every verb gets.
+struct Context {
+    client: Client,
+    out: Out,
+    yes: bool,
+    key: Option<String>,
+}
+
+/// Parses the command line, does it, and says how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors: clap knows stream and code.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let format = if cli.common.json { Format::Json } else { cli.common.output };
+    let out = Out::new(format, cli.common.color);
+    let is_run = matches!(cli.verb, Some(Verb::Run(_)));
+    match go(cli, out.clone()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fail) => fail.report(&out, is_run),
+    }
+}
+
+fn go(cli: Cli, out: Out) -> Result {
+    let verb = cli.verb.unwrap_or(Verb::Status(status::Args {}));
+    let workers = match &verb {
+        Verb::Serve(_) => None,
+        // Beats must not wait for a terminal that takes no output.
+        Verb::Reserve(_) => Some(2),
+        _ => Some(0),
+    };
+    let runtime = runtime(workers)?;
+    let socket = match cli.common.socket {
+        Some(path) => path,
+        None => paths::socket(),
+    };
+    let mut context = Context { client: Client::new(socket), out, yes: cli.common.yes, key: cli.common.idempotency_key };
+    let result = runtime.block_on(Box::pin(dispatch(&mut context, verb)));
+    // A thread that waits for a line of stdin cannot be told to stop.
+    runtime.shutdown_background();
+    result
+}
+
+fn runtime(workers: Option<usize>) -> Result<tokio::runtime::Runtime> {
+    let mut builder = match workers {
+        Some(0) => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if let Some(n @ 1..) = workers {
+        builder.worker_threads(n);
+    }
+    builder.enable_all().build().map_err(|e| Fail::internal(format!("the runtime does not start: {e}")))
+}
+
+async fn dispatch(cx: &mut Context, verb: Verb) -> Result {
+    match verb {
+        Verb::Status(args) => status::run(cx, &args).await,
+        Verb::Ls(args) => ls::run(cx, &args).await,
+        Verb::Show(args) => show::run(cx, &args).await,
+        Verb::Reserve(args) => Box::pin(reserve::run(cx, args)).await,
+        Verb::Extend(args) => extend::run(cx, &args).await,
+        Verb::Release(args) => release::run(cx, &args).await,
+        Verb::Why(args) => why::run(cx, &args).await,
+        Verb::Events(args) => events::run(cx, &args).await,
+        Verb::Run(args) => run::run(cx, args).await,
+        Verb::Power(args) => power::run(cx, &args).await,
+        Verb::Reimage(args) => reimage::run(cx, &args).await,
+        Verb::Image(verb) => image::run(cx, verb).await,
+        Verb::Admin(verb) => admin::run(cx, verb).await,
+        Verb::Serve(args) => serve::run(cx, args).await,
+        Verb::Completion(args) => completion::run(cx, &args),
+    }
+}

@@ -1,0 +1,25 @@
+//! Where the daemon is found and where it keeps its things.
+
+use std::path::PathBuf;
+
+fn dir(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|p| p.is_absolute())
+}
+
+/// The socket: a user's own lab where there is a runtime directory, else the
+/// system's.
+pub fn socket() -> PathBuf {
+    match dir("XDG_RUNTIME_DIR") {
+        Some(run) => run.join("pitstop/pitstop.sock"),
+        None => PathBuf::from("/run/pitstop/pitstop.sock"),
+    }
+}
+
+/// The data directory: a user's own, or the system's for root.
+pub fn data() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return PathBuf::from("/var/lib/pitstop");
+    }
+    let home = || dir("HOME").map(|home| home.join(".local/share"));
+    dir("XDG_DATA_HOME").or_else(home).map_or_else(|| PathBuf::from("/var/lib/pitstop"), |d| d.join("pitstop"))
+}

@@ -1,0 +1,45 @@
+//! `pitstop release`
+
+use super::fail::Fail;
+use super::status::names;
+use super::{Context, Result};
+use pitstop_wire::api::Release;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Machines you hold, or R-…; yours if there is only one.
+    what: Vec<String>,
+    /// Override the holder (admins); needs --reason.
+    #[arg(long, requires = "reason")]
+    force: bool,
+    /// Why; told to the holder and kept.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub async fn run(cx: &mut Context, args: &Args) -> Result {
+    let mut ids: Vec<String> = Vec::new();
+    if args.what.is_empty() {
+        ids.push(super::pick::reservation(cx, None).await?);
+    }
+    for what in &args.what {
+        let id = super::pick::reservation(cx, Some(what)).await?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    if ids.len() > 1 && cx.key.is_some() {
+        return Err(Fail::usage("one --idempotency-key cannot stand for several reservations"));
+    }
+    let force = if args.force { args.reason.clone() } else { None };
+    for id in ids {
+        let before = cx.client.reservation(&id).await?;
+        let after = cx.client.release(&id, &Release { force: force.clone() }, cx.key.clone()).await?;
+        let machines = names(&before);
+        cx.out.object(&after, &after.id, |out| match machines.is_empty() {
+            true => out.line(&format!("{id} released")),
+            false => out.line(&format!("{id} released; {machines} cleaned before anybody else gets it")),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! `pitstop status`
+
+use super::out::{Out, Tone};
+use super::times::{ago, clock, left};
+use super::{Context, Result};
+use pitstop_wire::api::{Counts, Reservation, ReservationState, Status};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub async fn run(cx: &mut Context, _: &Args) -> Result {
+    let status = cx.client.status().await?;
+    cx.out.object(&status, &status.lab, |out| lines(&status, out).iter().try_for_each(|l| out.line(l)))
+}
+
+fn lines(status: &Status, out: &Out) -> Vec<String> {
+    let mut lines = vec![counts(&status.counts)];
+    for r in &status.mine {
+        lines.push(format!("yours: {}", mine(r)));
+    }
+    for alert in &status.alerts {
+        let mark = out.paint(Tone::Bad, if out.ascii { "!" } else { "▲" });
+        lines.push(format!("{mark} {}{}", alert.text, arrow(alert.next.as_deref())));
+    }
+    if !status.queue.is_empty() {
+        lines.push(format!("queue: {}", status.queue.len()));
+    }
+    for r in &status.queue {
+        lines.push(format!("  {}  {}  {}  waits {}  → pitstop why {}", r.id, r.owner, wants(r), ago(r.created), r.id));
+    }
+    lines
+}
+
+fn counts(c: &Counts) -> String {
+    let all = [(c.free, "free"), (c.held, "held"), (c.busy, "busy"), (c.failed, "failed"), (c.drained, "drained"), (c.new, "new")];
+    let said: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    let machines = if c.machines == 1 { "machine" } else { "machines" };
+    match said.is_empty() {
+        true => format!("{} {machines}", c.machines),
+        false => format!("{} {machines}: {}", c.machines, said.join(", ")),
+    }
+}
+
+fn mine(r: &Reservation) -> String {
+    let names = names(r);
+    match r.state {
+        ReservationState::Waiting => format!("{} waits for {}  → pitstop why {}", r.id, wants(r), r.id),
+        ReservationState::Preparing => format!("{} prepares {names}  → pitstop why {}", r.id, r.id),
+        _ => {
+            let till = r.ends.map(|at| format!(" till {} ({} left)", clock(at), left(at)));
+            format!("{} {names}{}  → pitstop extend {}", r.id, till.unwrap_or_default(), r.id)
+        }
+    }
+}
+
+/// Its machines' names.
+pub fn names(r: &Reservation) -> String {
+    r.machines.iter().map(|m| m.machine.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// What it asks for.
+pub fn wants(r: &Reservation) -> String {
+    let roles: Vec<String> = (r.roles.iter())
+        .map(|role| {
+            let select = if role.select.is_empty() { "any machine".to_owned() } else { role.select.to_string() };
+            if role.count == 1 { select } else { format!("{}× {select}", role.count) }
+        })
+        .collect();
+    roles.join(" + ")
+}
+
+/// The command to go on with.
+pub fn arrow(next: Option<&str>) -> String {
+    next.map(|n| format!("  → {n}")).unwrap_or_default()
+}

@@ -1,0 +1,211 @@
+//! A batch in the making: what waits, and what was decided about it.
+
+use super::{Halt, Hands};
+use crate::daemon::desk::{Item, Reply, Snapshot, not_known};
+use crate::store::Batch;
+use pitstop_core::Lab;
+use pitstop_core::effect::Effect;
+use pitstop_core::event::{Answer, Event, Report, Request};
+use pitstop_core::id::{Entropy, Epoch};
+use pitstop_core::lab::{Outcome, RowKey};
+use pitstop_core::record::Record;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeSet, VecDeque};
+use tokio::sync::oneshot;
+
+/// An event and where its answer goes.
+pub struct Asked {
+    pub event: Event,
+    pub reply: Reply,
+}
+
+/// What was taken off the queue and not decided about.
+#[derive(Default)]
+pub struct Waiting {
+    beats: VecDeque<Asked>,
+    others: VecDeque<Asked>,
+    pub readers: Vec<oneshot::Sender<Snapshot>>,
+    pub stop: bool,
+}
+
+impl Waiting {
+    pub fn take(&mut self, item: Item) {
+        match item {
+            Item::Event(event @ Event::Request(_, Request::Beat(_)), reply) => {
+                self.beats.push_back(Asked { event, reply });
+            }
+            Item::Event(event, reply) => self.others.push_back(Asked { event, reply }),
+            Item::Snapshot(reader) => self.readers.push(reader),
+            Item::Stop => self.stop = true,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.beats.is_empty() && self.others.is_empty() && self.readers.is_empty() && !self.stop
+    }
+
+    /// Everything to be decided about, beats first.
+    pub fn drain(&mut self) -> impl Iterator<Item = Asked> + use<'_> {
+        self.beats.drain(..).chain(self.others.drain(..))
+    }
+
+    /// Puts what a dropped batch held back to the front, in its order.
+    pub fn put_back(&mut self, events: Vec<Event>) {
+        for event in events.into_iter().rev() {
+            self.others.push_front(Asked { event, reply: None });
+        }
+    }
+
+    /// Tells askers that they are not served now. Facts are kept, since
+    /// nobody repeats them; agents repeat their results until acknowledged,
+    /// so keeping those would only pile them up.
+    pub fn turn_away(&mut self, why: &str) {
+        let waiting = self.beats.drain(..).chain(std::mem::take(&mut self.others));
+        let mut kept = VecDeque::new();
+        for asked in waiting {
+            match asked.event {
+                Event::Agent { report: Report::Done { .. }, .. } => {}
+                event if keeps(&event).is_some() => kept.push_back(Asked { event, reply: None }),
+                _ => refuse(asked.reply, why),
+            }
+        }
+        self.others = kept;
+    }
+
+    pub fn serve_readers(&mut self, view: &Snapshot) {
+        for reader in self.readers.drain(..) {
+            // A reader that has gone needs nothing.
+            drop(reader.send(view.clone()));
+        }
+    }
+}
+
+fn refuse(reply: Reply, why: &str) {
+    if let Some(reply) = reply {
+        drop(reply.send(Err(not_known(why))));
+    }
+}
+
+/// What is true whether or not the batch is committed: it is decided about
+/// again if it is not.
+pub fn keeps(event: &Event) -> Option<Event> {
+    matches!(event, Event::Fact { .. } | Event::Agent { .. } | Event::Gap(_)).then(|| event.clone())
+}
+
+/// What a batch decided so far.
+#[derive(Default)]
+pub struct Draft {
+    records: Vec<Record>,
+    touched: BTreeSet<RowKey>,
+    effects: Vec<Effect>,
+    answers: Vec<(Reply, Answer)>,
+    again: Vec<Event>,
+}
+
+impl Draft {
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Adds what was decided about an event. As long as the batch has no
+    /// record, answers and effects depend on nothing but committed state,
+    /// and need not wait for the disk.
+    pub fn take(
+        &mut self,
+        hands: &dyn Hands,
+        epoch: Epoch,
+        mut outcome: Outcome,
+        reply: Reply,
+        again: Option<Event>,
+    ) {
+        let answer = std::mem::replace(&mut outcome.answer, Answer::None);
+        let effects = self.add(outcome);
+        if self.records.is_empty() {
+            tell(reply, answer);
+            release(hands, effects, epoch);
+            return;
+        }
+        self.answers.push((reply, answer));
+        self.effects.extend(effects);
+        self.again.extend(again);
+    }
+
+    /// Adds records; answers with the effects.
+    pub fn add(&mut self, outcome: Outcome) -> Vec<Effect> {
+        self.records.extend(outcome.records);
+        self.touched.extend(outcome.touched);
+        outcome.effects
+    }
+
+    /// The batch as it is stored, given the lab after it.
+    pub fn batch(&self, lab: &Lab) -> Batch {
+        let mut batch = Batch { meta: lab.meta().clone(), records: self.records.clone(), ..Batch::default() };
+        for key in &self.touched {
+            match lab.row(key) {
+                Some(row) => batch.upserts.push(row),
+                None => batch.removes.push(key.clone()),
+            }
+        }
+        batch
+    }
+
+    /// It is committed: answers leave, and the caller lets records and
+    /// effects go.
+    pub fn answer(self) -> (Vec<Record>, Vec<Effect>) {
+        for (reply, answer) in self.answers {
+            tell(reply, answer);
+        }
+        (self.records, self.effects)
+    }
+
+    /// Nobody knows (yet) whether it is committed: askers hear so.
+    pub fn not_known(&mut self, why: &str) {
+        for (reply, _) in self.answers.drain(..) {
+            refuse(reply, why);
+        }
+    }
+
+    /// It was not committed. What is true regardless is left over.
+    pub fn turn_away(mut self, why: &str) -> Vec<Event> {
+        self.not_known(why);
+        self.again
+    }
+
+    /// Newest record if it is committed.
+    pub fn newest(&self) -> Option<u64> {
+        self.records.last().map(|r| r.number)
+    }
+}
+
+fn tell(reply: Reply, answer: Answer) {
+    if let Some(reply) = reply {
+        // An asker that has gone asks again with its key.
+        drop(reply.send(Ok(answer)));
+    }
+}
+
+pub fn release(hands: &dyn Hands, effects: Vec<Effect>, epoch: Epoch) {
+    if !effects.is_empty() {
+        hands.release(effects, epoch);
+    }
+}
+
+/// Randomness for a batch: one draw from the kernel, counted up.
+pub struct Dice {
+    seed: [u8; 32],
+    thrown: u64,
+}
+
+impl Dice {
+    pub fn throw() -> Result<Self, Halt> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|e| Halt::Entropy(e.to_string()))?;
+        Ok(Self { seed, thrown: 0 })
+    }
+
+    pub fn next(&mut self) -> Entropy {
+        self.thrown += 1;
+        let hash = Sha256::new().chain_update(self.seed).chain_update(self.thrown.to_le_bytes());
+        Entropy(hash.finalize().into())
+    }
+}

@@ -1,0 +1,187 @@
+//! One power command: give it, read back, say what was seen.
+
+use super::rig::{LegRig, Rig};
+use super::{Inner, runner::Runners};
+use pitstop_core::effect::Boot;
+use pitstop_core::event::BootAnswer;
+use pitstop_core::machine::{Reading, Switch};
+use pitstop_drivers::{Delivery, DriverError, Power, PowerOn, Target};
+use pitstop_wire::MachineName;
+use pitstop_wire::agent::AgentParams;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// How long one reading may take.
+pub const READ: Duration = Duration::from_secs(15);
+/// How long consoles may take before a power-on.
+const CONSOLES: Duration = Duration::from_secs(2);
+/// First and longest pause between two readings.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// Pause before a command is given again that was answered with an error.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The machine.
+    pub machine: MachineName,
+    /// Index of the leg.
+    pub leg: usize,
+    /// On or off.
+    pub want: Switch,
+    /// What an on is to boot.
+    pub boot: Boot,
+    /// Until when the report is due.
+    pub within: Duration,
+}
+
+/// An order being carried out.
+pub struct Job<'a> {
+    pub(super) inner: &'a Inner,
+    pub(super) order: &'a Order,
+}
+
+impl Job<'_> {
+    /// Two equal readings, or why there are none.
+    pub async fn run(&self) -> Result<Reading, String> {
+        let Order { machine, leg, within, .. } = self.order;
+        let rig = self.inner.rigs.get(machine).ok_or_else(|| format!("{machine} is not in the inventory"))?;
+        let part = rig.leg(*leg).ok_or_else(|| format!("{machine} has no leg {leg}"))?;
+        let power = part.power().map_err(|e| e.to_string())?.clone();
+        let mut eye = Eye { runners: &self.inner.runners, part, power: &power, last: Err("it was not read".into()) };
+        let deadline = Instant::now() + *within;
+        match timeout_at(deadline, self.attempt(&rig, part, &mut eye)).await {
+            Ok(done) => done,
+            Err(_) => eye.last.map_err(|e| format!("nothing within {} s: {e}", within.as_secs_f32())),
+        }
+    }
+
+    async fn attempt(&self, rig: &Rig, part: &LegRig, eye: &mut Eye<'_>) -> Result<Reading, String> {
+        let want = self.order.want;
+        let on = match want {
+            // Always commanded, even where it reads off: an older "on" may
+            // still sit in a controller's queue, and this goes behind it.
+            Switch::Off => PowerOn::Own,
+            Switch::On => {
+                if part.spec.readback && eye.shows(want).await {
+                    return Ok(Reading::On);
+                }
+                self.before_on(part).await;
+                self.carry(rig).await?
+            }
+        };
+        loop {
+            match self.command(eye, &on).await {
+                Ok(()) if !part.spec.readback => {
+                    sleep(Duration::from_millis(part.spec.min_off_ms)).await;
+                    part.assume(Some(want));
+                    part.saw(want);
+                    return Ok(Reading::Assumed(want));
+                }
+                // Accepted: it happens or it does not; said once.
+                Ok(()) => return eye.wait_for(want).await,
+                Err(e) if e.permanent => return Err(e.to_string()),
+                // An error proves nothing: look before it is said again.
+                Err(e) => {
+                    if part.spec.readback && eye.shows(want).await {
+                        return eye.last.clone();
+                    }
+                    eye.last = Err(e.to_string());
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn command(&self, eye: &Eye<'_>, on: &PowerOn) -> Result<(), DriverError> {
+        let _turn = self.inner.runners.turn(eye.power.limits()).await;
+        eye.part.assume(None);
+        eye.power.set(self.order.want, on).await
+    }
+
+    /// Off long enough, and every console listening: the first byte of the
+    /// boot ROM belongs into the journal.
+    async fn before_on(&self, part: &LegRig) {
+        let min_off = Duration::from_millis(part.spec.min_off_ms);
+        let rest = match part.off_since() {
+            Some(since) => min_off.saturating_sub(since.elapsed()),
+            // Off since nobody knows when: perhaps just now.
+            None => min_off,
+        };
+        let consoles = self.inner.attention.ready(&self.order.machine, CONSOLES);
+        tokio::join!(sleep(rest), consoles);
+    }
+
+    /// What the power-on must carry.
+    async fn carry(&self, rig: &Rig) -> Result<PowerOn, String> {
+        let boot = rig.boot().map_err(|e| e.to_string())?;
+        let carry = |target: Target<'_>| boot.power_on(target).map_err(|e| e.to_string());
+        match self.order.boot {
+            Boot::Disk => carry(Target::Disk),
+            Boot::AsIs => carry(Target::AsIs),
+            Boot::Agent if boot.delivery() != Delivery::PowerOn => carry(Target::Agent(None)),
+            Boot::Agent => match self.inner.front.boot(self.order.machine.clone(), true).await {
+                BootAnswer::Agent(params) => carry(Target::Agent(Some(&self.complete(rig, params)))),
+                BootAnswer::Disk => carry(Target::Disk),
+                BootAnswer::Refused(why) => Err(format!("no boot parameters: {why}")),
+            },
+        }
+    }
+
+    fn complete(&self, rig: &Rig, params: AgentParams) -> AgentParams {
+        let places = &self.inner.rigs.places;
+        AgentParams { server: rig.server(places), ca: places.ca.clone(), ..params }
+    }
+}
+
+/// Looks at one leg.
+struct Eye<'a> {
+    runners: &'a Runners,
+    part: &'a LegRig,
+    power: &'a Arc<dyn Power>,
+    last: Result<Reading, String>,
+}
+
+impl Eye<'_> {
+    async fn look(&mut self) -> Option<Reading> {
+        let turn = self.runners.turn(self.power.limits()).await;
+        let read = timeout(READ, self.power.read()).await;
+        drop(turn);
+        self.last = match read {
+            Ok(Ok(reading)) => Ok(reading),
+            Ok(Err(e)) => Err(e.to_string()),
+            Err(_) => Err(format!("reading gave no answer within {} s", READ.as_secs())),
+        };
+        match self.last {
+            Ok(Reading::On) => self.part.saw(Switch::On),
+            Ok(Reading::Off) => self.part.saw(Switch::Off),
+            _ => {}
+        }
+        self.last.as_ref().ok().copied()
+    }
+
+    /// Whether two readings in a row show `want`.
+    async fn shows(&mut self, want: Switch) -> bool {
+        let mut twice = false;
+        loop {
+            match self.look().await {
+                Some(reading) if reading.shows(want) && twice => return true,
+                Some(reading) if reading.shows(want) => twice = true,
+                _ => return false,
+            }
+            sleep(PAUSE.0).await;
+        }
+    }
+
+    /// Looks until two readings in a row show `want`; the caller has a
+    /// deadline.
+    async fn wait_for(&mut self, want: Switch) -> Result<Reading, String> {
+        let mut pause = PAUSE.0;
+        while !self.shows(want).await {
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE.1);
+        }
+        self.last.clone()
+    }
+}

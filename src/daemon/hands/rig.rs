@@ -1,0 +1,190 @@
+//! A machine's drivers, made from the inventory.
+
+use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
+use pitstop_core::machine::{Reading, Switch};
+use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, Site};
+use pitstop_wire::MachineName;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+/// Where this daemon keeps things and how machines reach it.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Directory with one directory per machine.
+    pub machines: PathBuf,
+    /// Where the boot agent's kernel and initrd are.
+    pub agent: PathBuf,
+    /// The `pitstop` program.
+    pub program: PathBuf,
+    /// Address under which machines reach this daemon, without a port.
+    pub address: String,
+    /// Port of the machines' listener.
+    pub agents_port: u16,
+    /// Port of the boot files' listener, where there is one.
+    pub boot_port: Option<u16>,
+    /// SHA-256 of the CA's certificate, hexadecimal.
+    pub ca: String,
+}
+
+/// One machine's drivers.
+pub struct Rig {
+    /// What the inventory says.
+    pub spec: Arc<MachineSpec>,
+    /// Where its drivers work.
+    pub site: Site,
+    legs: Vec<LegRig>,
+    boot: Result<Arc<dyn Boot>, DriverError>,
+    consoles: Vec<(String, Result<Arc<dyn Console>, DriverError>)>,
+}
+
+/// One leg and its driver.
+pub struct LegRig {
+    /// What the inventory says.
+    pub spec: LegSpec,
+    power: Result<Arc<dyn Power>, DriverError>,
+    memory: Mutex<Memory>,
+}
+
+/// What was commanded last; only what the hardware cannot tell or what
+/// saves it from being hurried. Lost at a restart, when nothing is assumed.
+#[derive(Debug, Default)]
+struct Memory {
+    assumed: Option<Switch>,
+    off_since: Option<Instant>,
+}
+
+impl Rig {
+    /// Makes the drivers. One that cannot be made fails when it is used.
+    pub fn new(factories: &Factories, spec: &MachineSpec, inventory: &Inventory, places: &Places) -> Self {
+        let spec = Arc::new(spec.clone());
+        let site = Site {
+            spec: spec.clone(),
+            state: places.machines.join(spec.name.as_str()),
+            program: places.program.clone(),
+            agent: places.agent.clone(),
+            boot_port: places.boot_port,
+            address: places.address.clone(),
+            controllers: Arc::new(inventory.controllers.clone()),
+        };
+        let leg = |leg: &LegSpec| LegRig::new(leg.clone(), factories.power(&site, leg));
+        let legs = spec.legs.iter().map(leg).collect();
+        let consoles = spec.consoles.keys().map(|name| (name.clone(), factories.console(&site, name))).collect();
+        Self { legs, boot: factories.boot(&site), consoles, spec, site }
+    }
+
+    /// A rig of given drivers.
+    pub fn of(site: Site, legs: Vec<LegRig>, boot: Arc<dyn Boot>) -> Self {
+        Self { spec: site.spec.clone(), site, legs, boot: Ok(boot), consoles: Vec::new() }
+    }
+
+    /// A leg by its index.
+    pub fn leg(&self, index: usize) -> Option<&LegRig> {
+        self.legs.get(index)
+    }
+
+    /// The boot driver.
+    pub fn boot(&self) -> Result<&Arc<dyn Boot>, DriverError> {
+        self.boot.as_ref().map_err(Clone::clone)
+    }
+
+    /// The consoles and their drivers.
+    pub fn consoles(&self) -> &[(String, Result<Arc<dyn Console>, DriverError>)] {
+        &self.consoles
+    }
+
+    /// `host:port` of the machines' listener as this machine reaches it.
+    pub fn server(&self, places: &Places) -> String {
+        let own = self.legs.iter().find_map(|leg| leg.power.as_ref().ok().and_then(|p| p.loopback()));
+        let host = own.unwrap_or(&places.address);
+        // An IPv6 address needs brackets before a port (RFC 3986 §3.2.2).
+        if host.contains(':') {
+            format!("[{host}]:{}", places.agents_port)
+        } else {
+            format!("{host}:{}", places.agents_port)
+        }
+    }
+}
+
+impl LegRig {
+    /// A leg with its driver.
+    pub fn new(spec: LegSpec, power: Result<Arc<dyn Power>, DriverError>) -> Self {
+        Self { spec, power, memory: Mutex::default() }
+    }
+
+    /// The driver.
+    pub fn power(&self) -> Result<&Arc<dyn Power>, DriverError> {
+        self.power.as_ref().map_err(Clone::clone)
+    }
+
+    /// What a leg without read-back is taken to be.
+    pub fn assumed(&self) -> Reading {
+        self.memory().assumed.map_or(Reading::Unknown, Reading::Assumed)
+    }
+
+    /// A command for a leg without read-back was accepted and had its time.
+    pub(super) fn assume(&self, state: Option<Switch>) {
+        self.memory().assumed = state;
+    }
+
+    /// The leg was seen to be off or on.
+    pub(super) fn saw(&self, state: Switch) {
+        let mut memory = self.memory();
+        match state {
+            Switch::On => memory.off_since = None,
+            Switch::Off => drop(memory.off_since.get_or_insert_with(Instant::now)),
+        }
+    }
+
+    /// Since when the leg is known to be off.
+    pub(super) fn off_since(&self) -> Option<Instant> {
+        self.memory().off_since
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The drivers of every machine.
+pub struct Rigs {
+    /// Where this daemon keeps things.
+    pub places: Places,
+    all: RwLock<HashMap<MachineName, Arc<Rig>>>,
+}
+
+impl Rigs {
+    /// No machines yet.
+    pub fn new(places: Places) -> Self {
+        Self { places, all: RwLock::default() }
+    }
+
+    /// Takes over an inventory. A machine whose entry did not change keeps
+    /// its drivers, and with them what they remember.
+    pub fn load(&self, factories: &Factories, inventory: &Inventory) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = std::mem::take(&mut *all);
+        for (name, spec) in &inventory.machines {
+            let kept = old.remove(name).filter(|rig| *rig.spec == *spec && *rig.site.controllers == inventory.controllers);
+            let rig = kept.unwrap_or_else(|| Arc::new(Rig::new(factories, spec, inventory, &self.places)));
+            all.insert(name.clone(), rig);
+        }
+    }
+
+    /// Puts a rig in, or another in its place.
+    pub fn insert(&self, rig: Rig) {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(rig.spec.name.clone(), Arc::new(rig));
+    }
+
+    /// A machine's drivers.
+    pub fn get(&self, machine: &MachineName) -> Option<Arc<Rig>> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).get(machine).cloned()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Rig>> {
+        self.all.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+}

@@ -1,0 +1,149 @@
+//! The agent's process on a simulated machine, from inside: the real agent
+//! library, with disks that are files.
+
+use super::image::MAGIC;
+use pitstop_agent::sandbox::{Helper, Namespaces, Place};
+use pitstop_agent::{Agent, Options, Platform, PlatformError, Say, host};
+use pitstop_drivers::sim::DiskConfig;
+use pitstop_image::Seed;
+use pitstop_wire::agent::{AgentKind, AgentParams, Hardware, SeenDisk};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What to be: handed over on standard input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// The machine.
+    pub machine: String,
+    /// Host name of what runs.
+    pub hostname: String,
+    /// The boot this is.
+    pub boot_id: String,
+    /// The machine's directory.
+    pub dir: PathBuf,
+    /// Its disks.
+    pub disks: Vec<DiskConfig>,
+    /// Boot agent: its parameters.
+    pub params: Option<AgentParams>,
+    /// Host agent: where its seed is on the first disk.
+    pub seed: Option<Seeded>,
+    /// A bit of the first disk flips once something is written to it.
+    pub corrupt: bool,
+}
+
+/// A seed area.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seeded {
+    /// Offset in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+/// `pitstop sim-boot`: one agent, until it ends or the machine does.
+pub fn main() -> ExitCode {
+    match live() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(words) => {
+            eprintln!("pitstop-agent: {words}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn live() -> Result<(), String> {
+    // The machine's process is the machine: without it there is no power.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| format!("prctl: {e}"))?;
+    let mut text = Vec::new();
+    std::io::stdin().lock().take(1 << 20).read_to_end(&mut text).map_err(|e| format!("no job: {e}"))?;
+    let job: Job = serde_json::from_slice(&text).map_err(|e| format!("no job: {e}"))?;
+    let platform: Arc<dyn Platform> = Arc::new(SimPlatform { job: job.clone() });
+    if job.corrupt
+        && let Some(disk) = job.disks.first()
+    {
+        let path = job.dir.join(disk.file());
+        std::thread::spawn(move || flip_a_bit(&path));
+    }
+    let agent = match (job.params, job.seed, job.disks.first()) {
+        (Some(params), _, _) => {
+            let say = Say::stderr();
+            Agent::start(Options { kind: AgentKind::Boot, params, platform, say, keep_rejoin: None })
+                .map_err(|e| e.to_string())?
+        }
+        (None, Some(seed), Some(disk)) => {
+            let area = Seed { offset: seed.offset, len: seed.len };
+            let place = host::SeedPlace { device: job.dir.join(disk.file()), area };
+            host::start(place, platform, Say::stderr()).map_err(|e| e.to_string())?
+        }
+        _ => return Err("the job names neither parameters nor a seed".into()),
+    };
+    agent.wait();
+    Ok(())
+}
+
+/// A machine whose disks are files.
+struct SimPlatform {
+    job: Job,
+}
+
+impl Platform for SimPlatform {
+    fn boot_id(&self) -> String {
+        self.job.boot_id.clone()
+    }
+
+    fn hardware(&self) -> Result<Hardware, PlatformError> {
+        let mut disks = Vec::new();
+        for disk in &self.job.disks {
+            let path = self.job.dir.join(disk.file());
+            let what = path.display().to_string();
+            let meta =
+                std::fs::metadata(&path).map_err(|source| PlatformError::Io { what: what.clone(), source })?;
+            disks.push(SeenDisk {
+                path: what,
+                bytes: meta.len(),
+                serial: Some(disk.name.clone()),
+                bus: "virtio".into(),
+            });
+        }
+        Ok(Hardware { disks, macs: vec![mac(&self.job.machine)], memory: 512 << 20, cpus: 1 })
+    }
+
+    fn place(&self) -> Place {
+        Place::Namespaces(Namespaces {
+            helper: Helper::this_program(["sim-sandbox"]),
+            hostname: self.job.hostname.clone(),
+            disk: self.job.disks.first().map(|disk| self.job.dir.join(disk.file())),
+        })
+    }
+}
+
+/// A locally administered address (IEEE 802: bit 1 of the first byte), the
+/// same for a machine at every boot.
+fn mac(machine: &str) -> String {
+    let hash = blake3::hash(machine.as_bytes());
+    let b = hash.as_bytes();
+    format!("52:54:{:02x}:{:02x}:{:02x}:{:02x}", b[0], b[1], b[2], b[3])
+}
+
+/// Waits until the beginning of an image is on the disk, then spoils it.
+fn flip_a_bit(path: &Path) {
+    let Ok(disk) = std::fs::File::options().read(true).write(true).open(path) else { return };
+    let mut first = [0];
+    loop {
+        if disk.read_at(&mut first, 0).is_ok() && first[0] == MAGIC.as_bytes()[0] {
+            match disk.write_at(&[first[0] ^ 1], 0) {
+                Ok(_) => eprintln!("[    1.618033] disk: a bit flipped at byte 0"),
+                Err(e) => eprintln!("[    1.618033] disk: no bit could be flipped: {e}"),
+            }
+            return;
+        }
+        // The reading back begins right after the last write.
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
