@@ -1,8 +1,7 @@
 //! The one program: command line, daemon and dashboard.
 
 fn main() -> std::process::ExitCode {
-    // Parts of simulated machines are this program too; their namespaces must
-    // be made before any thread is started.
+    // Parts of a simulated machine are this program too, started by it.
     if let Some(code) = pitstop::sim::intercept() {
         return code;
     }

@@ -91,8 +91,16 @@ pub async fn reload(State(app): State<Shared>, asked: Asked<Reload>) -> Answer<R
             .collect(),
         done: !asked.body.dry_run,
     };
-    if !asked.body.dry_run {
-        app.desk.ask(asked.caller, Request::Reload(Arc::new(new))).await?;
+    // The core asks again; but drivers are changed before it is asked, since
+    // it may want to use them at once.
+    if !asked.body.dry_run && asked.caller.admin {
+        app.inventory.take(&new);
+    }
+    if !asked.body.dry_run
+        && let Err(error) = app.desk.ask(asked.caller, Request::Reload(Arc::new(new))).await
+    {
+        app.inventory.take(lab.inventory());
+        return Err(Refusal(error));
     }
     Ok(Json(reloaded))
 }

@@ -20,7 +20,7 @@ mod view;
 
 pub use error::Refusal;
 pub use listen::{ListenError, Listener};
-pub use run::{RunLink, Runs};
+pub use run::Runs;
 pub use view::event::event as event_view;
 
 use crate::daemon::Desk;
@@ -56,6 +56,9 @@ pub trait InventorySource: Send + Sync {
     /// # Errors
     /// Everything that is wrong with it, as one text with places.
     fn read(&self) -> Result<pitstop_core::inventory::Inventory, String>;
+
+    /// From now on this is the inventory: drivers for what is new.
+    fn take(&self, inventory: &pitstop_core::inventory::Inventory);
 }
 
 type Shared = Arc<App>;

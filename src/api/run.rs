@@ -4,6 +4,7 @@
 use super::error::{Refusal, usage};
 use super::extract::{Asked, Name};
 use super::Shared;
+use crate::daemon::agents::{Agents, RunLink};
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::header::{CONNECTION, UPGRADE};
@@ -17,26 +18,18 @@ use pitstop_wire::api::{FRAMES, RunRequest};
 use pitstop_wire::run::{Command, End, FromRun, ToRun};
 use pitstop_wire::{ApiError, Code, MachineName};
 use tokio::io::{AsyncWriteExt, split};
-use tokio::sync::mpsc;
 
 /// Commands on machines.
 pub trait Runs: Send + Sync {
-    /// A link to the machine's agent for one command. What arrives for a
-    /// command before it is started here is nobody's.
-    ///
-    /// # Errors
-    /// Where no agent is connected, or it speaks for another attempt than
-    /// the one with this nonce.
-    fn link(&self, machine: &MachineName, run: &str, nonce: &str) -> Result<RunLink, ApiError>;
+    /// A link to the machine's agent for one command; `None` where no agent
+    /// of the attempt with this nonce is connected.
+    fn link(&self, machine: &MachineName, run: &str, nonce: &str) -> Option<RunLink>;
 }
 
-/// Both directions of one command. Dropping it lets the agent keep what the
-/// caller has not seen.
-pub struct RunLink {
-    /// Towards the command.
-    pub send: mpsc::Sender<(ToRun, Vec<u8>)>,
-    /// From it. Ends when the agent's connection does.
-    pub receive: mpsc::Receiver<(FromRun, Vec<u8>)>,
+impl Runs for Agents {
+    fn link(&self, machine: &MachineName, run: &str, nonce: &str) -> Option<RunLink> {
+        Self::link(self, machine, run, nonce)
+    }
 }
 
 /// Start a command, or attach to it again.
@@ -72,7 +65,7 @@ async fn start(
     nonce: &str,
     upgrade: OnUpgrade,
 ) -> Result<Response, Refusal> {
-    let link = runs.link(machine, &ask.id, nonce)?;
+    let link = runs.link(machine, &ask.id, nonce).ok_or_else(|| away(machine))?;
     let start = ToRun::Start { id: ask.id, command: ask.command, stdout: ask.stdout, stderr: ask.stderr };
     if link.send.send((start, Vec::new())).await.is_err() {
         return Err(Refusal(away(machine)));

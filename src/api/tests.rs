@@ -1,6 +1,6 @@
 //! The API over a real socket, through the real client, with a real loop.
 
-use super::run::{RunLink, Runs};
+use crate::daemon::agents::RunLink;
 use super::*;
 use crate::daemon::decide::{Hands, Running, open};
 use crate::store::memory::MemoryStore;
@@ -59,7 +59,7 @@ struct EchoState {
 }
 
 impl Runs for Echo {
-    fn link(&self, _: &MachineName, _: &str, _: &str) -> Result<RunLink, ApiError> {
+    fn link(&self, _: &MachineName, _: &str, _: &str) -> Option<RunLink> {
         let (send, mut to) = mpsc::channel::<(ToRun, Vec<u8>)>(16);
         let (from, receive) = mpsc::channel(16);
         let state = Arc::clone(&self.state);
@@ -78,7 +78,7 @@ impl Runs for Echo {
                 }
             }
         });
-        Ok(RunLink { send, receive })
+        Some(RunLink { send, receive })
     }
 }
 
@@ -134,6 +134,8 @@ impl InventorySource for NoInventory {
     fn read(&self) -> Result<Inventory, String> {
         Err("inventory.toml:3:1: unknown key `machin`".to_owned())
     }
+
+    fn take(&self, _: &Inventory) {}
 }
 
 struct Bench {

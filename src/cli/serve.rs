@@ -1,10 +1,15 @@
-//! `pitstop serve`
+//! `pitstop serve`: the daemon, in the foreground.
 
 use super::fail::Fail;
 use super::{Context, Result, paths};
+use crate::daemon::serve::{Options, Ready, ServeError, serve};
 use pitstop_core::inventory::Inventory;
 use pitstop_wire::{ApiError, Code};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,11 +22,75 @@ pub struct Args {
     /// Allow simulated machines.
     #[arg(long)]
     simulated: bool,
+    /// Address that machines reach this daemon by.
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    address: IpAddr,
+    /// Port for machines; a free one, kept from start to start, unless said.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
 }
 
 pub async fn run(cx: &mut Context, args: Args) -> Result {
-    let _ = (cx, args, paths::data());
+    log();
+    let program = std::env::current_exe()
+        .map_err(|e| Fail::internal(format!("this program does not know where it is: {e}")))?;
+    let options = Options {
+        data: absolute(&args.data.unwrap_or_else(paths::data))?,
+        inventory: args.inventory,
+        socket: cx.client.socket().to_owned(),
+        simulated: args.simulated,
+        address: args.address,
+        port: args.port,
+        program,
+    };
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop)?;
+    let (ready, told) = oneshot::channel();
+    let out = cx.out.clone();
+    let socket = options.socket.clone();
+    tokio::spawn(async move {
+        if let Ok(Ready { lab, machines, listens }) = told.await {
+            out.say(&format!("lab {lab}: {machines} machines; socket {}, machines at {listens}", socket.display()));
+        }
+    });
+    serve(options, stop, ready).await.map_err(failed)
+}
+
+/// Paths go to processes with other working directories.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Fail::usage(format!("{}: {e}", path.display())))
+}
+
+/// A daemon's failure in the terms of every other one.
+pub fn failed(error: ServeError) -> Fail {
+    match error {
+        ServeError::Inventory(errors) => {
+            ApiError::new(Code::Usage, "the inventory has errors").hint(errors.to_string()).into()
+        }
+        ServeError::Lock(_) | ServeError::Listen(_) => ApiError::new(Code::Conflict, error.to_string()).into(),
+        ServeError::Simulated(_) => Fail::usage(error.to_string()),
+        other => Fail::internal(other.to_string()),
+    }
+}
+
+fn stop_on_signals(stop: &CancellationToken) -> Result {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut arrived = signal(kind).map_err(|e| Fail::internal(format!("signals cannot be watched: {e}")))?;
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            arrived.recv().await;
+            stop.cancel();
+        });
+    }
     Ok(())
+}
+
+/// The daemon's log on stderr; PITSTOP_LOG says how much.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PITSTOP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second call in one process (tests) changes nothing.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
 /// Reads an inventory, or says all that is wrong with it.

@@ -8,6 +8,7 @@ pub mod decide;
 pub mod desk;
 pub mod hands;
 pub mod lock;
+pub mod serve;
 pub mod tls;
 
 pub use clock::Clock;

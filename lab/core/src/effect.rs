@@ -10,6 +10,9 @@ use pitstop_wire::agent::ToAgent;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Switch a leg, read it back, and report [`crate::event::Fact::Power`].
+    /// A leg that reads as wanted before anything was sent is left alone: a
+    /// command that changes nothing cannot be seen to have landed, and a slow
+    /// controller might act on it when the machine is somebody else's.
     Power {
         /// The machine.
         machine: MachineName,

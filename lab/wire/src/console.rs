@@ -14,7 +14,7 @@ pub const PIECE: usize = 64 << 10;
 
 /// Towards the console. Only the writer's are obeyed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "console", rename_all = "kebab-case")]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum ToConsole {
     /// Keys typed (body).
     Input,
@@ -31,7 +31,7 @@ pub enum ToConsole {
 
 /// From the console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "console", rename_all = "kebab-case")]
+#[serde(tag = "type", rename_all = "kebab-case")]
 pub enum FromConsole {
     /// First message: where we are.
     Attached {

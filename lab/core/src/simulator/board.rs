@@ -195,6 +195,12 @@ impl Sim {
                 _ => return, // the daemon died: nothing leaves
             }
         }
+        // Already so: nothing is sent that could act later. A command that
+        // changes nothing seen cannot be seen to have landed either.
+        let reading = self.read(&order.machine, order.leg);
+        if reading.shows(order.want) {
+            return self.report_power(&order, Ok(reading));
+        }
         let within = order.until - self.now;
         if self.fault("power refused", 60) {
             if self.rng.bool() {
@@ -262,6 +268,7 @@ impl Sim {
     }
 
     fn land(&mut self, order: &Order) {
+        self.settle_tenants();
         let now = self.now;
         let Some(board) = self.boards.get_mut(&order.machine) else { return };
         board.inflight.retain(|at| *at > now);
@@ -290,6 +297,9 @@ impl Sim {
         let Some(board) = self.boards.get_mut(machine) else { return };
         board.boot += 1;
         board.last = Some((what, params.clone()));
+        if what == Boot::Agent {
+            board.tenant = None; // his system does not run: ours does
+        }
         board.tenant_writes();
         let boot = board.boot;
         if self.fault("never boots", 40) {

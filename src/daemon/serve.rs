@@ -1,0 +1,284 @@
+//! The whole daemon: starts everything in order, and stops it in the other.
+//!
+//! What may fail fails early: locks, inventory, sockets. Then the lab is
+//! taken over, machines are listened to, and only when the decision loop runs
+//! are people served.
+
+use super::agents::{self, Agents, Limits};
+use super::hands::{Attention, LabHands, Places, Rigs};
+use super::lock::{Lock, LockError};
+use super::tls::{self, TlsError};
+use super::{Desk, Halt, StartError, open};
+use crate::api::{App, InventorySource, ListenError, Listener, router, select::KnownCache};
+use crate::store::{SqliteStore, StoreError};
+use pitstop_core::Lab;
+use pitstop_core::inventory::{Inventory, InventoryErrors, MachineSpec};
+use pitstop_core::machine::Stage;
+use pitstop_drivers::factories;
+use pitstop_image::{Digest, ImageStore};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// What a daemon is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where it keeps its things.
+    pub data: PathBuf,
+    /// What exists in the lab.
+    pub inventory: PathBuf,
+    /// Where people's tools connect to.
+    pub socket: PathBuf,
+    /// Whether simulated machines are allowed.
+    pub simulated: bool,
+    /// Address that machines reach the daemon by.
+    pub address: IpAddr,
+    /// Port for machines; `None`: any free one, the same at every start.
+    pub port: Option<u16>,
+    /// The `pitstop` program, which simulated machines are parts of.
+    pub program: PathBuf,
+}
+
+/// Why a daemon did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another daemon is there.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The inventory has errors.
+    #[error("{0}")]
+    Inventory(#[from] InventoryErrors),
+    /// Simulated machines were not asked for.
+    #[error("machine {0} is simulated; start with --simulated if that is meant")]
+    Simulated(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The lab could not be taken over.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The loop ended by itself.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    /// The lab's CA.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The images.
+    #[error(transparent)]
+    Images(#[from] pitstop_image::StoreError),
+    /// People's socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Machines cannot be listened to.
+    #[error("machines cannot be listened to at {at}: {source}")]
+    Machines {
+        /// Address and port.
+        at: SocketAddr,
+        /// What came back.
+        source: io::Error,
+    },
+    /// A file of the data directory.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What came back.
+        source: io::Error,
+    },
+}
+
+/// What a daemon that serves says of itself.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The lab's name.
+    pub lab: String,
+    /// How many machines it has.
+    pub machines: usize,
+    /// Where machines connect to.
+    pub listens: SocketAddr,
+}
+
+/// Serves until `stop`. `ready` is told once people are served.
+///
+/// # Errors
+/// [`ServeError`]
+pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Sender<Ready>) -> Result<(), ServeError> {
+    let _data = Lock::data(&options.data)?;
+    let inventory = Arc::new(Inventory::load(&options.inventory, factories())?);
+    check_simulated(&inventory, options.simulated)?;
+    let file = Lock::inventory(&options.inventory)?;
+    let people = Listener::bind(&options.socket).await?;
+    let identity = tls::load_or_make(&options.data.join("ca"))?;
+    let machines = listen(&options).await?;
+    let listens = machines.local_addr().map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?;
+    let images = Arc::new(ImageStore::open(&options.data.join("images"))?);
+
+    let store = Box::new(SqliteStore::open(&options.data)?);
+    let enrol = inventory.machines.values().all(is_simulated);
+    let opened = open_blocking(store, Arc::clone(&inventory), enrol).await?;
+    sweep(&images, opened.lab());
+    let desk = opened.desk();
+
+    let rigs = Arc::new(Rigs::new(places(&options, listens, identity.fingerprint.clone())));
+    rigs.load(factories(), &inventory);
+    let progress = broadcast::Sender::new(256);
+    let front: Arc<dyn super::hands::Front> = Arc::new(desk.clone());
+    let agents = Agents::new(Arc::clone(&front), Arc::clone(&images), progress.clone());
+    let hands = LabHands::new(front, agents.clone(), Arc::new(NoConsoles), Arc::clone(&rigs));
+    let agents_task = tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
+    let running = opened.run(Box::new(hands))?;
+
+    let source = Source { options: options.clone(), rigs, lock: Mutex::new(file) };
+    let app = App {
+        desk: desk.clone(),
+        runs: Arc::new(agents),
+        images,
+        inventory: Arc::new(source),
+        known: KnownCache::default(),
+        progress,
+    };
+    let closing = stop.child_token();
+    let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone()));
+    // Nobody may be waiting for it.
+    let _ = ready.send(Ready { lab: inventory.lab.name.clone(), machines: inventory.machines.len(), listens });
+    let ended = until_over(running, &desk, &stop).await;
+    closing.cancel();
+    // Answers under way are given; agents come back to the next daemon.
+    if let Err(error) = api.await {
+        tracing::warn!(%error, "the API did not end well");
+    }
+    agents_task.abort();
+    ended
+}
+
+/// Until told to stop, or the loop ends by itself.
+async fn until_over(running: super::Running, desk: &Desk, stop: &CancellationToken) -> Result<(), ServeError> {
+    let ended = running.ended();
+    tokio::pin!(ended);
+    tokio::select! {
+        ended = &mut ended => return Ok(ended?),
+        () = stop.cancelled() => desk.stop(),
+    }
+    Ok(ended.await?)
+}
+
+/// The loop's first commit waits for the disk.
+async fn open_blocking(
+    store: Box<SqliteStore>,
+    inventory: Arc<Inventory>,
+    enrol: bool,
+) -> Result<super::Opened, StartError> {
+    match tokio::task::spawn_blocking(move || open(store, inventory, enrol)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(StartError::Halt(Halt::Died)),
+    }
+}
+
+fn places(options: &Options, listens: SocketAddr, ca: String) -> Places {
+    Places {
+        machines: options.data.join("machines"),
+        agent: options.data.join("agent"),
+        program: options.program.clone(),
+        address: options.address.to_string(),
+        agents_port: listens.port(),
+        boot_port: None,
+        ca,
+    }
+}
+
+/// The port is in the boot parameters of running agents, who come back to it:
+/// it must be the same at the next start.
+async fn listen(options: &Options) -> Result<TcpListener, ServeError> {
+    let path = options.data.join("machines.port");
+    let failed = |source| ServeError::File { path: path.clone(), source };
+    let kept = match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().ok(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(failed(e)),
+    };
+    let port = options.port.or(kept).unwrap_or(0);
+    let at = SocketAddr::new(options.address, port);
+    let listener = TcpListener::bind(at).await.map_err(|source| ServeError::Machines { at, source })?;
+    if options.port.is_none() {
+        let port = listener.local_addr().map_err(|source| ServeError::Machines { at, source })?.port();
+        std::fs::write(&path, format!("{port}\n")).map_err(failed)?;
+    }
+    Ok(listener)
+}
+
+fn check_simulated(inventory: &Inventory, allowed: bool) -> Result<(), ServeError> {
+    match inventory.machines.values().find(|m| !allowed && uses_simulation(m)) {
+        Some(machine) => Err(ServeError::Simulated(machine.name.to_string())),
+        None => Ok(()),
+    }
+}
+
+fn uses_simulation(spec: &MachineSpec) -> bool {
+    spec.legs.iter().any(|leg| leg.driver.driver == "sim")
+        || spec.boot.driver == "sim"
+        || spec.consoles.values().any(|c| c.driver == "sim")
+}
+
+/// Nothing of it is real: no person need say that its disks may be erased.
+fn is_simulated(spec: &MachineSpec) -> bool {
+    !spec.legs.is_empty()
+        && spec.legs.iter().all(|leg| leg.driver.driver == "sim")
+        && spec.boot.driver == "sim"
+        && spec.consoles.values().all(|c| c.driver == "sim")
+}
+
+/// Removes the bytes of images that nothing names any more.
+fn sweep(images: &ImageStore, lab: &Lab) {
+    let mut used: BTreeSet<String> = lab.images().map(|i| i.image.digest.clone()).collect();
+    used.extend(lab.reservations().filter_map(|r| r.ask.image.as_ref()).map(|i| i.digest.clone()));
+    used.extend(lab.machines().filter_map(|m| match &m.stage {
+        Stage::Turn(turn) => turn.image.as_ref(),
+        Stage::Ready { image, .. } | Stage::InUse { image, .. } => image.as_ref(),
+        Stage::Free => None,
+    }).map(|i| i.digest.clone()));
+    match images.sweep(&|digest: &Digest| used.contains(&digest.to_string())) {
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => tracing::info!(images = gone.len(), "images that nothing names were removed"),
+        // Bytes too many are no reason not to serve.
+        Err(error) => tracing::warn!(%error, "old images cannot be removed"),
+    }
+}
+
+/// The inventory on disk, and what is made from it.
+struct Source {
+    options: Options,
+    rigs: Arc<Rigs>,
+    lock: Mutex<Lock>,
+}
+
+impl InventorySource for Source {
+    fn read(&self) -> Result<Inventory, String> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.follow().map_err(|e| e.to_string())?;
+        let inventory = Inventory::load(&self.options.inventory, factories()).map_err(|e| e.to_string())?;
+        check_simulated(&inventory, self.options.simulated).map_err(|e| e.to_string())?;
+        Ok(inventory)
+    }
+
+    fn take(&self, inventory: &Inventory) {
+        self.rigs.load(factories(), inventory);
+    }
+}
+
+/// Until consoles are opened: nothing to wait for.
+struct NoConsoles;
+
+impl Attention for NoConsoles {
+    fn ready<'a>(
+        &'a self,
+        _: &'a pitstop_wire::MachineName,
+        _: std::time::Duration,
+    ) -> super::hands::Answer<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
