@@ -32,7 +32,7 @@ impl Hands for Obedient {
             match effect {
                 Effect::Power { machine, leg, intent, want, .. } => {
                     let result = Ok(if want == Switch::On { Reading::On } else { Reading::Off });
-                    self.0.fact(epoch, Fact::Power { machine, leg, intent, want, result });
+                    self.0.fact(epoch, Fact::Power { machine, leg, intent, want, result, witnessed: true });
                 }
                 Effect::Observe { machine, leg } => {
                     let asked = self.0.now();

@@ -189,6 +189,11 @@ pub enum Fact {
         want: Switch,
         /// Two equal readings, or why there are none.
         result: Result<Reading, String>,
+        /// Whether the command is known to be over: nothing was sent because
+        /// it was so already, or the leg was seen to change after it. A
+        /// reading that was right all along (or unknown before) does not
+        /// show that a command has landed: it may still.
+        witnessed: bool,
     },
     /// A leg was read.
     Read {

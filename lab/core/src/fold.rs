@@ -344,6 +344,9 @@ fn apply_power(machine: &mut Machine, record: &Record) {
     }
 }
 
+/// Rejoin tokens of one hand-over that open it.
+const REJOIN_KEPT: usize = 4;
+
 fn apply_agent(machine: &mut Machine, record: &Record) {
     match &record.change {
         Change::AgentAttached { agent, spent, .. } => {
@@ -355,9 +358,12 @@ fn apply_agent(machine: &mut Machine, record: &Record) {
                 attempt.spent.push(*token);
             }
         }
-        Change::AgentResumed { .. } => {
+        Change::AgentResumed { rejoin, .. } => {
             if let Some(agent) = &mut machine.agent {
                 agent.lost = None;
+                agent.rejoin.extend(rejoin);
+                let old = agent.rejoin.len().saturating_sub(REJOIN_KEPT);
+                agent.rejoin.drain(..old);
             }
         }
         Change::AgentLost { .. } => {

@@ -2,7 +2,7 @@
 //! can show it. The simulator adds what only the world knows.
 
 use crate::Lab;
-use crate::machine::{Content, Health, Stage};
+use crate::machine::{Content, Goal, Health, Stage};
 use crate::reservation::{CleanLevel, Status, Want};
 
 /// Checks all invariants; the first that does not hold is named.
@@ -104,8 +104,13 @@ fn reservation_holds(lab: &Lab, row: &crate::reservation::Reservation) -> Result
 /// come to this. Anything else is stuck.
 pub fn check_at_rest(lab: &Lab) -> Result<(), String> {
     for m in lab.machines() {
+        // A warm machine is booted afresh when it has waited long enough.
+        let fresh = |t: &crate::machine::Turn| {
+            t.goal == Goal::Image && t.reservation.is_none() && lab.meta().now - t.started < 3_600_000
+        };
         let rests = matches!(m.stage, Stage::Free)
-            || matches!(&m.stage, Stage::Ready { reservation: None, until: Some(_), .. });
+            || matches!(&m.stage, Stage::Ready { reservation: None, until: Some(_), .. })
+            || m.turn().is_some_and(fresh);
         if !rests {
             return Err(format!("{} does not come to rest: {} {:?}", m.name, m.state(), m.turn().map(|t| &t.phase)));
         }

@@ -326,8 +326,10 @@ pub struct Agent {
     pub boot_id: String,
     /// Hash of its session key.
     pub key: SecretHash,
-    /// Hash of the token with which the tenant's next boot may rejoin.
-    pub rejoin: Option<SecretHash>,
+    /// Hashes of the tokens with which the tenant's next boots may rejoin,
+    /// newest last. More than one, since the machine may go down before it
+    /// has stored the newest.
+    pub rejoin: Vec<SecretHash>,
     /// When its connection was lost; `None` while connected.
     pub lost: Option<LabTime>,
 }

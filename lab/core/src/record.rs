@@ -278,6 +278,8 @@ pub enum Change {
     AgentResumed {
         /// The machine.
         machine: MachineName,
+        /// Hash of a further rejoin token it was given.
+        rejoin: Option<SecretHash>,
     },
     /// An agent's connection was lost.
     AgentLost {
@@ -431,7 +433,7 @@ impl Change {
             | PowerSettled { machine, .. }
             | PowerSeen { machine, .. }
             | AgentAttached { machine, .. }
-            | AgentResumed { machine }
+            | AgentResumed { machine, .. }
             | AgentLost { machine }
             | AgentRefused { machine, .. }
             | AgentDismissed { machine }

@@ -84,6 +84,7 @@ impl Decoder {
 
     /// The next whole frame, or `None` until more bytes arrive. After an
     /// error the stream has no meaning any more: close it.
+    #[allow(clippy::should_implement_trait, reason = "fallible and generic over the message")]
     pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<Frame<M>>, FrameError> {
         let data = &self.buffer[self.start..];
         let Some((prefix, rest)) = data.split_first_chunk::<4>() else { return Ok(None) };

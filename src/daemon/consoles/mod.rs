@@ -1,1 +1,270 @@
+//! Consoles: everything a machine ever said, for whoever watches, and a
+//! keyboard for one.
 //!
+//! ```text
+//!  line ─▶ task ─▶ ring ─▶ journal (a thread that may wait for the disk)
+//!                   └────▶ watchers (each with a cursor, may be slow)
+//! ```
+//!
+//! The task that reads a line waits for nobody: it puts bytes into the ring
+//! and goes on. Journal and watchers have cursors into it; whoever falls
+//! behind skips, and that is said where it happened. All lines are read on a
+//! thread of their own, so that nothing else in the daemon delays them: a
+//! UART that nobody reads loses bytes after a third of a second.
+
+mod journal;
+mod line;
+mod marks;
+mod ring;
+mod watcher;
+
+
+
+
+pub use journal::{JournalError, Segments};
+pub use marks::follow;
+pub use ring::{Mark, MarkKind, Stamp};
+pub use watcher::{Keyboard, Piece, Replay, Seats, Watcher};
+
+use super::Clock;
+use super::hands::{Answer, Attention, Rigs};
+use journal::Journal;
+use line::Task;
+use pitstop_drivers::{Console as Driver, DriverError};
+use pitstop_wire::MachineName;
+use ring::{Ring, Shared};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Every console of the lab.
+#[derive(Clone)]
+pub struct Consoles {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    stamp: Arc<dyn Fn() -> Stamp + Send + Sync>,
+    journal: Journal,
+    runtime: tokio::runtime::Handle,
+    all: RwLock<BTreeMap<MachineName, Vec<Arc<Entry>>>>,
+}
+
+/// One console and the task that reads it.
+struct Entry {
+    name: String,
+    driver: Result<Arc<dyn Driver>, DriverError>,
+    shared: Arc<Shared>,
+    task: tokio::task::AbortHandle,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.shared.close("the console is no longer in the inventory");
+    }
+}
+
+/// How a line is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The console's name.
+    pub console: String,
+    /// Whether it is open; if not, why.
+    pub line: Result<(), String>,
+    /// Since when, in wall time.
+    pub since: i64,
+    /// Bytes the journal ever took in.
+    pub position: u64,
+    /// Bytes the journal could not take in.
+    pub lost: u64,
+}
+
+/// Why there is no such console to attach to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConsoleError {
+    /// The machine is not in the inventory.
+    #[error("there is no machine {0}")]
+    NoMachine(MachineName),
+    /// The machine has no consoles.
+    #[error("{0} has no console")]
+    None(MachineName),
+    /// It has others.
+    #[error("{machine} has no console `{asked}`; it has {has}")]
+    NoSuch {
+        /// The machine.
+        machine: MachineName,
+        /// What was asked for.
+        asked: String,
+        /// What there is.
+        has: String,
+    },
+}
+
+impl Consoles {
+    /// Consoles that keep their journals below `dir`. Starts the thread that
+    /// reads lines and the one that writes journals.
+    ///
+    /// # Errors
+    /// A thread or its runtime cannot be started.
+    pub fn start(dir: &Path, clock: Clock) -> std::io::Result<Self> {
+        Self::with_stamp(dir, move || Stamp { at: clock.now(), wall: clock.wall() })
+    }
+
+    /// The same with any clock.
+    ///
+    /// # Errors
+    /// As [`Consoles::start`].
+    pub fn with_stamp(dir: &Path, stamp: impl Fn() -> Stamp + Send + Sync + 'static) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        // It lives as long as the process: the runtime is never dropped, so
+        // that no line is closed before the very end.
+        std::thread::Builder::new()
+            .name("consoles".into())
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+        let inner = Inner {
+            dir: dir.to_owned(),
+            stamp: Arc::new(stamp),
+            journal: Journal::start()?,
+            runtime: handle,
+            all: RwLock::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Follows the drivers: opens new consoles, closes those that are gone.
+    pub fn load(&self, rigs: &Rigs) {
+        let mut all = self.inner.all.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = std::mem::take(&mut *all);
+        for rig in rigs.all() {
+            let name = &rig.spec.name;
+            let had = old.remove(name).unwrap_or_default();
+            let entry = |(console, driver): &(String, Result<Arc<dyn Driver>, DriverError>)| {
+                let same = |e: &&Arc<Entry>| match (&e.driver, driver) {
+                    (Ok(a), Ok(b)) => e.name == *console && Arc::ptr_eq(a, b),
+                    (Err(a), Err(b)) => e.name == *console && a == b,
+                    _ => false,
+                };
+                had.iter().find(same).cloned().unwrap_or_else(|| Arc::new(self.open(name, console, driver.clone())))
+            };
+            let mut entries: Vec<_> = rig.consoles().iter().map(entry).collect();
+            // `main` is the one that is meant when none is named.
+            entries.sort_by_key(|e| e.name != "main");
+            all.insert(name.clone(), entries);
+        }
+    }
+
+    fn open(&self, machine: &MachineName, console: &str, driver: Result<Arc<dyn Driver>, DriverError>) -> Entry {
+        let inner = &self.inner;
+        let dir = inner.dir.join(machine.as_str()).join(console);
+        let end = journal::end_of(&dir);
+        let (input, typed) = mpsc::channel(line::INPUT);
+        let shared = Arc::new(Shared::new(Ring::new(end.position, end.boot), dir, input, inner.stamp.clone()));
+        inner.journal.adopt(&shared);
+        let name = format!("{machine}/{console}");
+        let task = Task { name, driver: driver.clone(), shared: shared.clone(), typed };
+        let task = inner.runtime.spawn(task.run()).abort_handle();
+        Entry { name: console.to_owned(), driver, shared, task }
+    }
+
+    fn find(&self, machine: &MachineName, console: Option<&str>) -> Result<Arc<Entry>, ConsoleError> {
+        let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
+        let entries = all.get(machine).ok_or_else(|| ConsoleError::NoMachine(machine.clone()))?;
+        let found = match console {
+            None => entries.first(),
+            Some(name) => entries.iter().find(|e| e.name == name),
+        };
+        found.cloned().ok_or_else(|| match console {
+            Some(asked) if !entries.is_empty() => ConsoleError::NoSuch {
+                machine: machine.clone(),
+                asked: asked.to_owned(),
+                has: entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", "),
+            },
+            _ => ConsoleError::None(machine.clone()),
+        })
+    }
+
+    fn entries(&self, machine: &MachineName) -> Vec<Arc<Entry>> {
+        let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(machine).cloned().unwrap_or_default()
+    }
+
+    /// Attaches a watcher, and a keyboard that is not taken yet; `who` is
+    /// shown to the others. `console: None` is `main`, or else the first.
+    ///
+    /// # Errors
+    /// There is no such console.
+    pub fn attach(
+        &self,
+        machine: &MachineName,
+        console: Option<&str>,
+        replay: Replay,
+        who: &str,
+    ) -> Result<(Watcher, Keyboard), ConsoleError> {
+        let entry = self.find(machine, console)?;
+        Ok(watcher::attach(&entry.shared, &entry.name, replay, who))
+    }
+
+    /// How the machine's lines are.
+    pub fn status(&self, machine: &MachineName) -> Vec<Status> {
+        let status = |entry: &Arc<Entry>| {
+            let ring = entry.shared.ring();
+            Status {
+                console: entry.name.clone(),
+                line: ring.line.clone(),
+                since: ring.line_since.wall,
+                position: ring.end(),
+                lost: ring.lost,
+            }
+        };
+        self.entries(machine).iter().map(status).collect()
+    }
+
+    /// The newest bytes of the machine's first console, `most` at most,
+    /// beginning at a line: the evidence of a failure.
+    pub fn tail(&self, machine: &MachineName, most: usize) -> Vec<u8> {
+        let Ok(entry) = self.find(machine, None) else { return Vec::new() };
+        let ring = entry.shared.ring();
+        ring.lines(ring.end().saturating_sub(most as u64))
+    }
+
+    /// Writes a mark into the journals of all consoles of the machine.
+    pub fn mark(&self, machine: &MachineName, kind: MarkKind, text: &str) {
+        for entry in self.entries(machine) {
+            entry.shared.mark(kind, text.to_owned());
+        }
+    }
+
+    /// Takes the keyboard away from whoever has it, on every console of the
+    /// machine: its holder changed.
+    pub fn free_keyboards(&self, machine: &MachineName) {
+        for entry in self.entries(machine) {
+            entry.shared.free_keyboard();
+        }
+    }
+
+    /// Has the journals on disk before it returns (at an orderly end).
+    pub fn flush(&self) {
+        self.inner.journal.flush();
+    }
+}
+
+impl Attention for Consoles {
+    fn ready<'a>(&'a self, machine: &'a MachineName, limit: Duration) -> Answer<'a, ()> {
+        let entries = self.entries(machine);
+        Box::pin(async move {
+            let tried = entries.iter().map(|entry| entry.shared.expect_line());
+            let all = async {
+                for tried in tried.collect::<Vec<_>>() {
+                    tried.await;
+                }
+            };
+            // A console that hangs is no reason to keep the machine off.
+            let _ = tokio::time::timeout(limit, all).await;
+        })
+    }
+}

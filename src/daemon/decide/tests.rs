@@ -220,6 +220,7 @@ async fn a_fact_of_a_dropped_batch_is_not_lost() {
         leg: 0,
         intent: 1,
         want: Switch::Off,
+        witnessed: false,
         result: Ok(Reading::Off),
     };
     bench.desk.fact(bench.desk.epoch(), fact);
@@ -388,6 +389,8 @@ async fn another_process_that_locks_the_database_costs_nothing_but_time() {
     }
     assert_eq!(bench.queued(), 8);
     until("their effects", || bench.power().len() >= 8).await;
+    // Nobody could be heard meanwhile, so that time does not count.
+    until("deadlines moved", || bench.count(|c| matches!(c, Change::DeadlineMoved { .. })) >= 8).await;
     assert!(bench.power().iter().all(|stored| *stored));
     bench.end().await.unwrap();
 }

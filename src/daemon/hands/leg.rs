@@ -7,8 +7,8 @@ use pitstop_core::event::BootAnswer;
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_drivers::{Delivery, DriverError, Power, PowerOn, Target};
 use pitstop_wire::MachineName;
-use pitstop_wire::agent::AgentParams;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -43,30 +43,49 @@ pub struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Two equal readings, or why there are none.
-    pub async fn run(&self) -> Result<Reading, String> {
+    /// Two equal readings, or why there are none; and whether the leg was
+    /// seen to change, or nothing had to be sent.
+    pub async fn run(&self) -> (Result<Reading, String>, bool) {
+        let witnessed = AtomicBool::new(false);
+        let result = self.carry_out(&witnessed).await;
+        (result, witnessed.load(Ordering::Relaxed))
+    }
+
+    async fn carry_out(&self, witnessed: &AtomicBool) -> Result<Reading, String> {
         let Order { machine, leg, within, .. } = self.order;
         let rig = self.inner.rigs.get(machine).ok_or_else(|| format!("{machine} is not in the inventory"))?;
         let part = rig.leg(*leg).ok_or_else(|| format!("{machine} has no leg {leg}"))?;
         let power = part.power().map_err(|e| e.to_string())?.clone();
         let mut eye = Eye { runners: &self.inner.runners, part, power: &power, last: Err("it was not read".into()) };
         let deadline = Instant::now() + *within;
-        match timeout_at(deadline, self.attempt(&rig, part, &mut eye)).await {
+        match timeout_at(deadline, self.attempt(&rig, part, &mut eye, witnessed)).await {
             Ok(done) => done,
             Err(_) => eye.last.map_err(|e| format!("nothing within {} s: {e}", within.as_secs_f32())),
         }
     }
 
-    async fn attempt(&self, rig: &Rig, part: &LegRig, eye: &mut Eye<'_>) -> Result<Reading, String> {
+    async fn attempt(
+        &self,
+        rig: &Rig,
+        part: &LegRig,
+        eye: &mut Eye<'_>,
+        witnessed: &AtomicBool,
+    ) -> Result<Reading, String> {
         let want = self.order.want;
+        if part.spec.readback {
+            // Already so: nothing is sent. A command that changes nothing
+            // cannot be seen to land, and a slow controller might act on it
+            // when the machine is somebody else's.
+            if eye.shows(want).await {
+                witnessed.store(true, Ordering::Relaxed);
+                return eye.last.clone();
+            }
+            let before = eye.last.as_ref().is_ok_and(|r| *r != Reading::Unknown);
+            witnessed.store(before, Ordering::Relaxed);
+        }
         let on = match want {
-            // Always commanded, even where it reads off: an older "on" may
-            // still sit in a controller's queue, and this goes behind it.
             Switch::Off => PowerOn::Own,
             Switch::On => {
-                if part.spec.readback && eye.shows(want).await {
-                    return Ok(Reading::On);
-                }
                 self.before_on(part).await;
                 self.carry(rig).await?
             }
@@ -84,6 +103,8 @@ impl Job<'_> {
                 Err(e) if e.permanent => return Err(e.to_string()),
                 // An error proves nothing: look before it is said again.
                 Err(e) => {
+                    // Said twice, one of the two may land later.
+                    witnessed.store(false, Ordering::Relaxed);
                     if part.spec.readback && eye.shows(want).await {
                         return eye.last.clone();
                     }
@@ -122,16 +143,11 @@ impl Job<'_> {
             Boot::AsIs => carry(Target::AsIs),
             Boot::Agent if boot.delivery() != Delivery::PowerOn => carry(Target::Agent(None)),
             Boot::Agent => match self.inner.front.boot(self.order.machine.clone(), true).await {
-                BootAnswer::Agent(params) => carry(Target::Agent(Some(&self.complete(rig, params)))),
+                BootAnswer::Agent(params) => carry(Target::Agent(Some(&rig.complete(&self.inner.rigs.places, params)))),
                 BootAnswer::Disk => carry(Target::Disk),
                 BootAnswer::Refused(why) => Err(format!("no boot parameters: {why}")),
             },
         }
-    }
-
-    fn complete(&self, rig: &Rig, params: AgentParams) -> AgentParams {
-        let places = &self.inner.rigs.places;
-        AgentParams { server: rig.server(places), ca: places.ca.clone(), ..params }
     }
 }
 

@@ -24,6 +24,7 @@ use pitstop_core::event::Fact;
 use pitstop_core::id::{Epoch, IntentId};
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_wire::MachineName;
+use pitstop_wire::agent::{ToAgent, Work};
 use runner::Runners;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,7 +92,10 @@ impl Hands for LabHands {
                     self.inner.power(order, intent, epoch);
                 }
                 Effect::Observe { machine, leg } => self.inner.observe(machine, leg, epoch),
-                Effect::Tell { machine, nonce, message } => self.inner.agents.tell(&machine, &nonce, &message),
+                Effect::Tell { machine, nonce, mut message } => {
+                    self.inner.complete(&machine, &mut message);
+                    self.inner.agents.tell(&machine, &nonce, &message);
+                }
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
         }
@@ -124,15 +128,25 @@ impl Inner {
                 let _ = after.wait_for(|done| *done).await;
             }
             let job = Job { inner: &inner, order: &order };
-            let result = job.run().await;
+            let (result, witnessed) = job.run().await;
             if let Err(e) = &result {
                 tracing::info!(machine = %order.machine, leg = order.leg, "power: {e}");
             }
             let Order { machine, leg, want, .. } = order;
-            inner.front.fact(epoch, Fact::Power { machine, leg, intent, want, result });
+            inner.front.fact(epoch, Fact::Power { machine, leg, intent, want, result, witnessed });
             done.send_replace(true);
         });
         lane.legs.insert(leg, task.abort_handle());
+    }
+
+    /// The core does not know where this daemon is reached: the seed's
+    /// parameters learn it here.
+    fn complete(&self, machine: &MachineName, message: &mut ToAgent) {
+        if let ToAgent::Do { work: Work::Seed { params, .. }, .. } = message
+            && let Some(rig) = self.rigs.get(machine)
+        {
+            *params = rig.complete(&self.rigs.places, params.clone());
+        }
     }
 
     fn observe(self: &Arc<Self>, machine: MachineName, leg: usize, epoch: Epoch) {

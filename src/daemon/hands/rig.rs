@@ -4,6 +4,7 @@ use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, Site};
 use pitstop_wire::MachineName;
+use pitstop_wire::agent::AgentParams;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -92,6 +93,11 @@ impl Rig {
     /// The consoles and their drivers.
     pub fn consoles(&self) -> &[(String, Result<Arc<dyn Console>, DriverError>)] {
         &self.consoles
+    }
+
+    /// Parameters with what only the daemon knows: where it is, who it is.
+    pub fn complete(&self, places: &Places, params: AgentParams) -> AgentParams {
+        AgentParams { server: self.server(places), ca: places.ca.clone(), ..params }
     }
 
     /// `host:port` of the machines' listener as this machine reaches it.

@@ -148,6 +148,9 @@ pub fn boot(say: &Say) -> Result<std::convert::Infallible, BootError> {
     let cmdline = fs::read_to_string(file).map_err(|source| BootError::Read { file, source })?;
     let params = params::from_cmdline(&cmdline)?;
     say.line(&format!("version {}, machine {}", env!("CARGO_PKG_VERSION"), params.machine));
+    if let Err(e) = rustix::system::sethostname(params.machine.as_str().as_bytes()) {
+        say.line(&format!("host name: {e}"));
+    }
     modules::load_all(Path::new(MODULES), say);
     let leases = net::bring_up(say.clone()).map_err(BootError::Net)?;
     entropy::wait(say)?;

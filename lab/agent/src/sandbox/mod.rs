@@ -3,7 +3,7 @@
 //! commands of one tenant see each other's files and processes as they would on a real machine.
 //!
 //! The namespaces are made by a helper process, this program started again ([`main`]): it enters them and
-//! starts itself once more as their first process (see [`init`]), which takes orders on a socket. When the
+//! starts itself once more as their first process (`init`), which takes orders on a socket. When the
 //! simulated machine is killed, the helper dies with it (PR_SET_PDEATHSIG), with the helper its child, and
 //! with the first process of a PID namespace the kernel kills everything in it.
 

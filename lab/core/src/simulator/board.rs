@@ -62,6 +62,8 @@ pub(super) struct Order {
     pub params: Option<AgentParams>,
     pub epoch: Epoch,
     pub until: LabTime,
+    /// The leg was seen to be otherwise before the command was sent.
+    pub witnessed: bool,
 }
 
 /// What is true of a disk.
@@ -166,7 +168,7 @@ impl Sim {
         match effect {
             Effect::Power { machine, leg, intent, want, boot, within } => {
                 let until = self.now + within;
-                let order = Order { machine, leg, intent, want, boot, params: None, epoch, until };
+                let order = Order { machine, leg, intent, want, boot, params: None, epoch, until, witnessed: true };
                 self.at(1, Happening::Command(order));
             }
             Effect::Observe { machine, leg } => {
@@ -201,6 +203,7 @@ impl Sim {
         if reading.shows(order.want) {
             return self.report_power(&order, Ok(reading));
         }
+        order.witnessed = reading != Reading::Unknown;
         let within = order.until - self.now;
         if self.fault("power refused", 60) {
             if self.rng.bool() {
@@ -263,6 +266,7 @@ impl Sim {
             intent: order.intent,
             want: order.want,
             result,
+            witnessed: order.witnessed,
         });
         self.at(2, Happening::Fact(order.epoch, fact));
     }

@@ -150,6 +150,11 @@ impl Sim {
             return;
         };
         self.beat(client, id);
+        if row.members.is_empty() {
+            // It wanted to leave the queue and got no answer: again.
+            self.clients[client].doing = self.client_leaves(client, id);
+            return;
+        }
         if self.rng.u64(0..20) == 0 {
             let member = &row.members[self.rng.usize(0..row.members.len())];
             let action = [PowerAction::On, PowerAction::Off, PowerAction::Cycle][self.rng.usize(0..3)];

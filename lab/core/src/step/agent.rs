@@ -81,7 +81,7 @@ impl Step<'_> {
             nonce: claim.nonce.clone(),
             boot_id: claim.boot_id.clone(),
             key,
-            rejoin: rejoin.as_deref().map(SecretHash::of),
+            rejoin: rejoin.iter().map(|t| SecretHash::of(t)).collect(),
             lost: None,
         };
         let spent = Some(SecretHash::of(&claim.token.0));
@@ -146,7 +146,7 @@ impl Step<'_> {
         if claim.kind != AgentKind::Host || agent.nonce != claim.nonce {
             return Err("the nonce is not this hand-over's".into());
         }
-        if !agent.rejoin.is_some_and(|r| r.matches(&claim.token.0)) {
+        if !agent.rejoin.iter().any(|r| r.matches(&claim.token.0)) {
             return Err("the token was already used, or is not this hand-over's".into());
         }
         if agent.boot_id == claim.boot_id {
@@ -183,9 +183,12 @@ impl Step<'_> {
         if !agent.key.matches(&key.0) {
             return Err("the key does not open this session".into());
         }
-        self.change(Change::AgentResumed { machine: name.clone() });
+        // The welcome that carried the last rejoin token may have been lost.
+        let token = (agent.kind == AgentKind::Host).then(|| self.token());
+        let rejoin = token.as_deref().map(SecretHash::of);
+        self.change(Change::AgentResumed { machine: name.clone(), rejoin });
         self.resume_work(name, &machine);
-        Ok(None)
+        Ok(token)
     }
 
     /// What the agent was told last may never have reached it.

@@ -69,8 +69,8 @@ impl Step<'_> {
 
     pub(crate) fn fact(&mut self, fact: Fact) {
         match fact {
-            Fact::Power { machine, leg, intent, want, result } => {
-                self.power_result(&machine, leg, intent, want, result);
+            Fact::Power { machine, leg, intent, want, result, witnessed } => {
+                self.power_result(&machine, leg, intent, want, result, witnessed);
             }
             Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),
             Fact::Evidence { .. } => {}
@@ -84,6 +84,7 @@ impl Step<'_> {
         id: IntentId,
         want: Switch,
         result: Result<Reading, String>,
+        witnessed: bool,
     ) {
         let Some(machine) = self.machine(name) else { return };
         let Some(intent) =
@@ -95,7 +96,16 @@ impl Step<'_> {
         match result {
             Ok(reading) if reading.shows(want) => {
                 self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
-                self.change(Change::PowerSettled { machine: name.clone(), leg, intent: id });
+                // With a twin under way, which of the two was seen to land?
+                let unsettled = machine.legs.get(leg).map(|l| l.unsettled.as_slice()).unwrap_or_default();
+                let alone = !unsettled.iter().any(|i| i.want == want && i.id != id);
+                let (machine, intent) = (name.clone(), id);
+                if witnessed && alone || !self.fence(Fence::MayLandUntil) {
+                    self.change(Change::PowerSettled { machine, leg, intent });
+                } else {
+                    let answer = "it reads as wanted; whether this command did it was not seen".to_owned();
+                    self.change(Change::PowerUnsettled { machine, leg, intent, answer });
+                }
                 self.power_progress(name);
             }
             other => {

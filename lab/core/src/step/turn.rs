@@ -55,12 +55,15 @@ impl Step<'_> {
             self.forget_if_retired(name);
             return;
         }
+        let image = self.default_image(name);
+        let warm = policy == AfterBuild::Reimage && self.stays_warm(name, role, image.as_ref());
+        let goal = if warm { Goal::Image } else { Goal::Off };
         let disks = match policy {
-            AfterBuild::Reimage if !machine.all_proven() => DiskPlan::Prove,
+            // Untouched and to rest: nothing to do. To be booted: it must
+            // hold the image it is booted for.
+            AfterBuild::Reimage if warm || !machine.all_proven() => DiskPlan::Prove,
             _ => DiskPlan::Leave,
         };
-        let image = self.default_image(name);
-        let goal = if self.stays_warm(name, role, image.as_ref()) { Goal::Image } else { Goal::Off };
         self.begin_turn(name, Purpose::Turnaround, goal, None, image, disks);
     }
 

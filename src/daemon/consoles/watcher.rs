@@ -1,0 +1,370 @@
+//! Whoever watches a console, and whoever types.
+
+use super::journal::Segments;
+use super::ring::{Input, Mark, Ring, Shared, line_start};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// Most bytes in one piece.
+const PIECE: usize = 32 << 10;
+/// How far behind the end a watcher goes on who was too slow.
+const CATCH_UP: u64 = 16 << 10;
+/// Most bytes a replay goes back, whatever was asked for.
+const MAX_REPLAY: u64 = 64 << 20;
+/// Bytes that "so many lines" are looked for in.
+const LINES_IN: u64 = 1 << 20;
+
+/// Where a watcher begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// At the live end.
+    Nothing,
+    /// At this position.
+    From(u64),
+    /// So many bytes back, at a line's beginning.
+    Last(u64),
+    /// So many lines back.
+    Lines(usize),
+    /// At the newest power-on.
+    SinceBoot,
+    /// At the oldest byte there is, within reason.
+    All,
+}
+
+/// What a watcher sees next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// The machine said this.
+    Bytes {
+        /// Position of the first byte.
+        position: u64,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Something happened.
+    Mark(Mark),
+    /// Bytes were skipped: the watcher is slow, or the journal lost them.
+    Skipped {
+        /// Position of the next byte.
+        position: u64,
+        /// How many.
+        bytes: u64,
+    },
+    /// Seats or the line changed.
+    Seats(Seats),
+    /// The console is over.
+    Closed(String),
+}
+
+/// Who sits at a console, and whether its line is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seats {
+    /// Who types.
+    pub writer: Option<String>,
+    /// Whether that is the keyboard attached with this watcher.
+    pub you: bool,
+    /// How many watch.
+    pub watchers: usize,
+    /// Whether the line is open; if not, why.
+    pub line: Result<(), String>,
+}
+
+/// A cursor in a console. What it does not take in time is skipped; nobody
+/// waits for it. A sender that makes no progress for [`Watcher::STALL`]
+/// should be cut off.
+pub struct Watcher {
+    shared: Arc<Shared>,
+    id: u64,
+    /// The console's name.
+    pub console: String,
+    position: u64,
+    /// Below this, bytes come from the journal.
+    replay_until: u64,
+    old_marks: VecDeque<Mark>,
+    next_mark: u64,
+    seats: Option<Seats>,
+    changes: watch::Receiver<u64>,
+    over: bool,
+}
+
+/// A right to type that may be taken.
+pub struct Keyboard {
+    shared: Arc<Shared>,
+    id: u64,
+    who: String,
+}
+
+pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &str) -> (Watcher, Keyboard) {
+    static IDS: AtomicU64 = AtomicU64::new(1);
+    let id = IDS.fetch_add(1, Ordering::Relaxed);
+    let changes = shared.changes();
+    let (end, boot, first_mark) = {
+        let mut ring = shared.ring();
+        ring.watchers += 1;
+        (ring.end(), ring.boot, ring.marks.front().map_or(ring.numbers, |m| m.number))
+    };
+    let from = match replay {
+        Replay::Nothing => end,
+        Replay::From(position) => position.min(end),
+        Replay::Last(bytes) => cut_at_line(shared, end.saturating_sub(bytes), end),
+        Replay::Lines(lines) => lines_back(shared, lines, end),
+        Replay::SinceBoot => boot.unwrap_or(end),
+        Replay::All => 0,
+    };
+    let from = from.max(end.saturating_sub(MAX_REPLAY));
+    let mut watcher = Watcher {
+        shared: shared.clone(),
+        id,
+        console: console.to_owned(),
+        position: from,
+        replay_until: end,
+        old_marks: VecDeque::new(),
+        next_mark: first_mark,
+        seats: None,
+        changes,
+        over: false,
+    };
+    watcher.find_marks(from, first_mark);
+    shared.changed();
+    (watcher, Keyboard { shared: shared.clone(), id, who: who.to_owned() })
+}
+
+/// Bytes `from..to`, from memory where they are there, else from the journal.
+fn read(shared: &Shared, from: u64, to: u64) -> Vec<u8> {
+    let most = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+    {
+        let ring = shared.ring();
+        if from >= ring.start() {
+            return ring.get(from, most);
+        }
+    }
+    Segments::of(&shared.dir).read(from, most)
+}
+
+fn cut_at_line(shared: &Shared, from: u64, end: u64) -> u64 {
+    if from == 0 {
+        return 0;
+    }
+    let bytes = read(shared, from, (from + 4096).min(end));
+    from + line_start(&bytes) as u64
+}
+
+fn lines_back(shared: &Shared, lines: usize, end: u64) -> u64 {
+    let from = end.saturating_sub(LINES_IN);
+    let bytes = read(shared, from, end);
+    let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+    // What follows the last line's end is a line too, if it is not empty.
+    let open = usize::from(ends.last().is_none_or(|last| *last < bytes.len()));
+    let lines = lines.max(1);
+    match (ends.len() + open).checked_sub(lines + 1) {
+        Some(at) => from + ends.get(at).copied().unwrap_or(0) as u64,
+        None => from,
+    }
+}
+
+impl Watcher {
+    /// A connection that takes nothing for so long is dead.
+    pub const STALL: std::time::Duration = std::time::Duration::from_secs(30);
+
+    /// Position of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether the line is open; if not, why.
+    pub fn line(&self) -> Result<(), String> {
+        self.shared.ring().line.clone()
+    }
+
+    /// Whether everything there was at the attach has been given out.
+    pub fn replayed(&self) -> bool {
+        self.position >= self.replay_until && self.old_marks.is_empty()
+    }
+
+    /// The next piece; waits for one. May be dropped while it waits. After
+    /// [`Piece::Closed`] there is nothing more, and this waits for ever.
+    pub async fn next(&mut self) -> Piece {
+        loop {
+            self.changes.borrow_and_update();
+            if let Some(piece) = self.now() {
+                return piece;
+            }
+            if self.over || self.changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn now(&mut self) -> Option<Piece> {
+        if self.over {
+            return None;
+        }
+        let shared = self.shared.clone();
+        let ring = shared.ring();
+        if let Some(piece) = self.mark_here(&ring) {
+            return Some(piece);
+        }
+        let limit = self.next_mark_at(&ring).unwrap_or(u64::MAX);
+        let most = usize::try_from(limit.saturating_sub(self.position)).unwrap_or(usize::MAX).min(PIECE);
+        if self.position < ring.start() {
+            let (start, end) = (ring.start(), ring.end());
+            drop(ring);
+            return Some(self.behind(start, end, most));
+        }
+        let bytes = ring.get(self.position, most);
+        if !bytes.is_empty() {
+            let position = self.position;
+            self.position += bytes.len() as u64;
+            return Some(Piece::Bytes { position, bytes });
+        }
+        let seats = self.look_at_seats(&ring);
+        if self.seats.as_ref() != Some(&seats) {
+            self.seats = Some(seats.clone());
+            return Some(Piece::Seats(seats));
+        }
+        let closed = ring.closed.clone()?;
+        self.over = true;
+        Some(Piece::Closed(closed))
+    }
+
+    /// The bytes are not in memory: of a replay they are in the journal, of
+    /// the live stream they are given up.
+    fn behind(&mut self, start: u64, end: u64, most: usize) -> Piece {
+        if self.position < self.replay_until {
+            let most = most.min(usize::try_from(start - self.position).unwrap_or(usize::MAX));
+            let bytes = Segments::of(&self.shared.dir).read(self.position, most);
+            if !bytes.is_empty() {
+                let position = self.position;
+                self.position += bytes.len() as u64;
+                return Piece::Bytes { position, bytes };
+            }
+        }
+        let to = start.max(end.saturating_sub(CATCH_UP));
+        // The journal may begin behind the position asked for.
+        let to = Segments::of(&self.shared.dir).next_start(self.position).map_or(to, |at| at.min(to)).max(self.position + 1);
+        let bytes = to - self.position;
+        self.position = to;
+        Piece::Skipped { position: to, bytes }
+    }
+
+    fn find_marks(&mut self, from: u64, before: u64) {
+        let oldest = {
+            let ring = self.shared.ring();
+            ring.marks.front().map_or(u64::MAX, |m| m.position)
+        };
+        if from < self.replay_until {
+            self.old_marks = Segments::of(&self.shared.dir).marks(from, oldest.min(self.replay_until)).into();
+        }
+        // Marks in memory that lie before the beginning were not asked for.
+        let ring = self.shared.ring();
+        let first = ring.marks.iter().find(|m| m.position >= from && (from < self.replay_until || m.number >= ring.numbers));
+        self.next_mark = first.map_or(ring.numbers, |m| m.number).max(before);
+    }
+
+    fn mark_here(&mut self, ring: &Ring) -> Option<Piece> {
+        if self.old_marks.front().is_some_and(|m| m.position <= self.position) {
+            return self.old_marks.pop_front().map(Piece::Mark);
+        }
+        let mark = ring.marks.iter().find(|m| m.number >= self.next_mark)?;
+        if mark.position > self.position {
+            return None;
+        }
+        self.next_mark = mark.number + 1;
+        Some(Piece::Mark(mark.clone()))
+    }
+
+    fn next_mark_at(&self, ring: &Ring) -> Option<u64> {
+        let old = self.old_marks.front().map(|m| m.position);
+        let new = ring.marks.iter().find(|m| m.number >= self.next_mark).map(|m| m.position);
+        [old, new].into_iter().flatten().filter(|at| *at > self.position).min()
+    }
+
+    fn look_at_seats(&self, ring: &Ring) -> Seats {
+        Seats {
+            writer: ring.writer.as_ref().map(|(_, who)| who.clone()),
+            you: ring.writer.as_ref().is_some_and(|(id, _)| *id == self.id),
+            watchers: ring.watchers,
+            line: ring.line.clone(),
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut ring = self.shared.ring();
+        ring.watchers = ring.watchers.saturating_sub(1);
+        drop(ring);
+        self.shared.changed();
+    }
+}
+
+impl Keyboard {
+    /// Takes the keyboard; with `steal` from whoever has it, who is told.
+    ///
+    /// # Errors
+    /// Somebody else has it: who.
+    pub fn take(&self, steal: bool) -> Result<(), String> {
+        let mut ring = self.shared.ring();
+        match &ring.writer {
+            Some((id, _)) if *id == self.id => return Ok(()),
+            Some((_, who)) if !steal => return Err(who.clone()),
+            _ => {}
+        }
+        let stolen = ring.writer.replace((self.id, self.who.clone())).is_some();
+        drop(ring);
+        if stolen {
+            self.shared.mark(super::MarkKind::Note, format!("{} took the keyboard", self.who));
+        }
+        self.shared.changed();
+        Ok(())
+    }
+
+    /// Gives the keyboard back, if one has it.
+    pub fn leave(&self) {
+        let mut ring = self.shared.ring();
+        if ring.writer.as_ref().is_some_and(|(id, _)| *id == self.id) {
+            ring.writer = None;
+            drop(ring);
+            self.shared.changed();
+        }
+    }
+
+    /// Types. Waits while the line does not take it.
+    ///
+    /// # Errors
+    /// One has not got the keyboard, or the line is down.
+    pub async fn type_in(&self, keys: &[u8]) -> Result<(), String> {
+        self.may()?;
+        self.send(Input::Keys(keys.to_vec())).await
+    }
+
+    /// Sends a break.
+    ///
+    /// # Errors
+    /// As [`Keyboard::type_in`].
+    pub async fn send_break(&self) -> Result<(), String> {
+        self.may()?;
+        self.send(Input::Break).await
+    }
+
+    async fn send(&self, input: Input) -> Result<(), String> {
+        self.shared.input.send(input).await.map_err(|_| "the console is closed".to_owned())
+    }
+
+    fn may(&self) -> Result<(), String> {
+        let ring = self.shared.ring();
+        match &ring.writer {
+            Some((id, _)) if *id == self.id => ring.line.clone().map_err(|why| format!("the line is down: {why}")),
+            Some((_, who)) => Err(format!("{who} has the keyboard")),
+            None => Err("nobody has the keyboard: take it first".into()),
+        }
+    }
+}
+
+impl Drop for Keyboard {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
