@@ -3,6 +3,7 @@
 
 mod admin;
 mod ask;
+mod console;
 mod error;
 mod events;
 mod extract;
@@ -39,6 +40,8 @@ pub struct App {
     pub desk: Desk,
     /// Commands on machines.
     pub runs: Arc<dyn Runs>,
+    /// Consoles of machines.
+    pub consoles: crate::daemon::consoles::Consoles,
     /// Where images are kept.
     pub images: Arc<pitstop_image::ImageStore>,
     /// Reads the inventory again.
@@ -74,6 +77,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&v1("/machines/{name}/power"), post(machines::power))
         .route(&v1("/machines/{name}/reimage"), post(machines::reimage))
         .route(&v1("/machines/{name}/run"), post(run::run))
+        .route(&v1("/machines/{name}/console"), post(console::console))
         .route(&v1("/machines/{name}/drain"), post(admin::drain))
         .route(&v1("/machines/{name}/undrain"), post(admin::undrain))
         .route(&v1("/machines/{name}/prove"), post(admin::prove))

@@ -3,7 +3,7 @@
 use axum::Json;
 use pitstop_wire::ApiError;
 use pitstop_wire::api::{
-    BASE, Beat, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image, Images, Machine, Machines,
+    BASE, Beat, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image, Images, Machine, Machines,
     PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Reservation, Reservations, Reserve, RunRequest,
     Snapshot, Status, Until, Update, WhoAmI, Why,
 };
@@ -19,7 +19,7 @@ use utoipa::openapi::{
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
-    ApiError, Beat, Done, Drain, Enrol, Enrolled, Event, Events, Image, Images, Machine, Machines, PowerRequest,
+    ApiError, Beat, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, Image, Images, Machine, Machines, PowerRequest,
     Progress, Reimage, Release, Reload, Reloaded, Reservation, Reservations, Reserve, RunRequest, Snapshot, Status,
     Until, Update, WhoAmI, Why
 )))]
@@ -44,6 +44,7 @@ const OPERATIONS: &[Row] = {
         (Post, "/machines/{name}/power", "Switch its power (holder)", Some("PowerRequest"), "Done", &[]),
         (Post, "/machines/{name}/reimage", "Write its disks again (holder)", Some("Reimage"), "Done", &[]),
         (Post, "/machines/{name}/run", "Run a command (holder); upgrades to pitstop-frames/1", Some("RunRequest"), "", &[]),
+        (Post, "/machines/{name}/console", "Attach to a console; upgrades to pitstop-frames/1", Some("ConsoleRequest"), "", &[]),
         (Post, "/machines/{name}/drain", "Take it out (admin)", Some("Drain"), "Done", &[]),
         (Post, "/machines/{name}/undrain", "Put it back (admin)", Some("Beat"), "Done", &[]),
         (Post, "/machines/{name}/prove", "Send it through a proving turn (admin)", Some("Beat"), "Done", &[]),

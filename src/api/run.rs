@@ -108,7 +108,8 @@ fn shown(command: &Command) -> String {
     command.argv.iter().map(|a| if a.contains(' ') { format!("{a:?}") } else { a.clone() }).collect::<Vec<_>>().join(" ")
 }
 
-type Io = TokioIo<Upgraded>;
+/// An upgraded connection.
+pub type Io = TokioIo<Upgraded>;
 
 /// Until either end is gone. Each direction waits for its own reader only.
 async fn relay(io: Io, mut link: RunLink) {

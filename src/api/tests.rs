@@ -162,6 +162,7 @@ impl Bench {
         let app = App {
             desk: desk.clone(),
             runs: Arc::new(Echo::default()),
+            consoles: crate::daemon::consoles::Consoles::start(&dir.path().join("consoles"), desk.clock()).unwrap(),
             images: Arc::new(pitstop_image::ImageStore::open(&dir.path().join("images")).unwrap()),
             inventory: Arc::new(NoInventory),
             known: select::KnownCache::default(),

@@ -6,6 +6,7 @@
 
 mod admin;
 mod completion;
+mod console;
 mod events;
 mod extend;
 mod fail;
@@ -96,6 +97,8 @@ enum Verb {
     Run(run::Args),
     /// Switch a machine's power.
     Power(power::Args),
+    /// Watch a machine's serial line, or type on it.
+    Console(console::Args),
     /// Write a machine's disks again, back to the same holder.
     Reimage(reimage::Args),
     /// Images that machines can be given.
@@ -180,6 +183,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Result {
         Verb::Events(args) => events::run(cx, &args).await,
         Verb::Run(args) => run::run(cx, args).await,
         Verb::Power(args) => power::run(cx, &args).await,
+        Verb::Console(args) => console::run(cx, &args).await,
         Verb::Reimage(args) => reimage::run(cx, &args).await,
         Verb::Image(verb) => image::run(cx, verb).await,
         Verb::Admin(verb) => admin::run(cx, verb).await,

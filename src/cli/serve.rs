@@ -28,6 +28,9 @@ pub struct Args {
     /// Port for machines; a free one, kept from start to start, unless said.
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Port for boot files, over plain HTTP; likewise.
+    #[arg(long, value_name = "PORT")]
+    boot_port: Option<u16>,
 }
 
 pub async fn run(cx: &mut Context, args: Args) -> Result {
@@ -41,6 +44,7 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
         simulated: args.simulated,
         address: args.address,
         port: args.port,
+        boot_port: args.boot_port,
         program,
     };
     let stop = CancellationToken::new();

@@ -45,6 +45,8 @@ fn what_people_type_is_taken() {
         "run imx8-01 -e A=b -C /tmp -- sh -c exit",
         "power imx8-01 cycle",
         "power on",
+        "console imx8-01:m7 --write --steal --since boot",
+        "console --no-follow",
         "reimage imx8-01 --image debian --yes",
         "image ls",
         "image add debian disk.raw.zst --seed none",

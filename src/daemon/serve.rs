@@ -5,7 +5,9 @@
 //! are people served.
 
 use super::agents::{self, Agents, Limits};
-use super::hands::{Attention, LabHands, Places, Rigs};
+use super::boot;
+use super::consoles::{self, Consoles};
+use super::hands::{LabHands, Places, Rigs};
 use super::lock::{Lock, LockError};
 use super::tls::{self, TlsError};
 use super::{Desk, Halt, StartError, open};
@@ -40,6 +42,8 @@ pub struct Options {
     pub address: IpAddr,
     /// Port for machines; `None`: any free one, the same at every start.
     pub port: Option<u16>,
+    /// Port for boot files; as above.
+    pub boot_port: Option<u16>,
     /// The `pitstop` program, which simulated machines are parts of.
     pub program: PathBuf,
 }
@@ -114,7 +118,7 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     let file = Lock::inventory(&options.inventory)?;
     let people = Listener::bind(&options.socket).await?;
     let identity = tls::load_or_make(&options.data.join("ca"))?;
-    let machines = listen(&options).await?;
+    let machines = listen(&options, "machines.port", options.port).await?;
     let listens = machines.local_addr().map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?;
     let images = Arc::new(ImageStore::open(&options.data.join("images"))?);
 
@@ -124,19 +128,27 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     sweep(&images, opened.lab());
     let desk = opened.desk();
 
-    let rigs = Arc::new(Rigs::new(places(&options, listens, identity.fingerprint.clone())));
+    let boot_files = listen(&options, "boot.port", options.boot_port).await?;
+    let boot_port = boot_files.local_addr().map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?.port();
+    let rigs = Arc::new(Rigs::new(places(&options, listens, boot_port, identity.fingerprint.clone())));
     rigs.load(factories(), &inventory);
+    let lines = Consoles::start(&options.data.join("console"), desk.clock())
+        .map_err(|source| ServeError::File { path: options.data.join("console"), source })?;
+    lines.load(&rigs);
+    tokio::spawn(consoles::follow(lines.clone(), desk.clone()));
     let progress = broadcast::Sender::new(256);
     let front: Arc<dyn super::hands::Front> = Arc::new(desk.clone());
     let agents = Agents::new(Arc::clone(&front), Arc::clone(&images), progress.clone());
-    let hands = LabHands::new(front, agents.clone(), Arc::new(NoConsoles), Arc::clone(&rigs));
+    let hands = LabHands::new(Arc::clone(&front), agents.clone(), Arc::new(lines.clone()), Arc::clone(&rigs));
+    let boot_task = tokio::spawn(boot::serve(front, Arc::clone(&rigs), boot_files));
     let agents_task = tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
     let running = opened.run(Box::new(hands))?;
 
-    let source = Source { options: options.clone(), rigs, lock: Mutex::new(file) };
+    let source = Source { options: options.clone(), rigs, lines: lines.clone(), lock: Mutex::new(file) };
     let app = App {
         desk: desk.clone(),
         runs: Arc::new(agents),
+        consoles: lines.clone(),
         images,
         inventory: Arc::new(source),
         known: KnownCache::default(),
@@ -153,6 +165,8 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
         tracing::warn!(%error, "the API did not end well");
     }
     agents_task.abort();
+    boot_task.abort();
+    lines.flush();
     ended
 }
 
@@ -179,32 +193,33 @@ async fn open_blocking(
     }
 }
 
-fn places(options: &Options, listens: SocketAddr, ca: String) -> Places {
+fn places(options: &Options, listens: SocketAddr, boot_port: u16, ca: String) -> Places {
     Places {
         machines: options.data.join("machines"),
         agent: options.data.join("agent"),
         program: options.program.clone(),
         address: options.address.to_string(),
         agents_port: listens.port(),
-        boot_port: None,
+        boot_port: Some(boot_port),
         ca,
     }
 }
 
 /// The port is in the boot parameters of running agents, who come back to it:
 /// it must be the same at the next start.
-async fn listen(options: &Options) -> Result<TcpListener, ServeError> {
-    let path = options.data.join("machines.port");
+async fn listen(options: &Options, file: &str, port: Option<u16>) -> Result<TcpListener, ServeError> {
+    let path = options.data.join(file);
     let failed = |source| ServeError::File { path: path.clone(), source };
     let kept = match std::fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().ok(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(failed(e)),
     };
-    let port = options.port.or(kept).unwrap_or(0);
+    let chosen = port;
+    let port = chosen.or(kept).unwrap_or(0);
     let at = SocketAddr::new(options.address, port);
     let listener = TcpListener::bind(at).await.map_err(|source| ServeError::Machines { at, source })?;
-    if options.port.is_none() {
+    if chosen.is_none() {
         let port = listener.local_addr().map_err(|source| ServeError::Machines { at, source })?.port();
         std::fs::write(&path, format!("{port}\n")).map_err(failed)?;
     }
@@ -253,6 +268,7 @@ fn sweep(images: &ImageStore, lab: &Lab) {
 struct Source {
     options: Options,
     rigs: Arc<Rigs>,
+    lines: Consoles,
     lock: Mutex<Lock>,
 }
 
@@ -267,18 +283,6 @@ impl InventorySource for Source {
 
     fn take(&self, inventory: &Inventory) {
         self.rigs.load(factories(), inventory);
-    }
-}
-
-/// Until consoles are opened: nothing to wait for.
-struct NoConsoles;
-
-impl Attention for NoConsoles {
-    fn ready<'a>(
-        &'a self,
-        _: &'a pitstop_wire::MachineName,
-        _: std::time::Duration,
-    ) -> super::hands::Answer<'a, ()> {
-        Box::pin(std::future::ready(()))
+        self.lines.load(&self.rigs);
     }
 }

@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 mod calls;
+mod console;
 mod events;
 pub mod frames;
 mod http;
@@ -17,6 +18,7 @@ mod retry;
 mod run;
 mod upload;
 
+pub use console::ConsoleLink;
 pub use events::{EventQuery, EventStream, Item};
 pub use http::{Client, new_key};
 pub use pitstop_wire::{ApiError, Code, api};

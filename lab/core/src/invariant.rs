@@ -114,7 +114,7 @@ pub fn check_at_rest(lab: &Lab) -> Result<(), String> {
         if !rests {
             return Err(format!("{} does not come to rest: {} {:?}", m.name, m.state(), m.turn().map(|t| &t.phase)));
         }
-        if m.health == Health::Good && !m.settled() {
+        if m.stage == Stage::Free && m.health == Health::Good && !m.settled() {
             return Err(format!("{} rests with a power command open", m.name));
         }
     }

@@ -91,7 +91,7 @@ impl Lab {
                 .collect();
             why.say(format!("{} of {} machines match `{}`", matching.len(), self.machines().len(), role.select));
             for m in matching.iter().take(LISTED) {
-                self.why_not_this(m, row, kept.get(&m.name).copied(), why);
+                self.why_not_this(m, kept.get(&m.name).copied(), why);
             }
             if matching.len() > LISTED {
                 why.say(format!("… and {} more", matching.len() - LISTED));
@@ -118,7 +118,7 @@ impl Lab {
         why.say(format!("place {place} of {} in the queue; priority {}", self.waiting.len(), row.ask.priority));
     }
 
-    fn why_not_this(&self, m: &Machine, row: &Reservation, kept: Option<ReservationId>, why: &mut Why) {
+    fn why_not_this(&self, m: &Machine, kept: Option<ReservationId>, why: &mut Why) {
         let name = &m.name;
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);

@@ -6,7 +6,6 @@
 //! that the journal kept.
 
 use crate::api::Time;
-use crate::name::UserName;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes in one piece of input or output.
@@ -39,8 +38,6 @@ pub enum FromConsole {
         console: String,
         /// Position of the next output.
         position: u64,
-        /// Whether the line is open; in words why not.
-        line: Result<(), String>,
     },
     /// Bytes the machine said (body).
     Output {
@@ -56,25 +53,33 @@ pub enum FromConsole {
         /// What.
         text: String,
     },
-    /// Who has the keyboard, and how many watch. Sent when it changes.
+    /// Who has the keyboard, how many watch, and how the line is. Sent when
+    /// it changes.
     Seats {
         /// The writer.
-        writer: Option<UserName>,
+        writer: Option<String>,
         /// Whether that is this connection.
         you: bool,
         /// Connections that watch, this one too.
         watchers: usize,
+        /// Why the line is not open; absent while it is.
+        down: Option<String>,
     },
     /// What was asked for was not done.
     Refused {
         /// Why.
         reason: String,
     },
-    /// So much was skipped: this client is too slow for the line.
+    /// Bytes are missing here: this client is too slow for the line, or the
+    /// journal lost them.
     Skipped {
         /// Position of the next output.
         position: u64,
+        /// How many.
+        bytes: u64,
     },
+    /// All that was there at the attach was sent.
+    Replayed,
     /// The console is over for this connection.
     Closed {
         /// Why.

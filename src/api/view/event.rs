@@ -200,7 +200,7 @@ mod tests {
             nonce: "the-nonce".into(),
             boot_id: "boot-1".into(),
             key: SecretHash::of("k"),
-            rejoin: Some(SecretHash::of("r")),
+            rejoin: vec![SecretHash::of("r")],
             lost: None,
         };
         let machine = MachineName::new("m").unwrap();

@@ -1,1 +1,132 @@
+//! Boot files for machines whose firmware fetches them: plain HTTP, since
+//! that is all that firmware speaks.
 //!
+//! ```text
+//! GET /boot/MACHINE/script   what to boot now, as an iPXE script
+//! GET /boot/kernel           the boot agent's kernel
+//! GET /boot/initrd           its initial RAM disk
+//! ```
+//!
+//! A script with parameters is given out once per attempt: it holds the
+//! token. Nothing else here is secret, and nothing here changes anything but
+//! by asking the decision loop.
+
+mod script;
+
+#[cfg(test)]
+mod tests;
+
+use super::hands::{Front, Rigs};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use pitstop_core::event::BootAnswer;
+use pitstop_wire::MachineName;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::io::ReaderStream;
+
+/// Connections at the same time: a rack that boots together.
+const CONNECTIONS: usize = 512;
+/// How long a request's head may take.
+const HEAD: Duration = Duration::from_secs(10);
+/// How long one connection may last: a kernel over a slow management network.
+const WHOLE: Duration = Duration::from_secs(600);
+
+const OCTETS: &str = "application/octet-stream";
+
+struct Shop {
+    front: Arc<dyn Front>,
+    rigs: Arc<Rigs>,
+}
+
+/// Serves boot files until the future is dropped.
+pub async fn serve(front: Arc<dyn Front>, rigs: Arc<Rigs>, listener: TcpListener) {
+    let app = Router::new()
+        .route("/boot/{machine}/script", get(script))
+        .route("/boot/kernel", get(kernel))
+        .route("/boot/initrd", get(initrd))
+        .fallback(elsewhere)
+        .with_state(Arc::new(Shop { front, rigs }));
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                tracing::warn!("the boot files' listener: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(app.clone());
+        tokio::spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 << 10);
+            let served = tokio::time::timeout(WHOLE, http.serve_connection(TokioIo::new(stream), service)).await;
+            if let Ok(Err(e)) = served {
+                tracing::debug!("boot files: {e}");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn script(State(shop): State<Arc<Shop>>, Path(machine): Path<String>) -> Response {
+    let Ok(machine) = MachineName::new(&machine) else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(rig) = shop.rigs.get(&machine) else { return StatusCode::NOT_FOUND.into_response() };
+    // Only machines that boot this way have business here: for all others a
+    // request is somebody else's, and must not burn their attempt.
+    let asks = rig.boot().is_ok_and(|boot| boot.delivery() == pitstop_drivers::Delivery::Asked);
+    if !asks {
+        return (StatusCode::FORBIDDEN, "this machine does not boot from here\n").into_response();
+    }
+    let text = match shop.front.boot(machine.clone(), false).await {
+        BootAnswer::Agent(params) => script::agent(&rig, &rig.complete(&shop.rigs.places, params)),
+        BootAnswer::Disk => script::disk(),
+        BootAnswer::Refused(why) => {
+            tracing::info!(%machine, "boot parameters were refused: {why}");
+            script::refused(&machine, &why)
+        }
+    };
+    ([(header::CONTENT_TYPE, "text/plain"), (header::CACHE_CONTROL, "no-store")], text).into_response()
+}
+
+async fn kernel(State(shop): State<Arc<Shop>>) -> Response {
+    file(shop.rigs.places.agent.join("vmlinuz")).await
+}
+
+async fn initrd(State(shop): State<Arc<Shop>>) -> Response {
+    file(shop.rigs.places.agent.join("initrd")).await
+}
+
+async fn file(path: PathBuf) -> Response {
+    let opened = async {
+        let file = tokio::fs::File::open(&path).await?;
+        let len = file.metadata().await?.len();
+        std::io::Result::Ok((file, len))
+    };
+    match opened.await {
+        Ok((file, len)) => {
+            let body = Body::from_stream(ReaderStream::with_capacity(file, 256 << 10));
+            let head = [(header::CONTENT_LENGTH, len.to_string()), (header::CONTENT_TYPE, OCTETS.to_owned())];
+            (head, body).into_response()
+        }
+        Err(e) => {
+            tracing::error!("a boot file cannot be given out: {}: {e}; make it with `pitstop image agent`", path.display());
+            (StatusCode::NOT_FOUND, "the boot agent's files are not there; see the daemon's log\n").into_response()
+        }
+    }
+}
+
+async fn elsewhere() -> Response {
+    (StatusCode::NOT_FOUND, "this port serves boot files only\n").into_response()
+}

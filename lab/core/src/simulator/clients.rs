@@ -135,7 +135,7 @@ impl Sim {
             },
             None | Some(Status::Ended { .. }) => Doing::Nothing,
             Some(Status::Active) => Doing::Using { id, until: self.now },
-            _ if self.calm || self.rng.u64(0..200) == 0 => self.client_leaves(client, id),
+            _ if self.calm || self.rng.u64(0..40) == 0 => self.client_leaves(client, id),
             _ => Doing::Waiting(id),
         };
     }

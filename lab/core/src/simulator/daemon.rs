@@ -5,12 +5,13 @@ use super::board::Happening;
 use crate::Lab;
 use crate::event::{Answer, Event, Moment};
 use crate::fence::{Fence, Fences};
+use crate::id::Epoch;
 use crate::lab::{Meta, Outcome, Row, RowKey, Rows};
 use std::collections::BTreeMap;
 
 /// One in so many steps the daemon dies right before, or right after, its
-/// commit.
-const DEATHS: u64 = 700;
+/// commit; more often where something is about to be done about it.
+const DEATHS: (u64, u64) = (1_500, 150);
 
 /// The daemon and what it keeps on disk.
 pub(super) struct Daemon {
@@ -98,12 +99,13 @@ impl Sim {
         let lab = self.daemon.lab.as_mut()?;
         let out = lab.step(&moment, event);
         self.report.steps += 1;
-        let early = !self.daemon.fences.stands(Fence::IntentFirst);
-        if early {
-            self.perform_all(&out);
-        }
-        if !out.records.is_empty() && self.fault("killed before commit", DEATHS) {
+        let deaths = if out.effects.is_empty() { DEATHS.0 } else { DEATHS.1 };
+        if !out.records.is_empty() && self.fault("killed before commit", deaths) {
+            let epoch = self.epoch();
             self.die();
+            if !self.daemon.fences.stands(Fence::IntentFirst) {
+                self.perform_all(&out, epoch); // they left, and nobody will know
+            }
             return None;
         }
         let lab = self.daemon.lab.take()?;
@@ -119,18 +121,20 @@ impl Sim {
             }
         }
         self.check_step(&out);
-        if !out.records.is_empty() && self.fault("killed after commit", DEATHS) {
+        if !out.records.is_empty() && self.fault("killed after commit", deaths) {
             self.die();
             return None;
         }
-        if !early {
-            self.perform_all(&out);
-        }
+        let epoch = self.epoch();
+        self.perform_all(&out, epoch);
         Some(out.answer)
     }
 
-    fn perform_all(&mut self, out: &Outcome) {
-        let epoch = self.daemon.lab.as_ref().map(|l| l.meta.epoch).unwrap_or_default();
+    fn epoch(&self) -> Epoch {
+        self.daemon.lab.as_ref().map(|l| l.meta.epoch).unwrap_or_default()
+    }
+
+    fn perform_all(&mut self, out: &Outcome, epoch: Epoch) {
         for effect in out.effects.clone() {
             self.perform(effect, epoch);
         }
