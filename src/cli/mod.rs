@@ -7,6 +7,7 @@
 mod admin;
 mod completion;
 mod console;
+mod demo;
 mod events;
 mod extend;
 mod fail;
@@ -22,6 +23,7 @@ mod reserve;
 mod run;
 mod serve;
 mod show;
+mod sim;
 mod status;
 mod table;
 #[cfg(test)]
@@ -109,6 +111,10 @@ enum Verb {
     Admin(admin::Verb),
     /// The daemon.
     Serve(serve::Args),
+    /// A lab of simulated machines, to watch.
+    Demo(demo::Args),
+    /// Simulate the deciding core under faults, in virtual time.
+    Sim(sim::Args),
     /// Completion for your shell.
     Completion(completion::Args),
 }
@@ -143,7 +149,7 @@ pub fn main() -> ExitCode {
 fn go(cli: Cli, out: Out) -> Result {
     let verb = cli.verb.unwrap_or(Verb::Status(status::Args {}));
     let workers = match &verb {
-        Verb::Serve(_) => None,
+        Verb::Serve(_) | Verb::Demo(_) => None,
         // Beats must not wait for a terminal that takes no output.
         Verb::Reserve(_) => Some(2),
         _ => Some(0),
@@ -188,6 +194,8 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Result {
         Verb::Image(verb) => image::run(cx, verb).await,
         Verb::Admin(verb) => admin::run(cx, verb).await,
         Verb::Serve(args) => serve::run(cx, args).await,
+        Verb::Demo(args) => demo::run(cx, &args).await,
+        Verb::Sim(args) => sim::run(cx, &args),
         Verb::Completion(args) => completion::run(cx, &args),
     }
 }

@@ -5,6 +5,8 @@
 mod session;
 mod wait;
 
+pub use wait::interrupted;
+
 use super::fail::{Fail, INTERRUPTED};
 use super::status::names;
 use super::times::{clock, duration, left, moment};
@@ -122,7 +124,7 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
     }
     let ready = tokio::select! {
         ready = wait::until_ready(cx, &reservation) => ready?,
-        signal = wait::interrupted() => return interrupted(cx, &args, &reservation.id, signal?).await,
+        signal = interrupted() => return give_up(cx, &args, &reservation.id, signal?).await,
     };
     // We waited for it: its holder is there.
     let held = cx.client.claim(&ready.id).await?;
@@ -179,7 +181,7 @@ fn print(cx: &Context, r: &Reservation) -> Result {
     cx.out.object(r, &names(r).replace(' ', "\n"), |out| out.line(&format!("{} {} ready", r.id, names(r))))
 }
 
-async fn interrupted(cx: &Context, args: &Args, id: &str, signal: &str) -> Result {
+async fn give_up(cx: &Context, args: &Args, id: &str, signal: &str) -> Result {
     match args.on_interrupt {
         OnInterrupt::Keep => {
             cx.out.say(&format!("\n{signal}: {id} stays in the queue  → pitstop reserve --resume {id}"));

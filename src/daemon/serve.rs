@@ -144,6 +144,7 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     let agents_task = tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
     let running = opened.run(Box::new(hands))?;
 
+    let all_rigs = Arc::clone(&rigs);
     let source = Source { options: options.clone(), rigs, lines: lines.clone(), lock: Mutex::new(file) };
     let app = App {
         desk: desk.clone(),
@@ -167,6 +168,10 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     agents_task.abort();
     boot_task.abort();
     lines.flush();
+    // Lines are kept open, and their machines there, by tasks that would
+    // outlive us in a process that goes on.
+    all_rigs.load(factories(), &Inventory::default());
+    lines.load(&all_rigs);
     ended
 }
 

@@ -403,6 +403,9 @@ pub struct Intent {
     /// Whether a runner of this daemon works on it; after a timeout, a
     /// cancel or a restart nobody does, and it waits for its time to pass.
     pub open: bool,
+    /// It began while another command for the same was unsettled: which of
+    /// the two is seen to land can never be told, so only time settles it.
+    pub twin: bool,
 }
 
 /// A disk and what is known of its content.

@@ -15,10 +15,16 @@ type MakeBoot = fn(&Site) -> Result<Arc<dyn Boot>, DriverError>;
 
 const POWER: &[(DriverSchema, MakePower)] = &[
     (power::sim::SCHEMA, power::sim::make),
+    (power::qemu::SCHEMA, power::qemu::make),
+    (power::command::SCHEMA, power::command::make),
     (power::none::SCHEMA, power::none::make),
 ];
 
-const CONSOLE: &[(DriverSchema, MakeConsole)] = &[(console::sim::SCHEMA, console::sim::make)];
+const CONSOLE: &[(DriverSchema, MakeConsole)] = &[
+    (console::sim::SCHEMA, console::sim::make),
+    (console::unix::SCHEMA, console::unix::make),
+    (console::serial::SCHEMA, console::serial::make),
+];
 
 const BOOT: &[(DriverSchema, MakeBoot)] = &[
     (boot::SIM, boot::sim),

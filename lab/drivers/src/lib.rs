@@ -16,6 +16,8 @@ pub mod power;
 pub mod process;
 pub mod sim;
 pub mod site;
+#[cfg(test)]
+mod testing;
 pub mod watched;
 
 pub use boot::{Boot, Delivery, Target};

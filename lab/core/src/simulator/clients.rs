@@ -118,10 +118,14 @@ impl Sim {
 
     fn client_waits(&mut self, client: usize, id: ReservationId) {
         self.beat(client, id);
-        let Some(lab) = &self.daemon.lab else {
-            self.clients[client].doing = Doing::Waiting(id);
+        if self.daemon.lab.is_none() {
+            // Some lose heart when nobody answers, and leave when they can.
+            let stays = self.rng.u64(0..4) > 0;
+            self.clients[client].doing =
+                if stays { Doing::Waiting(id) } else { Doing::Using { id, until: self.now } };
             return;
-        };
+        }
+        let Some(lab) = &self.daemon.lab else { return };
         let status = lab.reservation(id).map(|r| r.status.clone());
         self.clients[client].doing = match status {
             Some(Status::Ready { .. }) => match self.ask(client, None, Request::Claim(id)) {

@@ -102,10 +102,11 @@ impl Sim {
         let deaths = if out.effects.is_empty() { DEATHS.0 } else { DEATHS.1 };
         if !out.records.is_empty() && self.fault("killed before commit", deaths) {
             let epoch = self.epoch();
-            self.die();
+            let lab = self.daemon.lab.take();
             if !self.daemon.fences.stands(Fence::IntentFirst) {
                 self.perform_all(&out, epoch); // they left, and nobody will know
             }
+            self.die(lab);
             return None;
         }
         let lab = self.daemon.lab.take()?;
@@ -122,7 +123,8 @@ impl Sim {
         }
         self.check_step(&out);
         if !out.records.is_empty() && self.fault("killed after commit", deaths) {
-            self.die();
+            let lab = self.daemon.lab.take();
+            self.die(lab);
             return None;
         }
         let epoch = self.epoch();
@@ -140,9 +142,8 @@ impl Sim {
         }
     }
 
-    fn die(&mut self) {
+    fn die(&mut self, lab: Option<Lab>) {
         self.report.kills += 1;
-        let lab = self.daemon.lab.take();
         if self.rng.u64(0..4) == 0 {
             // Not dead but stopped. What it had not committed, it forgets:
             // it wakes with what the store held then.
@@ -158,7 +159,8 @@ impl Sim {
         }
         let alive: Vec<usize> = (0..self.agents.len()).filter(|a| self.agents[*a].alive).collect();
         for agent in alive {
-            let retry = self.rng.u64(100..5_000);
+            let slow = self.fault("agent slow to return", 4);
+            let retry = self.rng.u64(100..if slow { 120_000 } else { 5_000 });
             self.at(retry, Happening::Hello(agent));
         }
         let down = self.rng.u64(200..60_000);

@@ -94,8 +94,8 @@ pub fn run(config: &Config) -> Report {
     // Long enough for every deadline, retry and limit there is, twice over,
     // with an admin who brings back what was quarantined.
     for hour in 1..=12 {
-        sim.run_until(end + hour * 3_600_000);
         sim.admin_acts();
+        sim.run_until(end + hour * 3_600_000);
     }
     sim.check_end();
     sim.report.simulated = sim.now.0;

@@ -29,7 +29,8 @@ impl Step<'_> {
             // The runner stops commanding after `within`; a controller that
             // queued the last command may act on it for as long again.
             let may_land_until = self.now() + 2 * within;
-            let intent = Intent { id, want, may_land_until, open: true };
+            let twin = machine.legs[leg].unsettled.iter().any(|i| i.want == want);
+            let intent = Intent { id, want, may_land_until, open: true, twin };
             self.change(Change::PowerIntended { machine: name.clone(), leg, intent });
             // A machine boots when its last leg comes on.
             let boot = if leg + 1 == machine.legs.len() { boot } else { Boot::AsIs };
@@ -87,20 +88,17 @@ impl Step<'_> {
         witnessed: bool,
     ) {
         let Some(machine) = self.machine(name) else { return };
-        let Some(intent) =
+        let Some(intent_row) =
             machine.legs.get(leg).and_then(|l| l.unsettled.iter().find(|i| i.id == id && i.open)).cloned()
         else {
             return; // abandoned meanwhile: only time settles it
         };
-        debug_assert_eq!(intent.want, want);
+        debug_assert_eq!(intent_row.want, want);
         match result {
             Ok(reading) if reading.shows(want) => {
                 self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
-                // With a twin under way, which of the two was seen to land?
-                let unsettled = machine.legs.get(leg).map(|l| l.unsettled.as_slice()).unwrap_or_default();
-                let alone = !unsettled.iter().any(|i| i.want == want && i.id != id);
                 let (machine, intent) = (name.clone(), id);
-                if witnessed && alone || !self.fence(Fence::MayLandUntil) {
+                if witnessed && !intent_row.twin || !self.fence(Fence::MayLandUntil) {
                     self.change(Change::PowerSettled { machine, leg, intent });
                 } else {
                     let answer = "it reads as wanted; whether this command did it was not seen".to_owned();

@@ -44,6 +44,7 @@ pub trait Boot: Send + Sync {
 /// like a real one.
 pub const SIM: DriverSchema = DriverSchema {
     name: "sim",
+    with_power: &["sim"],
     fields: &[FieldSchema::optional(
         "delivery",
         FieldKind::OneOf(&["power-on", "http"]),
@@ -55,6 +56,7 @@ pub const SIM: DriverSchema = DriverSchema {
 /// `boot.direct`: the power driver starts the kernel itself.
 pub const DIRECT: DriverSchema = DriverSchema {
     name: "direct",
+    with_power: &["qemu"],
     fields: &[
         FieldSchema::optional("image", FieldKind::OneOf(&["agent"]), "what is started; `agent` unless said"),
         FieldSchema::optional("append", FieldKind::Raw, "added to the agent's kernel command line"),
@@ -73,8 +75,10 @@ pub const HTTP: DriverSchema = DriverSchema {
 pub const POWER: DriverSchema = DriverSchema { name: "power", ..DriverSchema::EMPTY };
 
 /// Kernel command line of the boot agent where the inventory says nothing: a
-/// serial console, and a panic that does not burn a core for ever.
-pub const DEFAULT_APPEND: &str = "console=ttyS0 panic=10";
+/// serial console, a panic that does not burn a core for ever, and no notices:
+/// the kernel would print its own command line, token and all, for everybody
+/// who watches the console.
+pub const DEFAULT_APPEND: &str = "console=ttyS0 panic=10 loglevel=5";
 
 struct Sim {
     script: Option<String>,
@@ -214,3 +218,6 @@ impl Boot for PowerOnly {
 fn no_parameters(driver: &'static str, machine: &str) -> DriverError {
     DriverError::new(driver, format!("start the boot agent on {machine}"), "no parameters were given out for it")
 }
+
+#[cfg(test)]
+mod tests;

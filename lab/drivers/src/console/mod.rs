@@ -1,7 +1,12 @@
 //! Consoles: a line of bytes from and to a machine.
 
 pub mod fake;
+pub mod serial;
 pub mod sim;
+pub mod unix;
+
+#[cfg(test)]
+mod conformance;
 
 use crate::error::{DriverError, Task};
 use tokio::io::{AsyncRead, AsyncWrite};

@@ -1,9 +1,13 @@
 //! Power: switch a leg and read it.
 
+pub mod command;
 pub mod fake;
 pub mod none;
 pub mod qemu;
 pub mod sim;
+
+#[cfg(test)]
+mod conformance;
 
 use crate::error::Task;
 use crate::site::Site;

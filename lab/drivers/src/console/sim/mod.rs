@@ -11,7 +11,7 @@ use pitstop_core::inventory::catalogue::DriverSchema;
 use std::sync::Arc;
 
 /// What the inventory may say.
-pub const SCHEMA: DriverSchema = DriverSchema { name: "sim", ..DriverSchema::EMPTY };
+pub const SCHEMA: DriverSchema = DriverSchema { name: "sim", with_power: &["sim"], ..DriverSchema::EMPTY };
 
 struct Sim {
     site: Site,

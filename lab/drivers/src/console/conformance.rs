@@ -1,0 +1,141 @@
+//! What every console driver must do.
+
+use super::fake::Fake;
+use super::{Console, Line};
+use crate::testing::{driver, leg, none, site};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::json;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixListener;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn expect(line: &mut Box<dyn Line>, want: &[u8]) {
+    let mut got = vec![0; want.len()];
+    tokio::time::timeout(PATIENCE, line.read_exact(&mut got)).await.unwrap().unwrap();
+    assert_eq!(got, want);
+}
+
+/// Every byte there is, so that nothing is taken for a control character.
+fn all_bytes() -> Vec<u8> {
+    (0..=255).collect()
+}
+
+async fn ends(line: &mut Box<dyn Line>) {
+    let mut rest = Vec::new();
+    // The end of a line may be an error or the end of a stream.
+    let end = tokio::time::timeout(PATIENCE, line.read_to_end(&mut rest)).await.expect("a lost line must end");
+    assert!(rest.is_empty() || end.is_ok());
+}
+
+#[tokio::test]
+async fn the_fake() {
+    let fake = Fake::default();
+    fake.open().await.err().expect("nothing is plugged in");
+    let mut machine = fake.plug();
+    let mut line = fake.open().await.unwrap();
+    machine.write_all(&all_bytes()).await.unwrap();
+    expect(&mut line, &all_bytes()).await;
+    line.write_all(b"hello").await.unwrap();
+    let mut got = [0; 5];
+    machine.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"hello");
+    line.send_break().unwrap();
+    assert_eq!(fake.breaks(), 1);
+    drop(machine);
+    ends(&mut line).await;
+}
+
+#[tokio::test]
+async fn a_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let spec = driver("unix", json!({"path": path}));
+    let site = site(dir.path(), leg(driver("none", none())), Some(spec), driver("power", none()));
+    let console = super::unix::make(&site, "main").unwrap();
+    console.open().await.err().expect("nobody listens");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut line = console.open().await.unwrap();
+    let (mut machine, _) = listener.accept().await.unwrap();
+    machine.write_all(&all_bytes()).await.unwrap();
+    expect(&mut line, &all_bytes()).await;
+    line.write_all(b"hello").await.unwrap();
+    let mut got = [0; 5];
+    machine.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"hello");
+    drop(machine);
+    ends(&mut line).await;
+}
+
+/// A pty: its master, and the path of its terminal.
+fn pty() -> (OwnedFd, PathBuf) {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap().into();
+    (master, path)
+}
+
+fn serial(dir: &Path, device: &Path) -> Arc<dyn Console> {
+    let spec = driver("serial", json!({"device": device, "baud": 74_880}));
+    let site = site(dir, leg(driver("none", none())), Some(spec), driver("power", none()));
+    super::serial::make(&site, "main").unwrap()
+}
+
+#[tokio::test]
+async fn a_serial_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, path) = pty();
+    let console = serial(dir.path(), &path);
+    let mut line = console.open().await.unwrap();
+    let second = console.open().await.err().expect("a port has one reader");
+    assert!(!second.permanent);
+    let mut machine = File::from(master);
+    machine.write_all(&all_bytes()).unwrap();
+    expect(&mut line, &all_bytes()).await;
+    line.write_all(b"hello\n\x13").await.unwrap();
+    let mut got = [0; 7];
+    machine.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hello\n\x13", "the port must be raw");
+    line.send_break().unwrap();
+    // The plug is pulled: a read of 0 bytes, which is the end.
+    drop(machine);
+    ends(&mut line).await;
+    drop(line);
+    console.open().await.err().expect("the port is gone");
+}
+
+#[tokio::test]
+async fn a_serial_port_that_was_lost_opens_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("port");
+    let (first, path) = pty();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let console = serial(dir.path(), &link);
+    let mut line = console.open().await.unwrap();
+    drop(first);
+    ends(&mut line).await;
+    drop(line);
+    let (second, path) = pty();
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let mut line = console.open().await.unwrap();
+    File::from(second).write_all(b"back").unwrap();
+    expect(&mut line, b"back").await;
+}
+
+#[test]
+fn a_serial_port_must_be_named_once() {
+    let dir = tempfile::tempdir().unwrap();
+    for fields in [json!({}), json!({"device": "/dev/a", "by_id": "b"}), json!({"by_id": "../tty"}), json!({"usb": "a/b"})] {
+        let spec = driver("serial", fields);
+        let site = site(dir.path(), leg(driver("none", none())), Some(spec), driver("power", none()));
+        assert!(super::serial::make(&site, "main").err().unwrap().permanent);
+    }
+}

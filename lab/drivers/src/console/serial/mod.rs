@@ -1,0 +1,171 @@
+//! `console.serial`: a serial port of this host.
+
+use super::{Console, Line};
+use crate::error::{DriverError, Task};
+use crate::site::Site;
+use pitstop_core::inventory::DriverSpec;
+use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+use tokio_serial::{FlowControl, SerialPort as _, SerialPortBuilderExt as _, SerialStream};
+
+const DRIVER: &str = "console.serial";
+const DEFAULT_BAUD: u32 = 115_200;
+
+/// What the inventory may say.
+pub const SCHEMA: DriverSchema = DriverSchema {
+    name: "serial",
+    fields: &[
+        FieldSchema::optional("device", FieldKind::Path, "the port, as in /dev/ttyS1"),
+        FieldSchema::optional("by_id", FieldKind::Text, "name in /dev/serial/by-id"),
+        FieldSchema::optional("by_path", FieldKind::Text, "name in /dev/serial/by-path"),
+        FieldSchema::optional("usb", FieldKind::Text, "USB interface the port belongs to, as in 1-1.2:1.0"),
+        FieldSchema::optional("baud", FieldKind::Int { min: 50, max: 12_000_000 }, "bits per second, 115200 unless said"),
+        FieldSchema::optional("rtscts", FieldKind::Bool, "hardware flow control; off unless said"),
+        FieldSchema::optional("host", FieldKind::HostRef, "the bench host it is plugged into"),
+    ],
+    unique: &[
+        Unique { what: "serial port", fields: &["device"] },
+        Unique { what: "serial port", fields: &["by_id"] },
+        Unique { what: "serial port", fields: &["by_path"] },
+        Unique { what: "serial port", fields: &["usb"] },
+    ],
+    ..DriverSchema::EMPTY
+};
+
+struct Serial {
+    machine: String,
+    place: Place,
+    baud: u32,
+    flow: FlowControl,
+}
+
+/// How the port is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Path(PathBuf),
+    Usb(String),
+}
+
+/// Makes the driver.
+pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError> {
+    let spec = site.spec.consoles.get(console).cloned().unwrap_or_default();
+    if let Some(host) = &spec.host {
+        return Err(DriverError::new(DRIVER, format!("use {console} of {}", site.name()), format!("it is at the bench host {host}"))
+            .permanent()
+            .next("bench hosts are not built yet: plug it into this host"));
+    }
+    let place = place(&spec).ok_or_else(|| {
+        DriverError::new(DRIVER, format!("use {console} of {}", site.name()), "the inventory names no port, or several")
+            .permanent()
+            .next("write exactly one of device, by_id, by_path, usb")
+    })?;
+    let baud = spec.int("baud").and_then(|b| u32::try_from(b).ok()).unwrap_or(DEFAULT_BAUD);
+    // Off unless asked for: one stray 0x13 in the noise of a boot would stop
+    // the line for ever.
+    let flow = if spec.flag("rtscts") == Some(true) { FlowControl::Hardware } else { FlowControl::None };
+    Ok(Arc::new(Serial { machine: site.name().to_owned(), place, baud, flow }))
+}
+
+fn place(spec: &DriverSpec) -> Option<Place> {
+    let path = |dir: &str, name: &str| (!name.contains('/')).then(|| Place::Path(PathBuf::from(dir).join(name)));
+    let named = [
+        spec.text("device").map(|d| Some(Place::Path(d.into()))),
+        spec.text("by_id").map(|name| path("/dev/serial/by-id", name)),
+        spec.text("by_path").map(|name| path("/dev/serial/by-path", name)),
+        spec.text("usb").map(|name| (!name.contains('/')).then(|| Place::Usb(name.to_owned()))),
+    ];
+    let mut named = named.into_iter().flatten();
+    match (named.next(), named.next()) {
+        (Some(place), None) => place,
+        _ => None,
+    }
+}
+
+impl Serial {
+    /// The device, which may come and go with a USB plug.
+    fn device(&self) -> Result<PathBuf, String> {
+        let interface = match &self.place {
+            Place::Path(path) => return Ok(path.clone()),
+            Place::Usb(interface) => PathBuf::from("/sys/bus/usb/devices").join(interface),
+        };
+        // Drivers differ: INTERFACE/ttyUSB0 or INTERFACE/tty/ttyACM0.
+        for dir in [interface.clone(), interface.join("tty")] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with("tty") && name.len() > 3 {
+                    return Ok(PathBuf::from("/dev").join(name));
+                }
+            }
+        }
+        Err(format!("there is no serial port at {}", interface.display()))
+    }
+
+    fn line(&self) -> Result<Box<dyn Line>, DriverError> {
+        let fail = |what: &dyn std::fmt::Display, e: &dyn std::fmt::Display| {
+            DriverError::new(DRIVER, format!("open {what} for {}", self.machine), e)
+        };
+        let device = self.device().map_err(|e| fail(&"the console", &e).next("is it plugged in?"))?;
+        // Exclusive by default, and by a lock that binds root too.
+        let port = tokio_serial::new(device.to_string_lossy(), self.baud)
+            .flow_control(self.flow)
+            .open_native_async()
+            .map_err(|e| fail(&device.display(), &e))?;
+        Ok(Box::new(SerialLine { port, breaking: None }))
+    }
+}
+
+impl Console for Serial {
+    fn open(&self) -> Task<'_, Box<dyn Line>> {
+        Box::pin(async { self.line() })
+    }
+}
+
+/// How long the line is held in a break (tcsendbreak(3): 0.25 to 0.5 s).
+const BREAK: Duration = Duration::from_millis(300);
+
+struct SerialLine {
+    port: SerialStream,
+    /// The end of the break that is being sent. A timer, since sleeping here
+    /// would hold up every other console.
+    breaking: Option<Pin<Box<Sleep>>>,
+}
+
+impl Line for SerialLine {
+    fn send_break(&mut self) -> Result<(), DriverError> {
+        self.port.set_break().map_err(|e| DriverError::new(DRIVER, "send a break", e))?;
+        self.breaking = Some(Box::pin(tokio::time::sleep(BREAK)));
+        Ok(())
+    }
+}
+
+impl AsyncRead for SerialLine {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        if let Some(end) = &mut self.breaking
+            && end.as_mut().poll(cx).is_ready()
+        {
+            self.breaking = None;
+            self.port.clear_break().map_err(std::io::Error::other)?;
+        }
+        Pin::new(&mut self.port).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SerialLine {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.port).poll_write(cx, bytes)
+    }
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        // A flush of a serial port waits until every byte has left it, and
+        // blocks the thread for that; what was written leaves by itself.
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,169 @@
+//! One kernel module: reading its file, however it is packed, and what it says about itself.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::BootImageError;
+use super::elf::Elf;
+use super::pipe;
+use super::tree;
+
+/// Largest module, unpacked, in bytes. The largest of a Debian kernel, amdgpu, has 12 MB.
+pub(super) const MAX_MODULE: u64 = 64 << 20;
+/// More than this many names of others is no module of any kernel.
+const MAX_NEEDS: usize = 256;
+/// What a module's file may end with.
+pub(super) const ENDINGS: [&str; 4] = [".ko", ".ko.zst", ".ko.xz", ".ko.gz"];
+
+/// A module as a boot image needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Module {
+    /// Below `/lib/modules/VERSION`, with the ending `.ko`.
+    pub(super) path: String,
+    /// Its name, with `_`.
+    pub(super) name: String,
+    /// Must be loaded before it.
+    pub(super) depends: Vec<String>,
+    /// Should be loaded before it, where they exist (`softdep=pre:` of modprobe.d(5)).
+    pub(super) hopes: Vec<String>,
+    /// The ELF file, not compressed: not every kernel can unpack modules itself, and the whole initrd is
+    /// compressed better than its parts. A signature at its end stays.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Reads the module in `file`, which is called `path` below the kernel's modules.
+pub(super) fn read(file: &Path, path: &str) -> Result<Module, BootImageError> {
+    let bytes = unpacked(file)?;
+    let bad = |why: &str| BootImageError::BadModule { file: file.to_owned(), why: why.to_owned() };
+    let elf = Elf::parse(&bytes).ok_or_else(|| bad("not an ELF file of 64 bits, little-endian"))?;
+    let info = elf.section(".modinfo").ok_or_else(|| bad("no .modinfo section"))?;
+    let (depends, hopes) = needs(info).map_err(|why| bad(&why))?;
+    let (stem, _) = split_ending(path).ok_or_else(|| bad("its name does not end as modules' names do"))?;
+    let name = name_of(stem.rsplit('/').next().unwrap_or(stem)).ok_or_else(|| bad("its name is none"))?;
+    Ok(Module { path: format!("{stem}.ko"), name, depends, hopes, bytes })
+}
+
+/// A path without the ending of modules, and the ending.
+pub(super) fn split_ending(path: &str) -> Option<(&str, &'static str)> {
+    ENDINGS.iter().find_map(|ending| Some((path.strip_suffix(ending)?, *ending)))
+}
+
+/// The name of a module as the kernel has it: `-` and `_` mean the same. `None` for what is no name.
+pub(super) fn name_of(text: &str) -> Option<String> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (!text.is_empty() && text.len() <= 64 && text.bytes().all(good)).then(|| text.replace('-', "_"))
+}
+
+fn unpacked(file: &Path) -> Result<Vec<u8>, BootImageError> {
+    let opened = tree::open_regular(file)?;
+    let reading = BootImageError::file("read", file);
+    let bytes = match split_ending(&file.to_string_lossy()).map_or(".ko", |(_, ending)| ending) {
+        ".ko.xz" => return pipe::through("xz", &["-dc"], opened, MAX_MODULE, file),
+        ".ko.gz" => return pipe::through("gzip", &["-dc"], opened, MAX_MODULE, file),
+        ".ko.zst" => zstd::stream::read::Decoder::new(opened).and_then(|frame| at_most(frame, MAX_MODULE)),
+        _ => at_most(opened, MAX_MODULE),
+    };
+    let too_big = || BootImageError::TooBig { file: file.to_owned(), kind: "a module", limit: MAX_MODULE };
+    bytes.map_err(reading)?.ok_or_else(too_big)
+}
+
+/// Everything, or `None` if it is more than `limit` bytes.
+pub(super) fn at_most(from: impl Read, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    from.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+/// What a `.modinfo` section says about other modules: those it depends on, and those it would like.
+fn needs(info: &[u8]) -> Result<(Vec<String>, Vec<String>), String> {
+    let (mut depends, mut hopes) = (Vec::new(), Vec::new());
+    for entry in info.split(|&b| b == 0) {
+        let Some(at) = entry.iter().position(|&b| b == b'=') else { continue };
+        let value = || std::str::from_utf8(&entry[at + 1..]).map_err(|_| "its dependencies are no text".to_owned());
+        match &entry[..at] {
+            b"depends" => depends.extend(names(value()?.split(','))?),
+            b"softdep" => {
+                let words = value()?.split_ascii_whitespace();
+                let before = words.skip_while(|word| *word != "pre:").skip(1).take_while(|word| *word != "post:");
+                hopes.extend(names(before)?);
+            }
+            _ => {}
+        }
+    }
+    if depends.len() + hopes.len() > MAX_NEEDS {
+        return Err(format!("it names more than {MAX_NEEDS} other modules"));
+    }
+    Ok((depends, hopes))
+}
+
+fn names<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
+    let words = words.filter(|word| !word.is_empty());
+    words.map(|word| name_of(word).ok_or_else(|| format!("it depends on {word:?}, which is no module"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::module;
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn modinfo_names_what_must_and_what_should_come_before() {
+        let info = b"license=GPL\0alias=pci:v*\0depends=virtio-ring,virtio\0softdep=pre: realtek mdio-x post: late\0noise\0";
+        let (depends, hopes) = needs(info).unwrap();
+        assert_eq!(depends, ["virtio_ring", "virtio"]);
+        assert_eq!(hopes, ["realtek", "mdio_x"]);
+        assert_eq!(needs(b"depends=\0").unwrap(), (vec![], vec![]));
+        assert_eq!(needs(b"softdep=post: late\0").unwrap(), (vec![], vec![]));
+    }
+
+    #[test]
+    fn names_that_are_paths_or_lines_are_refused() {
+        for bad in ["../../etc/passwd", "a b", "a\nb", "a#b", "ä"] {
+            let info = format!("depends={bad}\0");
+            assert!(needs(info.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(needs(b"depends=\xff\0").is_err());
+        let many = format!("depends={}\0", vec!["a"; MAX_NEEDS + 1].join(","));
+        assert!(needs(many.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn each_way_of_packing_gives_the_same_module() {
+        let dir = tempfile::tempdir().unwrap();
+        let elf = module("depends=virtio\0");
+        let plain = dir.path().join("virtio-net.ko");
+        std::fs::write(&plain, &elf).unwrap();
+        std::fs::write(dir.path().join("virtio-net.ko.zst"), zstd::encode_all(&elf[..], 3).unwrap()).unwrap();
+        for program in ["xz", "gzip"] {
+            assert!(Command::new(program).args(["-k", "-f"]).arg(&plain).status().unwrap().success());
+        }
+        for ending in ENDINGS {
+            let name = format!("virtio-net{ending}");
+            let read = read(&dir.path().join(&name), &format!("kernel/{name}")).unwrap();
+            assert_eq!(read.path, "kernel/virtio-net.ko", "the initrd holds it unpacked");
+            assert_eq!(read.name, "virtio_net");
+            assert_eq!(read.depends, ["virtio"]);
+            assert_eq!(read.bytes, elf, "{ending}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_unpacks_without_end_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let bomb = dir.path().join("bomb.ko.zst");
+        let zeroes = std::io::repeat(0).take(MAX_MODULE + 1);
+        std::fs::write(&bomb, zstd::encode_all(zeroes, 1).unwrap()).unwrap();
+        assert!(matches!(read(&bomb, "bomb.ko.zst"), Err(BootImageError::TooBig { .. })));
+    }
+
+    #[test]
+    fn garbage_is_no_module() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.ko", "a.ko.zst", "a.ko.xz", "a.ko.gz"] {
+            let file = dir.path().join(name);
+            std::fs::write(&file, b"\x7fELF, honestly").unwrap();
+            assert!(read(&file, name).is_err(), "{name}");
+        }
+    }
+}
