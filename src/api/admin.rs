@@ -54,11 +54,13 @@ pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enr
     // the machines are not new any more.
     if count != enrolled.machines.len() && !(enrolled.machines.is_empty() && asked.caller.key.is_some()) {
         let found = enrolled.machines.len();
-        let error = ApiError::new(Code::Conflict, format!("{found} new machines match `{selector}`, not {count}"));
+        let error =
+            ApiError::new(Code::Conflict, format!("{found} new machines match `{selector}`, not {count}"));
         return Err(Refusal(error.hint(format!("pitstop ls {selector} state=new"))));
     }
     let answer = app.desk.ask(asked.caller, Request::Enrol(selector)).await?;
-    if let Some(names) = answer.get("enrolled").and_then(|v| serde_json::from_value::<Vec<_>>(v.clone()).ok()) {
+    if let Some(names) = answer.get("enrolled").and_then(|v| serde_json::from_value::<Vec<_>>(v.clone()).ok())
+    {
         let disks = |name: &MachineName| -> Vec<String> {
             lab.machine(name).map(|m| m.disks.iter().map(|d| d.name.clone()).collect()).unwrap_or_default()
         };
@@ -72,7 +74,8 @@ pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enr
 pub async fn reload(State(app): State<Shared>, asked: Asked<Reload>) -> Answer<Reloaded> {
     let source = Arc::clone(&app.inventory);
     let read = tokio::task::spawn_blocking(move || source.read()).await;
-    let failed = |e: tokio::task::JoinError| ApiError::new(Code::Internal, format!("the inventory was not read: {e}"));
+    let failed =
+        |e: tokio::task::JoinError| ApiError::new(Code::Internal, format!("the inventory was not read: {e}"));
     let new = read.map_err(failed)?.map_err(|text| {
         ApiError::new(Code::Usage, "the inventory has errors; nothing was changed").hint(text)
     })?;

@@ -22,7 +22,9 @@ const MAX_ROLES: usize = 32;
 pub fn ask(app: &App, lab: &Lab, body: &Reserve, now: Time) -> Result<core::Ask, Refusal> {
     let session = body.hold == Some(HoldKind::Session);
     let hold = match (session, body.silence) {
-        (true, silence) => core::Hold::Session { silence: seconds("silence", silence.unwrap_or(DEFAULT_SILENCE))? },
+        (true, silence) => {
+            core::Hold::Session { silence: seconds("silence", silence.unwrap_or(DEFAULT_SILENCE))? }
+        }
         (false, None) => core::Hold::Time,
         (false, Some(_)) => return Err(usage("`silence` is for `\"hold\": \"session\"`")),
     };
@@ -65,7 +67,11 @@ fn roles(app: &App, lab: &Lab, body: &Reserve) -> Result<Vec<core::Role>, Refusa
     if body.roles.is_empty() {
         let select = body.select.as_deref().unwrap_or_default();
         let count = body.count.unwrap_or(1);
-        return Ok(vec![core::Role { name: "machine".to_owned(), select: app.known.act(lab, select)?, count }]);
+        return Ok(vec![core::Role {
+            name: "machine".to_owned(),
+            select: app.known.act(lab, select)?,
+            count,
+        }]);
     }
     if body.select.is_some() || body.count.is_some() {
         return Err(usage("either `select` and `count`, or `roles`"));
@@ -77,7 +83,10 @@ fn roles(app: &App, lab: &Lab, body: &Reserve) -> Result<Vec<core::Role>, Refusa
     for RoleAsk { name, select, count } in &body.roles {
         let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if name.is_empty() || name.len() > 63 || !plain {
-            return Err(usage(format!("`{}` is no role name: letters, digits, - and _", name.escape_debug())));
+            return Err(usage(format!(
+                "`{}` is no role name: letters, digits, - and _",
+                name.escape_debug()
+            )));
         }
         if roles.iter().any(|r| r.name == *name) {
             return Err(usage(format!("role `{name}` is there twice")));
@@ -127,7 +136,13 @@ mod tests {
         assert_eq!(s(Some(60), None), Some(Some(60_000)));
         assert_eq!(s(None, Some(Time(1_000_001))), Some(Some(1_000)), "never shorter than asked");
         assert_eq!(s(None, None), Some(None));
-        for (length, until) in [(Some(0), None), (Some(u64::MAX), None), (None, Some(now)), (Some(1), Some(Time(2_000_000))), (None, Some(Time(i64::MAX)))] {
+        for (length, until) in [
+            (Some(0), None),
+            (Some(u64::MAX), None),
+            (None, Some(now)),
+            (Some(1), Some(Time(2_000_000))),
+            (None, Some(Time(i64::MAX))),
+        ] {
             assert_eq!(s(length, until), None, "{length:?} {until:?}");
         }
     }

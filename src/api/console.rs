@@ -21,7 +21,11 @@ use tokio::sync::mpsc;
 const DEFAULT_REPLAY: u64 = 16 << 10;
 
 /// Attach to a console.
-pub async fn console(State(app): State<Shared>, Name(machine): Name, request: Request) -> Result<Response, Refusal> {
+pub async fn console(
+    State(app): State<Shared>,
+    Name(machine): Name,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (upgrade, request) = upgrade(request)?;
     let Asked { caller, body } = Asked::<ConsoleRequest>::from_request(request, &app).await?;
     let lab = app.desk.snapshot().await?;
@@ -38,7 +42,9 @@ pub async fn console(State(app): State<Shared>, Name(machine): Name, request: Re
     };
     let attached = app.consoles.attach(&machine, body.console.as_deref(), replay, &caller.user);
     let (watcher, keyboard) = attached.map_err(|e| match e {
-        ConsoleError::NoMachine(_) | ConsoleError::None(_) | ConsoleError::NoSuch { .. } => not_found(e.to_string()),
+        ConsoleError::NoMachine(_) | ConsoleError::None(_) | ConsoleError::NoSuch { .. } => {
+            not_found(e.to_string())
+        }
     })?;
     if body.write {
         keyboard.take(body.steal).map_err(|who| taken(&machine, &who))?;
@@ -48,7 +54,8 @@ pub async fn console(State(app): State<Shared>, Name(machine): Name, request: Re
 }
 
 fn taken(machine: &MachineName, words: &str) -> ApiError {
-    ApiError::new(Code::Held, format!("{machine}: {words}")).hint("pitstop console --write --steal takes the keyboard")
+    ApiError::new(Code::Held, format!("{machine}: {words}"))
+        .hint("pitstop console --write --steal takes the keyboard")
 }
 
 /// Typing is for the holder; on a machine that nobody holds, for admins.
@@ -91,12 +98,14 @@ impl Seat {
             }
         };
         let showing = async {
-            let attached = FromConsole::Attached { console: watcher.console.clone(), position: watcher.position() };
+            let attached =
+                FromConsole::Attached { console: watcher.console.clone(), position: watcher.position() };
             let mut message = (attached, Vec::new());
             let mut replayed = false;
             loop {
                 let over = matches!(message.0, FromConsole::Closed { .. });
-                let sent = tokio::time::timeout(Watcher::STALL, write_frame(&mut writer, &message.0, &message.1));
+                let sent =
+                    tokio::time::timeout(Watcher::STALL, write_frame(&mut writer, &message.0, &message.1));
                 if !matches!(sent.await, Ok(Ok(()))) || over {
                     return;
                 }
@@ -142,9 +151,10 @@ impl Seat {
 fn told(piece: Piece) -> (FromConsole, Vec<u8>) {
     match piece {
         Piece::Bytes { position, bytes } => (FromConsole::Output { position }, bytes),
-        Piece::Mark(mark) => {
-            (FromConsole::Mark { position: mark.position, at: Time(mark.stamp.wall), text: mark.text }, Vec::new())
-        }
+        Piece::Mark(mark) => (
+            FromConsole::Mark { position: mark.position, at: Time(mark.stamp.wall), text: mark.text },
+            Vec::new(),
+        ),
         Piece::Skipped { position, bytes } => (FromConsole::Skipped { position, bytes }, Vec::new()),
         Piece::Seats(seats) => {
             let (writer, you, watchers) = (seats.writer, seats.you, seats.watchers);

@@ -9,13 +9,13 @@ use super::error::{Refusal, usage};
 use super::extract::Params;
 use super::peer::Peer;
 use super::{App, Shared, view};
+use crate::store::RecordQuery;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use crate::store::RecordQuery;
 use pitstop_core::Lab;
 use pitstop_core::id::{RecordNo, ReservationId};
 use pitstop_core::record::{Change, Record};
@@ -73,7 +73,11 @@ pub async fn events(
 }
 
 fn record_query(query: &Query, filter: &Filter) -> Result<RecordQuery, Refusal> {
-    let mut records = RecordQuery { machine: filter.machine.clone(), reservation: filter.reservation, ..RecordQuery::default() };
+    let mut records = RecordQuery {
+        machine: filter.machine.clone(),
+        reservation: filter.reservation,
+        ..RecordQuery::default()
+    };
     if let Some(n) = query.last {
         records.limit = Some(n);
         records.newest = true;
@@ -82,7 +86,9 @@ fn record_query(query: &Query, filter: &Filter) -> Result<RecordQuery, Refusal> 
         None => {}
         Some((_, Ok(number), _)) => records.after = Some(number.saturating_sub(1)),
         Some((_, _, Ok(time))) => records.since = Some(time.0),
-        Some((text, ..)) => return Err(usage(format!("`since={text}` is neither a record's number nor RFC 3339"))),
+        Some((text, ..)) => {
+            return Err(usage(format!("`since={text}` is neither a record's number nor RFC 3339")));
+        }
     }
     Ok(records)
 }
@@ -256,7 +262,10 @@ impl Reader {
             let row = lab.reservation(*id);
             // A machine's row shows its holder: it changed with the holder's.
             touched.machines.extend(row.iter().flat_map(|r| r.members.iter().map(|m| m.machine.clone())));
-            if !self.wants_reservation(*id, row.map(|r| r.members.iter().any(|m| Some(&m.machine) == self.filter.machine.as_ref()))) {
+            if !self.wants_reservation(
+                *id,
+                row.map(|r| r.members.iter().any(|m| Some(&m.machine) == self.filter.machine.as_ref())),
+            ) {
                 continue;
             }
             let update = match row {

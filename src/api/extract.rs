@@ -144,7 +144,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +163,16 @@ mod tests {
         assert!(e.message.starts_with("line 1, column "), "{}", e.message);
         assert_eq!(e.hint.as_deref(), Some("did you mean `select`?"));
         assert_eq!(refused("{\"want\": \"imag\"}").hint.as_deref(), Some("did you mean `image`?"));
-        for bad in ["[", "{\"count\": -1}", "{\"count\": 1.5}", "{\"until\": \"18:00\"}", "null", "{} x", "\u{0}", "{\"count\": 1e99}"] {
+        for bad in [
+            "[",
+            "{\"count\": -1}",
+            "{\"count\": 1.5}",
+            "{\"until\": \"18:00\"}",
+            "null",
+            "{} x",
+            "\u{0}",
+            "{\"count\": 1e99}",
+        ] {
             assert_eq!(refused(bad).code, Code::Usage, "{bad}");
         }
     }

@@ -58,7 +58,8 @@ fn seed(query: &AddQuery) -> Result<SeedChoice, Refusal> {
         return Ok(SeedChoice::None);
     }
     let numbers = text.split_once(',').and_then(|(o, l)| Some((o.parse().ok()?, l.parse().ok()?)));
-    let (offset, len) = numbers.ok_or_else(|| usage(format!("`seed={text}` is neither `none` nor OFFSET,LENGTH in bytes")))?;
+    let (offset, len) = numbers
+        .ok_or_else(|| usage(format!("`seed={text}` is neither `none` nor OFFSET,LENGTH in bytes")))?;
     Ok(SeedChoice::At(Seed { offset, len }))
 }
 
@@ -72,7 +73,10 @@ pub async fn add(
 ) -> Answer<Image> {
     // Asked before gigabytes are read; the core asks again.
     if !peer.admin {
-        return Err(Refusal(ApiError::new(Code::NotAllowed, format!("only admins may add images; you are {}", peer.user))));
+        return Err(Refusal(ApiError::new(
+            Code::NotAllowed,
+            format!("only admins may add images; you are {}", peer.user),
+        )));
     }
     let key = key(request.headers())?;
     let options = AddOptions { added_unix_ms: app.desk.wall(), seed: seed(&query)?, ..AddOptions::default() };
@@ -97,7 +101,9 @@ async fn store(
     mut body: Body,
 ) -> Result<Manifest, Refusal> {
     let (send, pieces) = mpsc::channel(AHEAD);
-    let taker = tokio::task::spawn_blocking(move || images.add(&name, Pieces { pieces, now: Bytes::new(), over: false }, &options));
+    let taker = tokio::task::spawn_blocking(move || {
+        images.add(&name, Pieces { pieces, now: Bytes::new(), over: false }, &options)
+    });
     let fed = async {
         loop {
             match tokio::time::timeout(STALLED, body.frame()).await {
@@ -119,13 +125,18 @@ async fn store(
     };
     fed.await;
     drop(send);
-    let taken = taker.await.map_err(|e| ApiError::new(Code::Internal, format!("adding the image died: {e}")))?;
-    taken.map_err(refused)
+    let taken =
+        taker.await.map_err(|e| ApiError::new(Code::Internal, format!("adding the image died: {e}")))?;
+    taken.map_err(|e| refused(&e))
 }
 
-fn refused(error: StoreError) -> Refusal {
-    let code = match &error {
-        StoreError::Name(_) | StoreError::Kind | StoreError::Empty | StoreError::Map(_) | StoreError::SeedInUse { .. } => Code::Usage,
+fn refused(error: &StoreError) -> Refusal {
+    let code = match error {
+        StoreError::Name(_)
+        | StoreError::Kind
+        | StoreError::Empty
+        | StoreError::Map(_)
+        | StoreError::SeedInUse { .. } => Code::Usage,
         StoreError::Source { .. } => Code::Usage,
         StoreError::Unknown(_) | StoreError::Digest { .. } | StoreError::NoSuchChunk { .. } => Code::NotFound,
         StoreError::Io { .. } | StoreError::Damaged { .. } => Code::Internal,
@@ -152,7 +163,12 @@ impl Read for Pieces {
             match self.pieces.blocking_recv() {
                 Some(Piece::Data(data)) => self.now = data,
                 Some(Piece::End) => self.over = true,
-                None => return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the upload broke off")),
+                None => {
+                    return Err(std::io::Error::new(
+                        std::io::ErrorKind::UnexpectedEof,
+                        "the upload broke off",
+                    ));
+                }
             }
         }
         let n = self.now.len().min(buffer.len());
@@ -169,10 +185,9 @@ pub async fn remove(State(app): State<Shared>, Path(name): Path<String>, asked: 
     match removed.map_err(|e| ApiError::new(Code::Internal, format!("removing the image died: {e}")))? {
         // Removed before, by a try whose answer was lost.
         Ok(_) | Err(StoreError::Unknown(_)) => Ok(done(format!("image {name} removed"), answer)),
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(refused(&error)),
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -7,10 +7,10 @@ use super::select::matching;
 use super::{Shared, view};
 use axum::Json;
 use axum::extract::{Path, State};
+use pitstop_core::Lab;
 use pitstop_core::event::{PowerAction, Request};
 use pitstop_core::id::ReservationId;
 use pitstop_core::why::Why as CoreWhy;
-use pitstop_core::Lab;
 use pitstop_wire::api::{
     Done, Machine, Machines, PowerDo, PowerRequest, Reimage, Schema, Status, WhoAmI, Why, WhyLine,
 };
@@ -81,7 +81,11 @@ fn why_view(about: String, why: CoreWhy) -> Why {
 }
 
 /// Switch power.
-pub async fn power(State(app): State<Shared>, Name(machine): Name, asked: Asked<PowerRequest>) -> Answer<Done> {
+pub async fn power(
+    State(app): State<Shared>,
+    Name(machine): Name,
+    asked: Asked<PowerRequest>,
+) -> Answer<Done> {
     let PowerRequest { action, force } = asked.body;
     let core = match action {
         PowerDo::On => PowerAction::On,
@@ -90,7 +94,10 @@ pub async fn power(State(app): State<Shared>, Name(machine): Name, asked: Asked<
     };
     let request = Request::Power { machine: machine.clone(), action: core, force };
     let answer = app.desk.ask(asked.caller, request).await?;
-    Ok(done(format!("{machine}: power {}; follow it with `pitstop power {machine} status`", action.word()), answer))
+    Ok(done(
+        format!("{machine}: power {}; follow it with `pitstop power {machine} status`", action.word()),
+        answer,
+    ))
 }
 
 /// Write its disks again, back to the same holder.

@@ -3,9 +3,9 @@
 use axum::Json;
 use pitstop_wire::ApiError;
 use pitstop_wire::api::{
-    BASE, Beat, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image, Images, Machine, Machines,
-    PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Reservation, Reservations, Reserve, RunRequest,
-    Snapshot, Status, Until, Update, WhoAmI, Why,
+    BASE, Beat, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image, Images,
+    Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Reservation, Reservations,
+    Reserve, RunRequest, Snapshot, Status, Until, Update, WhoAmI, Why,
 };
 use std::sync::OnceLock;
 use utoipa::OpenApi;
@@ -13,15 +13,41 @@ use utoipa::openapi::path::{OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, Ref, Schema, Type};
 use utoipa::openapi::{
-    ContentBuilder, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi as Document, PathItem, PathsBuilder, Required,
-    ResponseBuilder,
+    ContentBuilder, HttpMethod, InfoBuilder, LicenseBuilder, OpenApi as Document, PathItem, PathsBuilder,
+    Required, ResponseBuilder,
 };
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
-    ApiError, Beat, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, Image, Images, Machine, Machines, PowerRequest,
-    Progress, Reimage, Release, Reload, Reloaded, Reservation, Reservations, Reserve, RunRequest, Snapshot, Status,
-    Until, Update, WhoAmI, Why
+    ApiError,
+    Beat,
+    ConsoleRequest,
+    Done,
+    Drain,
+    Enrol,
+    Enrolled,
+    Event,
+    Events,
+    Image,
+    Images,
+    Machine,
+    Machines,
+    PowerRequest,
+    Progress,
+    Reimage,
+    Release,
+    Reload,
+    Reloaded,
+    Reservation,
+    Reservations,
+    Reserve,
+    RunRequest,
+    Snapshot,
+    Status,
+    Until,
+    Update,
+    WhoAmI,
+    Why
 )))]
 struct Bodies;
 
@@ -32,7 +58,8 @@ pub async fn document() -> Json<&'static Document> {
 }
 
 /// One operation: method, path, what it does, names of its bodies.
-type Row = (HttpMethod, &'static str, &'static str, Option<&'static str>, &'static str, &'static [&'static str]);
+type Row =
+    (HttpMethod, &'static str, &'static str, Option<&'static str>, &'static str, &'static [&'static str]);
 
 const OPERATIONS: &[Row] = {
     use HttpMethod::{Delete, Get, Post, Put};
@@ -43,8 +70,22 @@ const OPERATIONS: &[Row] = {
         (Get, "/machines/{name}", "One machine", None, "Machine", &[]),
         (Post, "/machines/{name}/power", "Switch its power (holder)", Some("PowerRequest"), "Done", &[]),
         (Post, "/machines/{name}/reimage", "Write its disks again (holder)", Some("Reimage"), "Done", &[]),
-        (Post, "/machines/{name}/run", "Run a command (holder); upgrades to pitstop-frames/1", Some("RunRequest"), "", &[]),
-        (Post, "/machines/{name}/console", "Attach to a console; upgrades to pitstop-frames/1", Some("ConsoleRequest"), "", &[]),
+        (
+            Post,
+            "/machines/{name}/run",
+            "Run a command (holder); upgrades to pitstop-frames/1",
+            Some("RunRequest"),
+            "",
+            &[],
+        ),
+        (
+            Post,
+            "/machines/{name}/console",
+            "Attach to a console; upgrades to pitstop-frames/1",
+            Some("ConsoleRequest"),
+            "",
+            &[],
+        ),
         (Post, "/machines/{name}/drain", "Take it out (admin)", Some("Drain"), "Done", &[]),
         (Post, "/machines/{name}/undrain", "Put it back (admin)", Some("Beat"), "Done", &[]),
         (Post, "/machines/{name}/prove", "Send it through a proving turn (admin)", Some("Beat"), "Done", &[]),
@@ -60,7 +101,14 @@ const OPERATIONS: &[Row] = {
         (Post, "/reload", "Read the inventory again (admin)", Some("Reload"), "Reloaded", &[]),
         (Get, "/images", "Images that may be asked for", None, "Images", &[]),
         (Get, "/images/{name}", "One image", None, "Image", &[]),
-        (Put, "/images/{name}", "Add an image (admin); the body is the file, raw or zstd", Some(""), "Image", &["seed"]),
+        (
+            Put,
+            "/images/{name}",
+            "Add an image (admin); the body is the file, raw or zstd",
+            Some(""),
+            "Image",
+            &["seed"],
+        ),
         (Delete, "/images/{name}", "Remove an image (admin)", None, "Done", &[]),
         (
             Get,
@@ -110,17 +158,22 @@ fn operation((method, path, summary, body, answer, query): &Row) -> utoipa::open
     match body {
         Some("") => {
             let bytes = ContentBuilder::new().schema(Some(text())).build();
-            operation = operation
-                .request_body(Some(RequestBodyBuilder::new().content("application/octet-stream", bytes).build()));
+            operation = operation.request_body(Some(
+                RequestBodyBuilder::new().content("application/octet-stream", bytes).build(),
+            ));
         }
         Some(name) => {
-            operation = operation.request_body(Some(RequestBodyBuilder::new().content("application/json", json(name)).build()));
+            operation = operation.request_body(Some(
+                RequestBodyBuilder::new().content("application/json", json(name)).build(),
+            ));
         }
         None => {}
     }
     let ok = ResponseBuilder::new().description("Done");
     let ok = if answer.is_empty() { ok } else { ok.content("application/json", json(answer)) };
-    let refused = ResponseBuilder::new().description("Refused; `code` says why").content("application/json", json("ApiError"));
+    let refused = ResponseBuilder::new()
+        .description("Refused; `code` says why")
+        .content("application/json", json("ApiError"));
     operation.response("200", ok).response("default", refused).build()
 }
 

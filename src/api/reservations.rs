@@ -22,7 +22,11 @@ pub struct ListQuery {
 }
 
 /// Reservations that are not over, or all that are remembered.
-pub async fn list(State(app): State<Shared>, _: Peer, Params(query): Params<ListQuery>) -> Answer<Reservations> {
+pub async fn list(
+    State(app): State<Shared>,
+    _: Peer,
+    Params(query): Params<ListQuery>,
+) -> Answer<Reservations> {
     let lab = app.desk.snapshot().await?;
     let shown = lab.reservations().filter(|r| query.ended || !r.ended());
     let list = shown.map(|r| view::reservation::reservation(&lab, r)).collect();
@@ -37,7 +41,8 @@ pub async fn one(State(app): State<Shared>, _: Peer, Id(id): Id) -> Answer<Reser
 
 /// There is no such reservation.
 pub fn no_reservation(id: ReservationId) -> ApiError {
-    not_found(format!("there is no reservation {id}")).hint("pitstop status; old ones are in `pitstop events`")
+    not_found(format!("there is no reservation {id}"))
+        .hint("pitstop status; old ones are in `pitstop events`")
 }
 
 fn shown(lab: &Lab, id: ReservationId) -> Answer<Reservation> {
@@ -51,11 +56,10 @@ pub async fn reserve(State(app): State<Shared>, asked: Asked<Reserve>) -> Answer
     let ask = ask::ask(&app, &lab, &asked.body, Time(app.desk.wall()))?;
     let request = Request::Reserve { ask: Box::new(ask), image: asked.body.image };
     let answer = app.desk.ask(asked.caller, request).await?;
-    let id: ReservationId = answer
-        .get("reservation")
-        .and_then(Value::as_str)
-        .and_then(|id| id.parse().ok())
-        .ok_or_else(|| ApiError::new(Code::Internal, "the reservation has no number; please report this as a bug"))?;
+    let id: ReservationId =
+        answer.get("reservation").and_then(Value::as_str).and_then(|id| id.parse().ok()).ok_or_else(
+            || ApiError::new(Code::Internal, "the reservation has no number; please report this as a bug"),
+        )?;
     shown(&*app.desk.snapshot().await?, id)
 }
 

@@ -1,9 +1,9 @@
 //! `run`: frames between a caller and the agent of his machine. Only the
 //! permission is ours; positions and repeats are between the two ends.
 
+use super::Shared;
 use super::error::{Refusal, usage};
 use super::extract::{Asked, Name};
-use super::Shared;
 use crate::daemon::agents::{Agents, RunLink};
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
@@ -33,7 +33,11 @@ impl Runs for Agents {
 }
 
 /// Start a command, or attach to it again.
-pub async fn run(State(app): State<Shared>, Name(machine): Name, request: Request) -> Result<Response, Refusal> {
+pub async fn run(
+    State(app): State<Shared>,
+    Name(machine): Name,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (upgrade, request) = upgrade(request)?;
     let mut asked = Asked::<RunRequest>::from_request(request, &app).await?;
     let ask = asked.body;
@@ -51,7 +55,8 @@ pub async fn run(State(app): State<Shared>, Name(machine): Name, request: Reques
     let lab = app.desk.snapshot().await?;
     let boot_id = lab.machine(&machine).and_then(|m| m.agent.as_ref()).map(|a| a.boot_id.as_str());
     if boot_id != Some(said("boot_id")) {
-        let error = ApiError::new(Code::MachineFailed, format!("{machine} has booted again: the command is gone"));
+        let error =
+            ApiError::new(Code::MachineFailed, format!("{machine} has booted again: the command is gone"));
         return Err(Refusal(error.hint(format!("pitstop events {machine}"))));
     }
     let nonce = said("nonce");
@@ -75,7 +80,10 @@ async fn start(
 
 /// Without the core's permission, to test the streams alone.
 #[cfg(test)]
-pub async fn without_permission(runs: std::sync::Arc<dyn Runs>, request: Request) -> Result<Response, Refusal> {
+pub async fn without_permission(
+    runs: std::sync::Arc<dyn Runs>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let (upgrade, request) = upgrade(request)?;
     let asked = Asked::<RunRequest>::from_request(request, &()).await?;
     let machine = MachineName::new("m0").map_err(|e| usage(e.to_string()))?;
@@ -86,26 +94,37 @@ fn check(ask: &RunRequest) -> Result<(), Refusal> {
     if ask.command.argv.first().is_none_or(String::is_empty) {
         return Err(usage("`command.argv` needs a program"));
     }
-    if ask.id.is_empty() || ask.id.len() > 64 || !ask.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+    if ask.id.is_empty()
+        || ask.id.len() > 64
+        || !ask.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    {
         return Err(usage("`id` is 1 to 64 letters, digits and -"));
     }
     let c = &ask.command;
     let texts = c.argv.iter().chain(c.env.iter().flat_map(|(k, v)| [k, v])).chain(&c.cwd);
-    if texts.into_iter().any(|t| t.contains('\0')) || c.env.iter().any(|(k, _)| k.is_empty() || k.contains('=')) {
+    if texts.into_iter().any(|t| t.contains('\0'))
+        || c.env.iter().any(|(k, _)| k.is_empty() || k.contains('='))
+    {
         return Err(usage("a command, its environment and its directory hold no NUL, and names no `=`"));
     }
     Ok(())
 }
 
 fn away(machine: &MachineName) -> ApiError {
-    let mut error = ApiError::new(Code::NotKnown, format!("the agent of {machine} is not connected just now"));
+    let mut error =
+        ApiError::new(Code::NotKnown, format!("the agent of {machine} is not connected just now"));
     error.retry_after = Some(1);
     error.hint(format!("pitstop why {machine}"))
 }
 
 /// A command in one line, for the audit.
 fn shown(command: &Command) -> String {
-    command.argv.iter().map(|a| if a.contains(' ') { format!("{a:?}") } else { a.clone() }).collect::<Vec<_>>().join(" ")
+    command
+        .argv
+        .iter()
+        .map(|a| if a.contains(' ') { format!("{a:?}") } else { a.clone() })
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// An upgraded connection.
@@ -119,7 +138,9 @@ async fn relay(io: Io, mut link: RunLink) {
     let inbound = async move {
         while let Ok(Some(frame)) = reader.next::<ToRun>().await {
             // The start is ours to say: the audit has seen that command.
-            if matches!(frame.message, ToRun::Start { .. }) || send.send((frame.message, frame.body)).await.is_err() {
+            if matches!(frame.message, ToRun::Start { .. })
+                || send.send((frame.message, frame.body)).await.is_err()
+            {
                 return;
             }
         }
@@ -146,7 +167,8 @@ async fn relay(io: Io, mut link: RunLink) {
 pub fn upgrade(request: Request) -> Result<(OnUpgrade, Request), Refusal> {
     let (mut parts, body) = request.into_parts();
     if !wants_frames(&parts.headers) {
-        let error = ApiError::new(Code::Usage, format!("this needs `Connection: upgrade` and `Upgrade: {FRAMES}`"));
+        let error =
+            ApiError::new(Code::Usage, format!("this needs `Connection: upgrade` and `Upgrade: {FRAMES}`"));
         return Err(Refusal(error));
     }
     let upgrade = parts.extensions.remove::<OnUpgrade>();
@@ -156,7 +178,11 @@ pub fn upgrade(request: Request) -> Result<(OnUpgrade, Request), Refusal> {
 
 fn wants_frames(headers: &HeaderMap) -> bool {
     let has = |name, word: &str| {
-        headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).any(|v| v.to_ascii_lowercase().contains(word))
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .any(|v| v.to_ascii_lowercase().contains(word))
     };
     has(CONNECTION, "upgrade") && has(UPGRADE, FRAMES)
 }

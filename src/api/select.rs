@@ -11,7 +11,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Words of the keys that are not tags; the core's states.
 const STATES: &[&str] = &[
-    "free", "preparing", "ready", "in-use", "turnaround", "proving", "quarantined", "drained", "retired", "new",
+    "free",
+    "preparing",
+    "ready",
+    "in-use",
+    "turnaround",
+    "proving",
+    "quarantined",
+    "drained",
+    "retired",
+    "new",
 ];
 const CLEAN: &[&str] = &["proven", "used", "writing", "unknown"];
 const HEALTH: &[&str] = &["good", "new", "quarantined", "drained", "retired"];

@@ -1,7 +1,7 @@
 //! The API over a real socket, through the real client, with a real loop.
 
-use crate::daemon::agents::RunLink;
 use super::*;
+use crate::daemon::agents::RunLink;
 use crate::daemon::decide::{Hands, Running, open};
 use crate::store::memory::MemoryStore;
 use crate::store::sample;
@@ -11,7 +11,7 @@ use pitstop_core::event::Fact;
 use pitstop_core::id::Epoch;
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::{Reading, Switch};
-use pitstop_wire::api::{Extend, Release, Reserve, ReservationState, Update};
+use pitstop_wire::api::{Extend, Release, ReservationState, Reserve, Update};
 use pitstop_wire::run::{Command, End, FromRun, Stream, ToRun};
 use pitstop_wire::selector::TagValue;
 use pitstop_wire::{ApiError, Code, MachineName};
@@ -106,7 +106,10 @@ impl EchoState {
                     // From a little before, as an agent that cuts pieces would.
                     let from = from.saturating_sub(3);
                     let offset = from as u64;
-                    answers.push((FromRun::Output { id: id(), stream: Stream::Stdout, offset }, self.output[from..].to_vec()));
+                    answers.push((
+                        FromRun::Output { id: id(), stream: Stream::Stdout, offset },
+                        self.output[from..].to_vec(),
+                    ));
                 }
             }
             ToRun::Input { offset, eof, .. } => {
@@ -116,7 +119,10 @@ impl EchoState {
                 self.eof |= *eof;
                 answers.push((FromRun::Taken { id: id(), input: self.output.len() as u64 }, vec![]));
                 if !new.is_empty() {
-                    answers.push((FromRun::Output { id: id(), stream: Stream::Stdout, offset: have }, new.to_vec()));
+                    answers.push((
+                        FromRun::Output { id: id(), stream: Stream::Stdout, offset: have },
+                        new.to_vec(),
+                    ));
                 }
             }
             ToRun::Signal { .. } | ToRun::Seen { .. } => {}
@@ -162,7 +168,8 @@ impl Bench {
         let app = App {
             desk: desk.clone(),
             runs: Arc::new(Echo::default()),
-            consoles: crate::daemon::consoles::Consoles::start(&dir.path().join("consoles"), desk.clock()).unwrap(),
+            consoles: crate::daemon::consoles::Consoles::start(&dir.path().join("consoles"), desk.clock())
+                .unwrap(),
             images: Arc::new(pitstop_image::ImageStore::open(&dir.path().join("images")).unwrap()),
             inventory: Arc::new(NoInventory),
             known: select::KnownCache::default(),
@@ -202,7 +209,11 @@ impl Bench {
     }
 
     async fn until(&self, id: &str, state: ReservationState) {
-        let mut events = self.client.events(EventQuery { reservation: Some(id.into()), ..EventQuery::default() }).await.unwrap();
+        let mut events = self
+            .client
+            .events(EventQuery { reservation: Some(id.into()), ..EventQuery::default() })
+            .await
+            .unwrap();
         let work = async {
             loop {
                 let found = match events.next().await.unwrap().update {
@@ -220,7 +231,11 @@ impl Bench {
 }
 
 fn one(select: &str) -> Reserve {
-    Reserve { select: Some(select.to_owned()), clean: Some(pitstop_wire::api::CleanLevel::Any), ..Reserve::default() }
+    Reserve {
+        select: Some(select.to_owned()),
+        clean: Some(pitstop_wire::api::CleanLevel::Any),
+        ..Reserve::default()
+    }
 }
 
 fn code(result: Result<impl Sized, ApiError>) -> Code {
@@ -282,7 +297,12 @@ async fn bad_input_is_refused_with_words_and_changes_nothing() {
         ("/reservations", "{\"until\":\"1999-01-01T00:00:00Z\"}", "400", "not in the future"),
         ("/reservations", "{\"silence\":5}", "400", "session"),
         ("/reservations", "{\"image\":\"nope\",\"select\":\"m0\"}", "404", "nope"),
-        ("/reservations", "{\"select\":\"m0\",\"roles\":[{\"name\":\"a\",\"select\":\"m1\"}]}", "400", "either"),
+        (
+            "/reservations",
+            "{\"select\":\"m0\",\"roles\":[{\"name\":\"a\",\"select\":\"m1\"}]}",
+            "400",
+            "either",
+        ),
         ("/reservations", "{\"roles\":[{\"name\":\"a b\",\"select\":\"m1\"}]}", "400", "role name"),
         ("/reservations/R-99/release", "{}", "404", "R-99"),
         ("/reservations/17/release", "{}", "400", "R-17"),
@@ -338,7 +358,8 @@ async fn a_stream_goes_on_from_its_last_id_and_an_unknown_one_is_reset() {
     bench.client.reserve(&one("m0"), None).await.unwrap();
     let answer = async |last: &str| {
         let mut stream = UnixStream::connect(&bench.socket).await.unwrap();
-        let head = format!("GET /api/v1/events?follow=true HTTP/1.1\r\nhost: x\r\nlast-event-id: {last}\r\n\r\n");
+        let head =
+            format!("GET /api/v1/events?follow=true HTTP/1.1\r\nhost: x\r\nlast-event-id: {last}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut text = String::new();
         let mut buffer = [0; 4096];

@@ -106,7 +106,8 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
             let n = found.machines.len();
             if !cx.yes {
                 if !cx.out.can_ask {
-                    return Err(Fail::usage(format!("{n} machines would be enrolled")).hint(format!("say so with --count {n}")));
+                    return Err(Fail::usage(format!("{n} machines would be enrolled"))
+                        .hint(format!("say so with --count {n}")));
                 }
                 confirm(cx, "Type how many machines that are: ", &n.to_string())?;
             }
@@ -114,7 +115,9 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
         }
     };
     let done = cx.client.enrol(&Enrol { select, count: Some(count) }, cx.key.clone()).await?;
-    cx.out.object(&done, "", |out| done.machines.iter().try_for_each(|m| out.line(&format!("{} enrolled", m.name))))
+    cx.out.object(&done, "", |out| {
+        done.machines.iter().try_for_each(|m| out.line(&format!("{} enrolled", m.name)))
+    })
 }
 
 /// Has a person type something that cannot be typed by habit.

@@ -38,15 +38,19 @@ enum Since {
 fn since(text: &str) -> std::result::Result<Since, String> {
     match text {
         "boot" => Ok(Since::Boot),
-        other => other.parse().map(Since::Bytes).map_err(|_| format!("`{text}` is neither `boot` nor a number of bytes")),
+        other => other
+            .parse()
+            .map(Since::Bytes)
+            .map_err(|_| format!("`{text}` is neither `boot` nor a number of bytes")),
     }
 }
 
 pub async fn run(cx: &mut Context, args: &Args) -> Result {
-    let (machine, console) = match args.machine.as_deref().map(|m| m.split_once(':').map_or((m, None), |(m, c)| (m, Some(c)))) {
-        Some((machine, console)) => (Some(machine), console),
-        None => (None, None),
-    };
+    let (machine, console) =
+        match args.machine.as_deref().map(|m| m.split_once(':').map_or((m, None), |(m, c)| (m, Some(c)))) {
+            Some((machine, console)) => (Some(machine), console),
+            None => (None, None),
+        };
     let machine = super::pick::machine(cx, machine).await?;
     let ask = ConsoleRequest {
         console: console.map(str::to_owned),

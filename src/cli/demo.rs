@@ -7,7 +7,9 @@ use super::{Context, Result};
 use crate::daemon::serve::{Options, serve};
 use crate::sim::image::{self, mksimimage};
 use pitstop_client::{Client, EventQuery, Feed};
-use pitstop_wire::api::{Clean, HoldKind, Machine, Release, Reservation, ReservationState, Reserve, Shown, Time, Update, Want};
+use pitstop_wire::api::{
+    Clean, HoldKind, Machine, Release, Reservation, ReservationState, Reserve, Shown, Time, Update, Want,
+};
 use pitstop_wire::run::{Command, End};
 use pitstop_wire::{ApiError, Code};
 use std::net::{IpAddr, Ipv4Addr};
@@ -53,11 +55,15 @@ pub async fn run(cx: &Context, args: &Args) -> Result {
         signal = super::reserve::interrupted() => Err(stopped(cx, signal?)),
     };
     if args.stay && turn.is_ok() {
-        cx.out.say(&format!("the lab stays until ctrl-C:  export PITSTOP_SOCKET={}", lab.client.socket().display()));
+        cx.out.say(&format!(
+            "the lab stays until ctrl-C:  export PITSTOP_SOCKET={}",
+            lab.client.socket().display()
+        ));
         super::reserve::interrupted().await?;
     }
     let ended = lab.stop(dir.path()).await;
-    let gone = dir.close().map_err(|e| Fail::internal(format!("the demo's directory cannot be removed: {e}")));
+    let gone =
+        dir.close().map_err(|e| Fail::internal(format!("the demo's directory cannot be removed: {e}")));
     turn.and(ended).and(gone)
 }
 
@@ -151,7 +157,11 @@ async fn one_turn(cx: &Context, client: &Client, told: &Told<'_>) -> Result {
     });
     let (machine, seen) = limited("ready", follow).await?;
     if seen.is_none_or(|r| r.id != id || r.state == ReservationState::Ended) {
-        return Err(ApiError::new(Code::MachineFailed, format!("{id} did not get its machine: {}", machine.shown.word())).into());
+        return Err(ApiError::new(
+            Code::MachineFailed,
+            format!("{id} did not get its machine: {}", machine.shown.word()),
+        )
+        .into());
     }
     client.claim(&id).await?;
     command(client, told).await?;
@@ -174,7 +184,8 @@ async fn limited<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result
 }
 
 async fn add_image(client: &Client) -> Result {
-    let file = tempfile::NamedTempFile::new().map_err(|e| Fail::internal(format!("no temporary file: {e}")))?;
+    let file =
+        tempfile::NamedTempFile::new().map_err(|e| Fail::internal(format!("no temporary file: {e}")))?;
     let options = image::Options { content: 1 << 20, ..image::Options::default() };
     mksimimage(file.path(), IMAGE, IMAGE_BYTES, &options)
         .map_err(|e| Fail::internal(format!("the demo's image cannot be made: {e}")))?;
@@ -200,7 +211,8 @@ async fn follow(
                 reservation = snapshot.reservations.into_iter().next();
             }
             Update::Record(event) if !event.detail => {
-                let who = event.machine.as_ref().map_or_else(|| event.reservation.clone(), |m| Some(m.to_string()));
+                let who =
+                    event.machine.as_ref().map_or_else(|| event.reservation.clone(), |m| Some(m.to_string()));
                 told.say(event.time, &who.unwrap_or_else(|| "lab".to_owned()), &event.text)?;
             }
             Update::Machine(m) => machine = Some(*m),
@@ -238,11 +250,23 @@ async fn command(client: &Client, told: &Told<'_>) -> Result {
 fn proof(cx: &Context, machine: &Machine) -> Result {
     let disk = machine.disks.first();
     let proven = disk.and_then(|d| Some((d.read_bytes?, d.written_bytes?, d.device_bytes?, d.boot.clone()?)));
-    let Some((read, written, size, boot)) = proven.filter(|_| machine.clean == Clean::Proven && machine.shown == Shown::Free) else {
-        let message = format!("{} is {} and {}, and no proof is there", machine.name, machine.shown.word(), machine.clean.word());
+    let Some((read, written, size, boot)) =
+        proven.filter(|_| machine.clean == Clean::Proven && machine.shown == Shown::Free)
+    else {
+        let message = format!(
+            "{} is {} and {}, and no proof is there",
+            machine.name,
+            machine.shown.word(),
+            machine.clean.word()
+        );
         return Err(ApiError::new(Code::MachineFailed, message).into());
     };
     cx.out.line("")?;
-    cx.out.line(&format!("{} is free and proven: {read} of {size} bytes read back after {written} were written,", machine.name))?;
-    cx.out.line(&format!("by an agent in RAM that was booted by `{boot}` after a power-off that was read back."))
+    cx.out.line(&format!(
+        "{} is free and proven: {read} of {size} bytes read back after {written} were written,",
+        machine.name
+    ))?;
+    cx.out.line(&format!(
+        "by an agent in RAM that was booted by `{boot}` after a power-off that was read back."
+    ))
 }

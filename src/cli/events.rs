@@ -64,7 +64,9 @@ async fn follow(cx: &Context, args: &Args, query: EventQuery) -> Result {
     loop {
         match stream.next().await?.update {
             Update::Record(event) if event.number > seen && wanted(args, &event) => print(cx, &event)?,
-            Update::Reset => cx.out.say("(the daemon does not know what we have: some events may be missing here)"),
+            Update::Reset => {
+                cx.out.say("(the daemon does not know what we have: some events may be missing here)")
+            }
             _ => {}
         }
     }

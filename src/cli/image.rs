@@ -42,7 +42,8 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
         Verb::Show { name } => show(cx, &cx.client.image(&name).await?),
         Verb::Add { name, file, seed } => {
             let opened = tokio::fs::File::open(&file).await;
-            let opened = opened.map_err(|e| Fail::usage(format!("{} cannot be read: {e}", file.display())))?;
+            let opened =
+                opened.map_err(|e| Fail::usage(format!("{} cannot be read: {e}", file.display())))?;
             let image = cx.client.add_image(&name, opened, seed.as_deref(), cx.key.clone()).await?;
             show(cx, &image)
         }
@@ -57,7 +58,8 @@ fn show(cx: &Context, image: &Image) -> Result {
     cx.out.object(image, &image.name, |out| {
         out.line(&format!("{}   {} bytes", image.name, image.bytes))?;
         out.line(&format!("  digest    {}", image.digest))?;
-        let seed = if image.seed { "has a place for the host agent" } else { "none: no host agent in this image" };
+        let seed =
+            if image.seed { "has a place for the host agent" } else { "none: no host agent in this image" };
         out.line(&format!("  seed      {seed}"))?;
         out.line(&format!("  default   of {} machines", image.default_of))
     })
@@ -68,7 +70,11 @@ static IMAGES: Table<Image> = Table {
     columns: &[
         Column { title: "IMAGE", wide: false, cell: |i, _| (i.name.clone(), Tone::Plain) },
         Column { title: "BYTES", wide: false, cell: |i, _| (i.bytes.to_string(), Tone::Plain) },
-        Column { title: "SEED", wide: false, cell: |i, _| (if i.seed { "yes" } else { "no" }.to_owned(), Tone::Plain) },
+        Column {
+            title: "SEED",
+            wide: false,
+            cell: |i, _| (if i.seed { "yes" } else { "no" }.to_owned(), Tone::Plain),
+        },
         Column { title: "DEFAULT OF", wide: false, cell: |i, _| (i.default_of.to_string(), Tone::Plain) },
         Column { title: "DIGEST", wide: false, cell: |i, _| (i.digest.clone(), Tone::Dim) },
     ],

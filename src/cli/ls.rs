@@ -28,7 +28,11 @@ pub static MACHINES: Table<Machine> = Table {
         Column { title: "PHASE", wide: false, cell: |m, _| (phase(m), Tone::Plain) },
         Column { title: "CLEAN", wide: true, cell: |m, _| (m.clean.word().to_owned(), Tone::Plain) },
         Column { title: "POWER", wide: true, cell: |m, _| (power(m), Tone::Plain) },
-        Column { title: "IMAGE", wide: true, cell: |m, _| (m.image.clone().unwrap_or_else(dash), Tone::Plain) },
+        Column {
+            title: "IMAGE",
+            wide: true,
+            cell: |m, _| (m.image.clone().unwrap_or_else(dash), Tone::Plain),
+        },
         Column { title: "TAGS", wide: true, cell: |m, _| (tags(m), Tone::Plain) },
     ],
 };
@@ -106,4 +110,3 @@ fn tags(m: &Machine) -> String {
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     m.tags.iter().map(|(k, v)| format!("{k}={}", text(v))).collect::<Vec<_>>().join(" ")
 }
-

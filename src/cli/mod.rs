@@ -159,7 +159,8 @@ fn go(cli: Cli, out: Out) -> Result {
         Some(path) => path,
         None => paths::socket(),
     };
-    let mut context = Context { client: Client::new(socket), out, yes: cli.common.yes, key: cli.common.idempotency_key };
+    let mut context =
+        Context { client: Client::new(socket), out, yes: cli.common.yes, key: cli.common.idempotency_key };
     let result = runtime.block_on(Box::pin(dispatch(&mut context, verb)));
     // A thread that waits for a line of stdin cannot be told to stop.
     runtime.shutdown_background();

@@ -137,7 +137,12 @@ impl Out {
     }
 
     /// Many objects of a kind: `document` is all of them with their schema.
-    pub fn list<T: Serialize, D: Serialize>(&self, document: &D, items: &[T], table: &Table<T>) -> Result<(), Fail> {
+    pub fn list<T: Serialize, D: Serialize>(
+        &self,
+        document: &D,
+        items: &[T],
+        table: &Table<T>,
+    ) -> Result<(), Fail> {
         match self.format {
             Format::Json => self.json(document),
             Format::Jsonl => items.iter().try_for_each(|item| self.json(item)),
@@ -186,7 +191,11 @@ fn printable(text: &str) -> String {
 }
 
 fn terminal_width() -> u16 {
-    rustix::termios::tcgetwinsize(std::io::stdout()).map(|size| size.ws_col).ok().filter(|w| *w > 0).unwrap_or(80)
+    rustix::termios::tcgetwinsize(std::io::stdout())
+        .map(|size| size.ws_col)
+        .ok()
+        .filter(|w| *w > 0)
+        .unwrap_or(80)
 }
 
 #[cfg(test)]

@@ -21,5 +21,7 @@ pub fn data() -> PathBuf {
         return PathBuf::from("/var/lib/pitstop");
     }
     let home = || dir("HOME").map(|home| home.join(".local/share"));
-    dir("XDG_DATA_HOME").or_else(home).map_or_else(|| PathBuf::from("/var/lib/pitstop"), |d| d.join("pitstop"))
+    dir("XDG_DATA_HOME")
+        .or_else(home)
+        .map_or_else(|| PathBuf::from("/var/lib/pitstop"), |d| d.join("pitstop"))
 }

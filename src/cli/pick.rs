@@ -54,9 +54,9 @@ pub async fn machine(cx: &Context, named: Option<&str>) -> Result<MachineName> {
             let names = machines.iter().map(|m| m.as_str()).collect::<Vec<_>>().join(", ");
             Err(Fail::usage(format!("which machine? You hold {names}")))
         }
-        (None, _) => {
-            Err(Fail::from(ApiError::new(Code::NotFound, "you hold no machine").hint("pitstop reserve FILTER")))
-        }
+        (None, _) => Err(Fail::from(
+            ApiError::new(Code::NotFound, "you hold no machine").hint("pitstop reserve FILTER"),
+        )),
     }
 }
 
@@ -79,7 +79,9 @@ pub async fn reservation(cx: &Context, named: Option<&str>) -> Result<String> {
                     mine.push(last);
                     Err(Fail::usage(format!("which reservation? You have {}", mine.join(", "))))
                 }
-                (None, _) => Err(ApiError::new(Code::NotFound, "you have no reservation").hint("pitstop reserve FILTER").into()),
+                (None, _) => Err(ApiError::new(Code::NotFound, "you have no reservation")
+                    .hint("pitstop reserve FILTER")
+                    .into()),
             }
         }
     }

@@ -19,7 +19,11 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
         if !cx.out.can_ask {
             return Err(Fail::usage(format!("this erases the disks of {machine}")).hint("say so with --yes"));
         }
-        super::admin::confirm(cx, &format!("This erases the disks of {machine}. Type its name to go on: "), &machine)?;
+        super::admin::confirm(
+            cx,
+            &format!("This erases the disks of {machine}. Type its name to go on: "),
+            &machine,
+        )?;
     }
     let done = cx.client.reimage(&machine, &Reimage { image: args.image.clone() }, cx.key.clone()).await?;
     cx.out.object(&done, &machine, |out| out.line(&done.text))

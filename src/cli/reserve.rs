@@ -62,6 +62,9 @@ pub struct Args {
     /// Wait for a reservation made before, and take it.
     #[arg(long, value_name = "R-…", conflicts_with_all = ["filter", "role", "count", "image", "no_wait", "command"])]
     resume: Option<String>,
+    /// With CMD: silence after which the machines are taken back.
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "command", default_value = "30s")]
+    silence: Duration,
     /// Run this here while holding the machines, then give them back.
     #[arg(last = true, value_name = "CMD", conflicts_with = "no_wait")]
     command: Vec<String>,
@@ -103,9 +106,6 @@ fn role(text: &str) -> std::result::Result<RoleAsk, String> {
     Ok(RoleAsk { name: name.to_owned(), select: select.to_owned(), count: None })
 }
 
-/// Seconds of silence after which our session counts as lost.
-const SILENCE: u64 = 30;
-
 pub async fn run(cx: &mut Context, args: Args) -> Result {
     let with_command = !args.command.is_empty();
     let reservation = match &args.resume {
@@ -117,7 +117,7 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
         }
     };
     if with_command {
-        return session::run(cx, &reservation, &args.command).await;
+        return session::run(cx, &reservation, &args.command, args.silence).await;
     }
     if args.no_wait {
         return queued(cx, &reservation);
@@ -144,7 +144,7 @@ fn ask(args: &Args, session: bool) -> Result<Reserve> {
             WantArg::Image => Want::Image,
         }),
         hold: Some(if session { HoldKind::Session } else { HoldKind::Time }),
-        silence: session.then_some(SILENCE),
+        silence: session.then_some(args.silence.as_secs()),
         length: args.length.map(|d| d.as_secs()),
         until: args.until,
         priority: args.priority,

@@ -49,7 +49,9 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
     match end {
         End::Exit { code: 0 } => Ok(()),
         // A code that does not fit eight bits must not look like success.
-        End::Exit { code } => Err(Fail::Exit(u8::try_from(code & 0xff).ok().filter(|c| *c != 0).unwrap_or(1))),
+        End::Exit { code } => {
+            Err(Fail::Exit(u8::try_from(code & 0xff).ok().filter(|c| *c != 0).unwrap_or(1)))
+        }
         End::Signal { signal } => Err(Fail::Exit(u8::try_from(128 + signal).unwrap_or(255))),
         End::Failed { reason } => {
             Err(Fail::internal(format!("{machine}: {reason}")).hint(format!("pitstop why {machine}")))
@@ -62,8 +64,11 @@ const PATIENCE: u32 = 3;
 
 fn forward_signals() -> Result<mpsc::Receiver<i32>> {
     let (send, signals) = mpsc::channel(16);
-    for (kind, number) in [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15), (SignalKind::hangup(), 1)] {
-        let mut arrived = signal(kind).map_err(|e| Fail::internal(format!("signals cannot be watched: {e}")))?;
+    for (kind, number) in
+        [(SignalKind::interrupt(), 2), (SignalKind::terminate(), 15), (SignalKind::hangup(), 1)]
+    {
+        let mut arrived =
+            signal(kind).map_err(|e| Fail::internal(format!("signals cannot be watched: {e}")))?;
         let send = send.clone();
         tokio::spawn(async move {
             let mut count = 0;

@@ -54,7 +54,10 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
     let socket = options.socket.clone();
     tokio::spawn(async move {
         if let Ok(Ready { lab, machines, listens }) = told.await {
-            out.say(&format!("lab {lab}: {machines} machines; socket {}, machines at {listens}", socket.display()));
+            out.say(&format!(
+                "lab {lab}: {machines} machines; socket {}, machines at {listens}",
+                socket.display()
+            ));
         }
     });
     serve(options, stop, ready).await.map_err(failed)
@@ -71,7 +74,9 @@ pub fn failed(error: ServeError) -> Fail {
         ServeError::Inventory(errors) => {
             ApiError::new(Code::Usage, "the inventory has errors").hint(errors.to_string()).into()
         }
-        ServeError::Lock(_) | ServeError::Listen(_) => ApiError::new(Code::Conflict, error.to_string()).into(),
+        ServeError::Lock(_) | ServeError::Listen(_) => {
+            ApiError::new(Code::Conflict, error.to_string()).into()
+        }
         ServeError::Simulated(_) => Fail::usage(error.to_string()),
         other => Fail::internal(other.to_string()),
     }
@@ -79,7 +84,8 @@ pub fn failed(error: ServeError) -> Fail {
 
 fn stop_on_signals(stop: &CancellationToken) -> Result {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
-        let mut arrived = signal(kind).map_err(|e| Fail::internal(format!("signals cannot be watched: {e}")))?;
+        let mut arrived =
+            signal(kind).map_err(|e| Fail::internal(format!("signals cannot be watched: {e}")))?;
         let stop = stop.clone();
         tokio::spawn(async move {
             arrived.recv().await;

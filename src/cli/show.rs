@@ -36,7 +36,13 @@ fn row(out: &Out, key: &str, value: &str) -> Result {
 }
 
 fn machine(m: &Machine, out: &Out) -> Result {
-    out.line(&format!("{}   {} since {} ({})", m.name, out.paint(tone(m.shown), &state(m.shown, out)), clock(m.since), ago(m.since)))?;
+    out.line(&format!(
+        "{}   {} since {} ({})",
+        m.name,
+        out.paint(tone(m.shown), &state(m.shown, out)),
+        clock(m.since),
+        ago(m.since)
+    ))?;
     row(out, "doing", &phase(m))?;
     if let Some(h) = &m.holder {
         let reason = h.reason.as_ref().map(|r| format!(" \"{r}\"")).unwrap_or_default();
@@ -44,7 +50,13 @@ fn machine(m: &Machine, out: &Out) -> Result {
         row(out, "holder", &format!("{} ({}{reason}){till}", h.user, h.reservation))?;
     }
     if let Some(t) = &m.turn {
-        let limit = format!("{} {}, in this phase for {}, limit in {}", t.purpose, t.phase, ago(t.phase_since), left(t.deadline));
+        let limit = format!(
+            "{} {}, in this phase for {}, limit in {}",
+            t.purpose,
+            t.phase,
+            ago(t.phase_since),
+            left(t.deadline)
+        );
         row(out, "turn", &format!("{limit}; began {} ago, {} tries failed", ago(t.started), t.failed))?;
     }
     if let HealthState::Quarantined { class, phase, evidence, at } = &m.health {
@@ -64,7 +76,8 @@ fn machine(m: &Machine, out: &Out) -> Result {
     }
     row(out, "consoles", &m.consoles.join(", "))?;
     if let Some(a) = &m.agent {
-        let link = a.lost.map_or_else(|| "connected".to_owned(), |at| format!("not connected for {}", ago(at)));
+        let link =
+            a.lost.map_or_else(|| "connected".to_owned(), |at| format!("not connected for {}", ago(at)));
         row(out, "agent", &format!("{} {}, {link}, boot {}", a.kind, a.version, a.boot_id))?;
     }
     row(out, "clean", m.clean.word())?;
@@ -76,7 +89,8 @@ fn machine(m: &Machine, out: &Out) -> Result {
 
 fn leg(l: &LegState) -> String {
     let when = l.at.map(|at| format!(", read {} ago", ago(at))).unwrap_or_default();
-    let open = if l.unsettled > 0 { format!(", {} command(s) may still act", l.unsettled) } else { String::new() };
+    let open =
+        if l.unsettled > 0 { format!(", {} command(s) may still act", l.unsettled) } else { String::new() };
     format!("{} {}{when}{open}", l.name, l.reading)
 }
 

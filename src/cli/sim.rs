@@ -37,7 +37,10 @@ pub struct Args {
 
 fn fence(text: &str) -> std::result::Result<Fence, String> {
     let names = || Fence::ALL.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ");
-    Fence::ALL.into_iter().find(|f| f.name() == text).ok_or_else(|| format!("`{text}` is no fence; there are {}", names()))
+    Fence::ALL
+        .into_iter()
+        .find(|f| f.name() == text)
+        .ok_or_else(|| format!("`{text}` is no fence; there are {}", names()))
 }
 
 /// Seeds tried where nothing says how many.
@@ -46,7 +49,13 @@ const DEFAULT_RUNS: u64 = 20;
 pub fn run(cx: &Context, args: &Args) -> Result {
     let began = processor_time();
     let limit = args.seconds.map(Duration::from_secs);
-    let runs = args.runs.unwrap_or(if args.trace { 1 } else if limit.is_some() { u64::MAX } else { DEFAULT_RUNS });
+    let runs = args.runs.unwrap_or(if args.trace {
+        1
+    } else if limit.is_some() {
+        u64::MAX
+    } else {
+        DEFAULT_RUNS
+    });
     let mut total = Report::default();
     let mut done = 0;
     while done < runs && limit.is_none_or(|limit| processor_time().saturating_sub(began) < limit) {
@@ -62,11 +71,18 @@ pub fn run(cx: &Context, args: &Args) -> Result {
         }
     }
     let summary = summary(&total, done);
-    cx.out.object(&json!({ "schema": "pitstop.sim/1", "first_seed": args.seed, "seeds": done, "steps": total.steps,
+    cx.out.object(
+        &json!({ "schema": "pitstop.sim/1", "first_seed": args.seed, "seeds": done, "steps": total.steps,
         "checks": total.checks, "records": total.records, "kills": total.kills, "handovers": total.handovers,
-        "faults": total.faults, "simulated_seconds": total.simulated / 1_000, "violation": null }), "", |out| out.line(&summary))?;
+        "faults": total.faults, "simulated_seconds": total.simulated / 1_000, "violation": null }),
+        "",
+        |out| out.line(&summary),
+    )?;
     match args.without {
-        Some(fence) => Err(Fail::internal(format!("without the fence {} nothing was found in {done} seeds", fence.name()))),
+        Some(fence) => Err(Fail::internal(format!(
+            "without the fence {} nothing was found in {done} seeds",
+            fence.name()
+        ))),
         None => Ok(()),
     }
 }

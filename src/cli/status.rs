@@ -26,14 +26,29 @@ fn lines(status: &Status, out: &Out) -> Vec<String> {
         lines.push(format!("queue: {}", status.queue.len()));
     }
     for r in &status.queue {
-        lines.push(format!("  {}  {}  {}  waits {}  → pitstop why {}", r.id, r.owner, wants(r), ago(r.created), r.id));
+        lines.push(format!(
+            "  {}  {}  {}  waits {}  → pitstop why {}",
+            r.id,
+            r.owner,
+            wants(r),
+            ago(r.created),
+            r.id
+        ));
     }
     lines
 }
 
 fn counts(c: &Counts) -> String {
-    let all = [(c.free, "free"), (c.held, "held"), (c.busy, "busy"), (c.failed, "failed"), (c.drained, "drained"), (c.new, "new")];
-    let said: Vec<String> = all.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    let all = [
+        (c.free, "free"),
+        (c.held, "held"),
+        (c.busy, "busy"),
+        (c.failed, "failed"),
+        (c.drained, "drained"),
+        (c.new, "new"),
+    ];
+    let said: Vec<String> =
+        all.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
     let machines = if c.machines == 1 { "machine" } else { "machines" };
     match said.is_empty() {
         true => format!("{} {machines}", c.machines),
@@ -62,7 +77,8 @@ pub fn names(r: &Reservation) -> String {
 pub fn wants(r: &Reservation) -> String {
     let roles: Vec<String> = (r.roles.iter())
         .map(|role| {
-            let select = if role.select.is_empty() { "any machine".to_owned() } else { role.select.to_string() };
+            let select =
+                if role.select.is_empty() { "any machine".to_owned() } else { role.select.to_string() };
             if role.count == 1 { select } else { format!("{}× {select}", role.count) }
         })
         .collect();

@@ -55,7 +55,8 @@ impl<T> Table<T> {
     /// All columns, comma-separated (RFC 4180).
     pub fn csv(&self, items: &[T]) -> String {
         let plain = Out { color: false, ..Out::new(Format::Csv, super::out::Color::Never) };
-        let mut text = self.columns.iter().map(|c| c.title.to_lowercase()).collect::<Vec<_>>().join(",") + "\r\n";
+        let mut text =
+            self.columns.iter().map(|c| c.title.to_lowercase()).collect::<Vec<_>>().join(",") + "\r\n";
         for item in items {
             let cells: Vec<String> = self.columns.iter().map(|c| quoted(&(c.cell)(item, &plain).0)).collect();
             text.push_str(&(cells.join(",") + "\r\n"));

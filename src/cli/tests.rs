@@ -187,7 +187,16 @@ fn a_narrow_terminal_gets_one_line_per_machine_and_no_colour_unless_asked() {
 #[test]
 fn ascii_has_a_mark_for_every_state_and_no_other_characters_in_it() {
     let out = Out { ascii: true, ..Out::plain(Format::Table) };
-    for shown in [Shown::Free, Shown::Booting, Shown::Imaging, Shown::Ready, Shown::Held, Shown::Failed, Shown::Drained, Shown::New] {
+    for shown in [
+        Shown::Free,
+        Shown::Booting,
+        Shown::Imaging,
+        Shown::Ready,
+        Shown::Held,
+        Shown::Failed,
+        Shown::Drained,
+        Shown::New,
+    ] {
         assert!(ls::state(shown, &out).is_ascii());
     }
 }

@@ -71,7 +71,9 @@ pub fn moment(text: &str) -> std::result::Result<Time, String> {
     let (hour, minute): (i8, i8) = (hour.parse().map_err(|_| wrong())?, minute.parse().map_err(|_| wrong())?);
     let clock = jiff::civil::Time::new(hour, minute, 0, 0).map_err(|_| wrong())?;
     let now = jiff::Zoned::now();
-    let at = |date: jiff::civil::Date| date.to_datetime(clock).to_zoned(now.time_zone().clone()).map_err(|_| wrong());
+    let at = |date: jiff::civil::Date| {
+        date.to_datetime(clock).to_zoned(now.time_zone().clone()).map_err(|_| wrong())
+    };
     let mut then = at(now.date())?;
     if then <= now {
         then = at(now.date().tomorrow().map_err(|_| wrong())?)?;
@@ -84,7 +86,8 @@ pub fn since(text: &str) -> Result<String> {
     if text.parse::<u64>().is_ok() || text.parse::<Time>().is_ok() {
         return Ok(text.to_owned());
     }
-    let length = duration(text).map_err(|e| Fail::usage(format!("--since: {e}; or a moment like 2026-11-22T18:00:00Z")))?;
+    let length = duration(text)
+        .map_err(|e| Fail::usage(format!("--since: {e}; or a moment like 2026-11-22T18:00:00Z")))?;
     let ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
     Ok(Time(Time::now().0.saturating_sub(ms)).to_string())
 }
@@ -95,7 +98,14 @@ mod tests {
 
     #[test]
     fn lengths_are_short_and_have_units() {
-        let table = [(900, "0s"), (12_000, "12s"), (41 * 60_000, "41m"), (7_080_000, "1h58m"), (7_200_000, "2h"), (3 * 86_400_000, "3d")];
+        let table = [
+            (900, "0s"),
+            (12_000, "12s"),
+            (41 * 60_000, "41m"),
+            (7_080_000, "1h58m"),
+            (7_200_000, "2h"),
+            (3 * 86_400_000, "3d"),
+        ];
         for (ms, text) in table {
             assert_eq!(short(ms), text);
         }

@@ -111,7 +111,11 @@ pub struct Ready {
 ///
 /// # Errors
 /// [`ServeError`]
-pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Sender<Ready>) -> Result<(), ServeError> {
+pub async fn serve(
+    options: Options,
+    stop: CancellationToken,
+    ready: oneshot::Sender<Ready>,
+) -> Result<(), ServeError> {
     let _data = Lock::data(&options.data)?;
     let inventory = Arc::new(Inventory::load(&options.inventory, factories())?);
     check_simulated(&inventory, options.simulated)?;
@@ -119,7 +123,9 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     let people = Listener::bind(&options.socket).await?;
     let identity = tls::load_or_make(&options.data.join("ca"))?;
     let machines = listen(&options, "machines.port", options.port).await?;
-    let listens = machines.local_addr().map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?;
+    let listens = machines
+        .local_addr()
+        .map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?;
     let images = Arc::new(ImageStore::open(&options.data.join("images"))?);
 
     let store = Box::new(SqliteStore::open(&options.data)?);
@@ -129,7 +135,10 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     let desk = opened.desk();
 
     let boot_files = listen(&options, "boot.port", options.boot_port).await?;
-    let boot_port = boot_files.local_addr().map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?.port();
+    let boot_port = boot_files
+        .local_addr()
+        .map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?
+        .port();
     let rigs = Arc::new(Rigs::new(places(&options, listens, boot_port, identity.fingerprint.clone())));
     rigs.load(factories(), &inventory);
     let lines = Consoles::start(&options.data.join("console"), desk.clock())
@@ -141,7 +150,8 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     let agents = Agents::new(Arc::clone(&front), Arc::clone(&images), progress.clone());
     let hands = LabHands::new(Arc::clone(&front), agents.clone(), Arc::new(lines.clone()), Arc::clone(&rigs));
     let boot_task = tokio::spawn(boot::serve(front, Arc::clone(&rigs), boot_files));
-    let agents_task = tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
+    let agents_task =
+        tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
     let running = opened.run(Box::new(hands))?;
 
     let all_rigs = Arc::clone(&rigs);
@@ -158,7 +168,8 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
     let closing = stop.child_token();
     let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone()));
     // Nobody may be waiting for it.
-    let _ = ready.send(Ready { lab: inventory.lab.name.clone(), machines: inventory.machines.len(), listens });
+    let _ =
+        ready.send(Ready { lab: inventory.lab.name.clone(), machines: inventory.machines.len(), listens });
     let ended = until_over(running, &desk, &stop).await;
     closing.cancel();
     // Answers under way are given; agents come back to the next daemon.
@@ -176,7 +187,11 @@ pub async fn serve(options: Options, stop: CancellationToken, ready: oneshot::Se
 }
 
 /// Until told to stop, or the loop ends by itself.
-async fn until_over(running: super::Running, desk: &Desk, stop: &CancellationToken) -> Result<(), ServeError> {
+async fn until_over(
+    running: super::Running,
+    desk: &Desk,
+    stop: &CancellationToken,
+) -> Result<(), ServeError> {
     let ended = running.ended();
     tokio::pin!(ended);
     tokio::select! {
@@ -256,11 +271,15 @@ fn is_simulated(spec: &MachineSpec) -> bool {
 fn sweep(images: &ImageStore, lab: &Lab) {
     let mut used: BTreeSet<String> = lab.images().map(|i| i.image.digest.clone()).collect();
     used.extend(lab.reservations().filter_map(|r| r.ask.image.as_ref()).map(|i| i.digest.clone()));
-    used.extend(lab.machines().filter_map(|m| match &m.stage {
-        Stage::Turn(turn) => turn.image.as_ref(),
-        Stage::Ready { image, .. } | Stage::InUse { image, .. } => image.as_ref(),
-        Stage::Free => None,
-    }).map(|i| i.digest.clone()));
+    used.extend(
+        lab.machines()
+            .filter_map(|m| match &m.stage {
+                Stage::Turn(turn) => turn.image.as_ref(),
+                Stage::Ready { image, .. } | Stage::InUse { image, .. } => image.as_ref(),
+                Stage::Free => None,
+            })
+            .map(|i| i.digest.clone()),
+    );
     match images.sweep(&|digest: &Digest| used.contains(&digest.to_string())) {
         Ok(gone) if gone.is_empty() => {}
         Ok(gone) => tracing::info!(images = gone.len(), "images that nothing names were removed"),

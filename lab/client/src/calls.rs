@@ -5,8 +5,8 @@ use crate::{Client, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::MachineName;
 use pitstop_wire::api::{
-    Beat, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines, PowerRequest, Reimage,
-    Release, Reload, Reloaded, Reservation, Reservations, Reserve, Status, WhoAmI, Why,
+    Beat, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines, PowerRequest,
+    Reimage, Release, Reload, Reloaded, Reservation, Reservations, Reserve, Status, WhoAmI, Why,
 };
 
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

@@ -128,7 +128,8 @@ impl EventStream {
                     return Ok(());
                 }
                 Err(error) => {
-                    let first = self.last_id.is_none() && matches!(error, Failed::Connect(_)) && !self.client.met();
+                    let first =
+                        self.last_id.is_none() && matches!(error, Failed::Connect(_)) && !self.client.met();
                     if first || !worth_another_try(&error) || !retry.pause(&error).await {
                         return Err(error.into_api(&call));
                     }
@@ -157,7 +158,10 @@ impl Parser {
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
         for part in bytes.split_inclusive(|b| *b == b'\n') {
             if self.line.len() + part.len() > MAX_LINE {
-                return Err(ApiError::new(Code::Internal, "the daemon's event stream has a line without an end"));
+                return Err(ApiError::new(
+                    Code::Internal,
+                    "the daemon's event stream has a line without an end",
+                ));
             }
             self.line.extend_from_slice(part);
             if part.ends_with(b"\n") {

@@ -59,8 +59,9 @@ impl Call {
     }
 
     pub fn post<B: Serialize>(path: impl Into<String>, body: &B) -> Result<Self> {
-        let body = serde_json::to_vec(body)
-            .map_err(|e| ApiError::new(Code::Internal, format!("the request cannot be written as JSON: {e}")))?;
+        let body = serde_json::to_vec(body).map_err(|e| {
+            ApiError::new(Code::Internal, format!("the request cannot be written as JSON: {e}"))
+        })?;
         let key = Some(new_key()?);
         Ok(Self { method: Method::POST, path: path.into(), body: Some(body.into()), key, upgrade: false })
     }
@@ -83,8 +84,10 @@ impl Call {
     }
 
     pub fn request(&self) -> Result<Request<Full<Bytes>>> {
-        let mut builder =
-            Request::builder().method(self.method.clone()).uri(format!("{BASE}{}", self.path)).header(HOST, "pitstop");
+        let mut builder = Request::builder()
+            .method(self.method.clone())
+            .uri(format!("{BASE}{}", self.path))
+            .header(HOST, "pitstop");
         if self.body.is_some() {
             builder = builder.header(CONTENT_TYPE, "application/json");
         }
@@ -161,8 +164,10 @@ impl Client {
     /// Reads a JSON answer.
     pub(crate) fn read<T: DeserializeOwned>(&self, call: &Call, bytes: &[u8]) -> Result<T> {
         serde_json::from_slice(bytes).map_err(|e| {
-            let message = format!("the daemon's answer to {} {} is not understood: {e}", call.method, call.path);
-            ApiError::new(Code::Internal, message).hint("daemon and command line may be of different versions")
+            let message =
+                format!("the daemon's answer to {} {} is not understood: {e}", call.method, call.path);
+            ApiError::new(Code::Internal, message)
+                .hint("daemon and command line may be of different versions")
         })
     }
 
@@ -259,7 +264,9 @@ impl Client {
     /// A new connection, for requests with this kind of body.
     pub(crate) async fn connect_for<B>(&self) -> std::result::Result<SendRequest<B>, Failed>
     where
-        B: hyper::body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+        B: hyper::body::Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + 'static,
     {
         let stream = UnixStream::connect(&self.inner.socket).await.map_err(|error| {
             let path = self.inner.socket.display();
@@ -303,7 +310,9 @@ impl Failed {
     }
 }
 
-pub(crate) async fn collect(response: Response<Incoming>) -> std::result::Result<(StatusCode, Bytes), Failed> {
+pub(crate) async fn collect(
+    response: Response<Incoming>,
+) -> std::result::Result<(StatusCode, Bytes), Failed> {
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
     Ok((status, body.map_err(|e| Failed::Lost(e.to_string()))?.to_bytes()))
@@ -311,7 +320,8 @@ pub(crate) async fn collect(response: Response<Incoming>) -> std::result::Result
 
 pub(crate) fn read_error(status: StatusCode, bytes: &[u8]) -> ApiError {
     serde_json::from_slice(bytes).unwrap_or_else(|_| {
-        let text: String = String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(200).collect();
+        let text: String =
+            String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(200).collect();
         let code = if status == StatusCode::SERVICE_UNAVAILABLE { Code::NotKnown } else { Code::Internal };
         ApiError::new(code, format!("the daemon answered {status}: {text}"))
     })

@@ -81,7 +81,8 @@ struct Pending {
 impl Pending {
     /// The command took everything before `position`.
     fn taken(&mut self, position: u64) {
-        let n = usize::try_from(position.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.bytes.len());
+        let n =
+            usize::try_from(position.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.bytes.len());
         self.bytes.drain(..n);
         self.start += n as u64;
         self.sent = self.sent.saturating_sub(n);
@@ -166,9 +167,9 @@ impl<O: AsyncWrite + Unpin, E: AsyncWrite + Unpin> Run<'_, O, E> {
             match client.open(&call).await {
                 Ok(response) => {
                     let upgraded = hyper::upgrade::on(response).await;
-                    return upgraded
-                        .map(TokioIo::new)
-                        .map_err(|e| ApiError::new(Code::NotKnown, format!("the upgrade to frames failed: {e}")));
+                    return upgraded.map(TokioIo::new).map_err(|e| {
+                        ApiError::new(Code::NotKnown, format!("the upgrade to frames failed: {e}"))
+                    });
                 }
                 Err(error) => {
                     if !worth_another_try(&error) || !client.met() || !retry.pause(&error).await {

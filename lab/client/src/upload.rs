@@ -43,7 +43,13 @@ impl Client {
     ///
     /// # Errors
     /// Where the file cannot be read or the daemon refuses it.
-    pub async fn add_image(&self, name: &str, file: File, seed: Option<&str>, key: Option<String>) -> Result<Image> {
+    pub async fn add_image(
+        &self,
+        name: &str,
+        file: File,
+        seed: Option<&str>,
+        key: Option<String>,
+    ) -> Result<Image> {
         let query = seed.map(|s| format!("?seed={}", escaped(s))).unwrap_or_default();
         let path = format!("/images/{}{query}", escaped(name));
         let key = key.map_or_else(new_key, Ok)?;

@@ -60,3 +60,17 @@ fn blank() -> MachineSpec {
 pub fn none() -> Value {
     json!({})
 }
+
+/// Ends the virtual machine of a site when a test ends, however it ends.
+pub struct EndQemu(pub std::path::PathBuf);
+
+impl Drop for EndQemu {
+    fn drop(&mut self) {
+        let file = self.0.join("qemu.pid");
+        let pid = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+        let ours = |line: &[String]| line.iter().any(|a| *a == file.to_string_lossy());
+        if let Some(process) = pid.and_then(|pid| crate::process::Verified::find(pid, ours)) {
+            process.signal(rustix::process::Signal::KILL).unwrap();
+        }
+    }
+}

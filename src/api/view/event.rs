@@ -68,13 +68,18 @@ fn detail(text: impl Into<String>) -> Option<Said> {
 }
 
 fn say(change: &Change) -> Option<Said> {
-    say_of_lab(change).or_else(|| say_of_reservation(change)).or_else(|| say_of_turn(change)).or_else(|| say_of_hands(change))
+    say_of_lab(change)
+        .or_else(|| say_of_reservation(change))
+        .or_else(|| say_of_turn(change))
+        .or_else(|| say_of_hands(change))
 }
 
 fn say_of_lab(change: &Change) -> Option<Said> {
     match change {
         Change::Opened { epoch } => story(format!("daemon started, epoch {}", epoch.0)),
-        Change::MachineDeclared { health, .. } => story(format!("declared in the inventory, {}", health_text(health))),
+        Change::MachineDeclared { health, .. } => {
+            story(format!("declared in the inventory, {}", health_text(health)))
+        }
         Change::MachineForgotten { .. } => story("left the inventory"),
         Change::HealthSet { health, .. } => story(health_text(health)),
         Change::ImageNamed { image, bytes } => story(format!("image {} added, {bytes} bytes", image.name)),
@@ -86,13 +91,25 @@ fn say_of_lab(change: &Change) -> Option<Said> {
 fn say_of_reservation(change: &Change) -> Option<Said> {
     match change {
         Change::Queued { owner, ask, .. } => {
-            let roles: Vec<String> = (ask.roles.iter())
-                .map(|r| if r.count == 1 { r.select.to_string() } else { format!("{} × {}", r.count, r.select) })
-                .collect();
-            story(format!("{owner} asks for {}", if roles.concat().is_empty() { "any machine".to_owned() } else { roles.join(" + ") }))
+            let roles: Vec<String> =
+                (ask.roles.iter())
+                    .map(|r| {
+                        if r.count == 1 {
+                            r.select.to_string()
+                        } else {
+                            format!("{} × {}", r.count, r.select)
+                        }
+                    })
+                    .collect();
+            story(format!(
+                "{owner} asks for {}",
+                if roles.concat().is_empty() { "any machine".to_owned() } else { roles.join(" + ") }
+            ))
         }
         Change::Granted { machine, .. } => story(format!("gets {machine}")),
-        Change::MemberDropped { machine, failed: true, .. } => story(format!("gives {machine} up: it failed")),
+        Change::MemberDropped { machine, failed: true, .. } => {
+            story(format!("gives {machine} up: it failed"))
+        }
         Change::MemberDropped { machine, failed: false, .. } => story(format!("gives {machine} back")),
         Change::Requeued { .. } => story("back to its place in the queue"),
         Change::MemberReady { machine, .. } => detail(format!("{machine} is prepared")),
@@ -204,7 +221,8 @@ mod tests {
             lost: None,
         };
         let machine = MachineName::new("m").unwrap();
-        let said = event(&record(Change::AgentAttached { machine, agent, spent: Some(SecretHash::of("t")) })).unwrap();
+        let said = event(&record(Change::AgentAttached { machine, agent, spent: Some(SecretHash::of("t")) }))
+            .unwrap();
         let text = serde_json::to_string(&said).unwrap();
         for secret in ["k", "r", "t"] {
             assert!(!text.contains(&serde_json::to_string(&SecretHash::of(secret)).unwrap()), "{text}");

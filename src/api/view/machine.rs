@@ -6,7 +6,8 @@ use pitstop_core::Lab;
 use pitstop_core::machine::{self as core, Content, Health, Phase, Purpose, Reading, Stage, Switch};
 use pitstop_core::reservation::Reservation;
 use pitstop_wire::api::{
-    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, Schema, Shown, State, TurnState,
+    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, Schema, Shown, State,
+    TurnState,
 };
 use pitstop_wire::selector::TagValue;
 
@@ -30,7 +31,7 @@ pub fn machine(lab: &Lab, m: &core::Machine) -> Machine {
         turn: m.turn().map(|t| turn(m, t, clock)),
         image: image(m).or_else(|| spec.and_then(|s| s.image.clone())),
         legs: m.legs.iter().map(|l| leg(l, clock)).collect(),
-        disks: m.disks.iter().map(|d| disk(d)).collect(),
+        disks: m.disks.iter().map(disk).collect(),
         consoles: spec.map(|s| s.consoles.keys().cloned().collect()).unwrap_or_default(),
         boot: spec.map(|s| s.boot.driver.clone()),
         agent: m.agent.as_ref().map(|a| agent(a, clock)),

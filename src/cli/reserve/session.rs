@@ -3,7 +3,7 @@
 use super::super::fail::{Fail, INTERRUPTED};
 use super::super::status::names;
 use super::super::{Context, Result};
-use super::{SILENCE, wait};
+use super::wait;
 use pitstop_client::{Client, EventQuery};
 use pitstop_wire::api::{Release, Reservation, ReservationState, Update};
 use pitstop_wire::{ApiError, Code};
@@ -18,15 +18,18 @@ use tokio::task::JoinHandle;
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Waits, runs, releases.
-pub async fn run(cx: &Context, reservation: &Reservation, command: &[String]) -> Result {
-    let beats = Beats::start(cx.client.clone(), reservation.id.clone());
+pub async fn run(cx: &Context, reservation: &Reservation, command: &[String], silence: Duration) -> Result {
+    let beats = Beats::start(cx.client.clone(), reservation.id.clone(), silence);
     let result = hold(cx, reservation, command).await;
     let released = cx.client.release(&reservation.id, &Release::default(), None).await;
     drop(beats);
     // What the command ended with matters more than how the release went;
     // a session that cannot be released ends by its silence.
     if let Err(error) = released {
-        cx.out.say(&format!("pitstop: {} was not released: {error}; it ends by itself in {SILENCE}s", reservation.id));
+        cx.out.say(&format!(
+            "pitstop: {} was not released: {error}; it ends by itself in {}s",
+            reservation.id
+        ));
     }
     result
 }
@@ -49,13 +52,19 @@ fn spawn(held: &Reservation, command: &[String], socket: &std::path::Path) -> Re
     let Some((program, args)) = command.split_first() else { return Err(Fail::usage("which command?")) };
     let mut child = Command::new(program);
     child.args(args);
-    child.env("PITSTOP_RESERVATION", &held.id).env("PITSTOP_MACHINES", names(held)).env("PITSTOP_SOCKET", socket);
+    child
+        .env("PITSTOP_RESERVATION", &held.id)
+        .env("PITSTOP_MACHINES", names(held))
+        .env("PITSTOP_SOCKET", socket);
     if let [only] = held.machines.as_slice() {
         child.env("PITSTOP_MACHINE", only.machine.as_str());
     }
     for member in &held.machines {
-        let role: String =
-            member.role.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+        let role: String = member
+            .role
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+            .collect();
         child.env(format!("PITSTOP_ROLE_{role}"), member.machine.as_str());
     }
     child.spawn().map_err(|e| Fail::usage(format!("`{program}` cannot be started: {e}")))
@@ -128,7 +137,9 @@ async fn ended(client: &Client, id: &str, query: &EventQuery) -> pitstop_client:
     let mut stream = client.events(query.clone()).await?;
     loop {
         match stream.next().await?.update {
-            Update::Reservation(r) if r.id == id && r.state == ReservationState::Ended => return Ok(error(&r)),
+            Update::Reservation(r) if r.id == id && r.state == ReservationState::Ended => {
+                return Ok(error(&r));
+            }
             Update::Snapshot(s) if !s.reservations.iter().any(|r| r.id == id) => {
                 return Ok(error(&client.reservation(id).await?));
             }
@@ -143,9 +154,9 @@ struct Beats {
 }
 
 impl Beats {
-    fn start(client: Client, id: String) -> Self {
+    fn start(client: Client, id: String, silence: Duration) -> Self {
         let task = tokio::spawn(async move {
-            let mut every = tokio::time::interval(Duration::from_secs(SILENCE) / 3);
+            let mut every = tokio::time::interval(silence / 3);
             // After a pause one beat is as good as five.
             every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {

@@ -131,7 +131,8 @@ impl<'a> Progress<'a> {
                         (Some(disk), false) => format!("disk {disk}: proving"),
                         _ => turn.phase.clone(),
                     };
-                    let again = if turn.failed > 0 { format!(" (try {})", turn.failed + 1) } else { String::new() };
+                    let again =
+                        if turn.failed > 0 { format!(" (try {})", turn.failed + 1) } else { String::new() };
                     (format!("{}  {work}{again}", machine.name), turn.phase_since)
                 }
                 None => (format!("{}  {}", machine.name, machine.shown.word()), machine.since),
@@ -158,7 +159,8 @@ impl<'a> Progress<'a> {
         if !self.out.live || !self.out.human() {
             return;
         }
-        let parts: Vec<String> = self.said.values().map(|(text, since)| format!("{text} {}", ago(*since))).collect();
+        let parts: Vec<String> =
+            self.said.values().map(|(text, since)| format!("{text} {}", ago(*since))).collect();
         let mut line = parts.join(" · ");
         let width = self.out.width.map_or(79, |w| usize::from(w).saturating_sub(1));
         if line.chars().count() > width {
@@ -186,4 +188,3 @@ impl<'a> Progress<'a> {
         }
     }
 }
-

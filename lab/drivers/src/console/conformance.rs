@@ -126,7 +126,8 @@ async fn a_serial_port_that_was_lost_opens_again() {
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let mut line = console.open().await.unwrap();
-    File::from(second).write_all(b"back").unwrap();
+    let mut machine = File::from(second);
+    machine.write_all(b"back").unwrap();
     expect(&mut line, b"back").await;
 }
 

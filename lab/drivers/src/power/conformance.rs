@@ -199,5 +199,6 @@ async fn a_virtual_machine() {
     let dir = tempfile::tempdir().unwrap();
     let leg = leg(driver("qemu", json!({"memory": 32 << 20, "disk": 1 << 20})));
     let site = site(dir.path(), leg.clone(), None, driver("power", none()));
+    let _end = crate::testing::EndQemu(site.state.clone());
     obeys(super::qemu::make(&site, &leg).unwrap().as_ref()).await;
 }

@@ -21,6 +21,8 @@ use tokio::time::timeout;
 
 const DRIVER: &str = "power.command";
 const DEFAULT_TIMEOUT_MS: u64 = 20_000;
+/// How long output is waited for once the program itself has ended.
+const LEFTOVERS: Duration = Duration::from_millis(200);
 /// Bytes of a program's output that are looked at.
 const MAX_OUTPUT: u64 = 64 << 10;
 
@@ -176,11 +178,13 @@ impl Group {
         let status = {
             let reading = async { tokio::join!(read_out, read_err) };
             tokio::pin!(reading);
-            let status = tokio::select! {
-                status = self.child.wait() => status?,
-                _ = &mut reading => self.child.wait().await?,
+            let (status, read) = tokio::select! {
+                status = self.child.wait() => (status?, false),
+                _ = &mut reading => (self.child.wait().await?, true),
             };
-            let _ = timeout(Duration::from_millis(200), reading).await;
+            if !read {
+                let _ = timeout(LEFTOVERS, reading).await;
+            }
             status
         };
         output.extend(errors);

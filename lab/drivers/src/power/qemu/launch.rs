@@ -175,7 +175,9 @@ impl Build {
         if ended.success() {
             return Ok(());
         }
-        let said = std::fs::read_to_string(&errors).unwrap_or_default();
+        // Before its log is open it complains to the one, then to the other.
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        let said = read(&errors) + &read(&self.dir.join("qemu.log"));
         let said: String = said.trim().chars().take(400).collect();
         Err(failed(&if said.is_empty() { ended.to_string() } else { said }))
     }

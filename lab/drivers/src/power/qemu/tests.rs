@@ -1,6 +1,6 @@
 use super::*;
 use crate::console;
-use crate::testing::{driver, leg, none, site};
+use crate::testing::{EndQemu, driver, leg, none, site};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
@@ -16,6 +16,7 @@ fn vm(dir: &std::path::Path) -> (Site, LegSpec) {
 async fn the_first_byte_of_the_firmware_is_heard_and_the_machine_outlives_its_driver() {
     let dir = tempfile::tempdir().unwrap();
     let (site, leg) = vm(dir.path());
+    let _end = EndQemu(site.state.clone());
     let power = make(&site, &leg).unwrap();
     let main = console::unix::make(&site, "main").unwrap();
     main.open().await.err().expect("there is no socket before the machine is on");
@@ -51,6 +52,7 @@ async fn the_first_byte_of_the_firmware_is_heard_and_the_machine_outlives_its_dr
 async fn a_machine_that_does_not_answer_is_neither_on_nor_off_and_can_be_ended() {
     let dir = tempfile::tempdir().unwrap();
     let (site, leg) = vm(dir.path());
+    let _end = EndQemu(site.state.clone());
     let power = make(&site, &leg).unwrap();
     power.set(Switch::On, &PowerOn::Disk).await.unwrap();
     // Its monitor's socket is gone, but it runs and holds its disk.
