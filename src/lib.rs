@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod api;
+pub mod bootimage;
 pub mod cli;
 pub mod daemon;
 pub mod sim;

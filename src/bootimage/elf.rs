@@ -150,8 +150,8 @@ mod tests {
                     let mut bytes = good.clone();
                     bytes[at] = value;
                     if let Some(elf) = Elf::parse(&bytes) {
-                        let inside = elf.section(".modinfo").is_none_or(|s| s.len() <= bytes.len());
-                        assert!(inside && elf.wants_interpreter() != Some(true) || bytes == good || inside);
+                        assert!(elf.section(".modinfo").is_none_or(|s| s.len() <= bytes.len()));
+                        let _either = elf.wants_interpreter();
                     }
                 }
             }

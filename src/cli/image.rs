@@ -31,6 +31,8 @@ pub enum Verb {
         /// Its name.
         name: String,
     },
+    /// Build the kernel and initrd that machines boot the agent from; needs no daemon.
+    Agent(super::image_agent::Args),
 }
 
 pub async fn run(cx: &mut Context, verb: Verb) -> Result {
@@ -51,6 +53,7 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
             let done = cx.client.remove_image(&name, cx.key.clone()).await?;
             cx.out.object(&done, &name, |out| out.line(&done.text))
         }
+        Verb::Agent(args) => super::image_agent::run(cx, args).await,
     }
 }
 

@@ -12,6 +12,7 @@ mod events;
 mod extend;
 mod fail;
 mod image;
+mod image_agent;
 mod ls;
 mod out;
 mod paths;

@@ -59,7 +59,8 @@ pub fn main() -> ExitCode {
 
 fn live() -> Result<(), String> {
     // The machine's process is the machine: without it there is no power.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| format!("prctl: {e}"))?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|e| format!("prctl: {e}"))?;
     let mut text = Vec::new();
     std::io::stdin().lock().take(1 << 20).read_to_end(&mut text).map_err(|e| format!("no job: {e}"))?;
     let job: Job = serde_json::from_slice(&text).map_err(|e| format!("no job: {e}"))?;
@@ -102,8 +103,8 @@ impl Platform for SimPlatform {
         for disk in &self.job.disks {
             let path = self.job.dir.join(disk.file());
             let what = path.display().to_string();
-            let meta =
-                std::fs::metadata(&path).map_err(|source| PlatformError::Io { what: what.clone(), source })?;
+            let meta = std::fs::metadata(&path)
+                .map_err(|source| PlatformError::Io { what: what.clone(), source })?;
             disks.push(SeenDisk {
                 path: what,
                 bytes: meta.len(),

@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn faults_are_read_as_they_are_written() {
-        for text in ["power-lost:0", "power-ignored*2", "power-late:2000", "agent-late:5*1", "panic", "unreadable"] {
+        for text in
+            ["power-lost:0", "power-ignored*2", "power-late:2000", "agent-late:5*1", "panic", "unreadable"]
+        {
             assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
         }
         for text in ["", "pancake", "power-late", "panic:5", "panic*x", "power-late:soon"] {

@@ -40,7 +40,10 @@ enum Found {
 impl System {
     /// Runs until it is aborted, which is what the loss of power looks like.
     pub async fn run(self) {
-        self.lines.iter().skip(1).for_each(|line| line.say(&format!("{}: second processor up", self.config.name)));
+        self.lines
+            .iter()
+            .skip(1)
+            .for_each(|line| line.say(&format!("{}: second processor up", self.config.name)));
         self.say(&format!("PITSTOP-SIM BIOS 1.0  {}", self.config.name));
         for disk in &self.config.disks {
             self.say(&format!("  disk {}: {} KiB, serial {0}", disk.name, disk.bytes >> 10));
@@ -117,7 +120,9 @@ impl System {
                 Ok(params) => Found::Agent(params),
                 Err(e) => Found::Nothing(format!("the script's kernel line is not understood: {e}")),
             },
-            None if script.lines().any(|line| line.trim() == "exit" || line.starts_with("sanboot")) => Found::Disk,
+            None if script.lines().any(|line| line.trim() == "exit" || line.starts_with("sanboot")) => {
+                Found::Disk
+            }
             None => Found::Nothing("the script boots nothing".into()),
         }
     }
@@ -129,7 +134,11 @@ impl System {
         sleep(took).await;
         self.say("[    0.061803] smpboot: Total of 1 processors activated");
         for disk in &self.config.disks {
-            self.say(&format!("[    0.161803] virtio_blk: [{}] {} 512-byte logical blocks", disk.name, disk.bytes / 512));
+            self.say(&format!(
+                "[    0.161803] virtio_blk: [{}] {} 512-byte logical blocks",
+                disk.name,
+                disk.bytes / 512
+            ));
         }
         sleep(took).await;
         if self.strike(&FaultKind::Panic) {

@@ -240,7 +240,8 @@ impl Machine {
             self.legs.iter_mut().for_each(|(_, on)| *on = false);
             self.power_down();
         }
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.late).into_iter().partition(|(at, _)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.late).into_iter().partition(|(at, _)| *at <= now);
         self.late = later;
         for (_, request) in due {
             if let Err(words) = self.switch(request) {

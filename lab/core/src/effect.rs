@@ -8,6 +8,7 @@ use pitstop_wire::agent::ToAgent;
 
 /// Something a hand is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "few at a time, moved once")]
 pub enum Effect {
     /// Switch a leg, read it back, and report [`crate::event::Fact::Power`].
     /// A leg that reads as wanted before anything was sent is left alone: a

@@ -28,10 +28,8 @@ fn machine_holds(lab: &Lab, m: &crate::machine::Machine) -> Result<(), String> {
         }
     }
     match &m.stage {
-        Stage::Turn(turn) => {
-            if turn.deadline.0 == u64::MAX {
-                return Err(format!("{name}: phase {} has no deadline", turn.phase.name()));
-            }
+        Stage::Turn(turn) if turn.deadline.0 == u64::MAX => {
+            return Err(format!("{name}: phase {} has no deadline", turn.phase.name()));
         }
         Stage::Ready { reservation: Some(id), .. } => ready_holds(lab, m, *id)?,
         Stage::Ready { reservation: None, until, .. } if until.is_none() => {
@@ -85,7 +83,8 @@ fn reservation_holds(lab: &Lab, row: &crate::reservation::Reservation) -> Result
         return Ok(());
     }
     for member in &row.members {
-        let machine = lab.machine(&member.machine).ok_or(format!("{id} has {}, which is gone", member.machine))?;
+        let machine =
+            lab.machine(&member.machine).ok_or(format!("{id} has {}, which is gone", member.machine))?;
         if machine.reservation() != Some(id) {
             return Err(format!("{id} believes it has {}, which does not", member.machine));
         }
@@ -112,7 +111,12 @@ pub fn check_at_rest(lab: &Lab) -> Result<(), String> {
             || matches!(&m.stage, Stage::Ready { reservation: None, until: Some(_), .. })
             || m.turn().is_some_and(fresh);
         if !rests {
-            return Err(format!("{} does not come to rest: {} {:?}", m.name, m.state(), m.turn().map(|t| &t.phase)));
+            return Err(format!(
+                "{} does not come to rest: {} {:?}",
+                m.name,
+                m.state(),
+                m.turn().map(|t| &t.phase)
+            ));
         }
         if m.stage == Stage::Free && m.health == Health::Good && !m.settled() {
             return Err(format!("{} rests with a power command open", m.name));
@@ -123,4 +127,3 @@ pub fn check_at_rest(lab: &Lab) -> Result<(), String> {
         None => Ok(()),
     }
 }
-

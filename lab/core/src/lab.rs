@@ -172,7 +172,8 @@ impl Lab {
             }
         }
         beats.retain(|id, _| known.contains(id));
-        Self { inventory, fences: old.fences, beats, retries: old.retries.clone(), ..Self::default() }.filled(rows)
+        Self { inventory, fences: old.fences, beats, retries: old.retries.clone(), ..Self::default() }
+            .filled(rows)
     }
 
     fn filled(mut self, rows: Rows) -> Self {

@@ -126,9 +126,12 @@ impl Lab {
     /// Claims what a waiting reservation needs; whether it got all.
     fn claim_slots(&self, claims: &mut Claims, id: ReservationId) -> bool {
         let Some(row) = self.reservations.get(&id) else { return false };
-        let slots = row.ask.roles.iter().enumerate().flat_map(|(role, r)| {
-            (0..r.count).map(move |number| Slot { reservation: id, role, number })
-        });
+        let slots = row
+            .ask
+            .roles
+            .iter()
+            .enumerate()
+            .flat_map(|(role, r)| (0..r.count).map(move |number| Slot { reservation: id, role, number }));
         let mut all = true;
         for slot in slots {
             all &= self.augment(claims, slot, &mut Vec::new());
@@ -228,9 +231,8 @@ impl Step<'_> {
     /// off and proven since, or the reservation takes it as it is.
     fn prepare_plan(&self, name: &MachineName, machine: &Arc<Machine>, row: &Reservation) -> DiskPlan {
         let role = row.ask.hold.role();
-        let keep = self
-            .spec(name)
-            .is_some_and(|s| self.lab.inventory.after_build(s, role) == AfterBuild::Keep);
+        let keep =
+            self.spec(name).is_some_and(|s| self.lab.inventory.after_build(s, role) == AfterBuild::Keep);
         if keep && row.ask.clean == CleanLevel::Any {
             return DiskPlan::Leave;
         }

@@ -44,7 +44,8 @@ impl Lab {
         let row = self.reservation(id)?;
         let mut why = Why::default();
         let since = |at| words(self.meta().now - at);
-        let asks: Vec<String> = row.ask.roles.iter().map(|r| format!("{} of `{}`", r.count, r.select)).collect();
+        let asks: Vec<String> =
+            row.ask.roles.iter().map(|r| format!("{} of `{}`", r.count, r.select)).collect();
         let asks = asks.join(" and ");
         match &row.status {
             Status::Waiting => {
@@ -55,7 +56,9 @@ impl Lab {
                 why.summary = format!("{id} {} is being prepared: {asks}", row.owner);
                 for member in &row.members {
                     match self.machine(&member.machine) {
-                        Some(m) if !member.ready => why.tell(self.phase_line(m), format!("pitstop why {}", m.name)),
+                        Some(m) if !member.ready => {
+                            why.tell(self.phase_line(m), format!("pitstop why {}", m.name));
+                        }
                         _ => why.say(format!("{} is ready", member.machine)),
                     }
                 }
@@ -85,11 +88,14 @@ impl Lab {
     fn why_waiting(&self, row: &Reservation, why: &mut Why) {
         let kept = self.kept_for_elders(row.id);
         for role in &row.ask.roles {
-            let matching: Vec<&Machine> = (self.machines())
-                .map(|m| &**m)
-                .filter(|m| self.suits(m, role, &row.ask, true))
-                .collect();
-            why.say(format!("{} of {} machines match `{}`", matching.len(), self.machines().len(), role.select));
+            let matching: Vec<&Machine> =
+                (self.machines()).map(|m| &**m).filter(|m| self.suits(m, role, &row.ask, true)).collect();
+            why.say(format!(
+                "{} of {} machines match `{}`",
+                matching.len(),
+                self.machines().len(),
+                role.select
+            ));
             for m in matching.iter().take(LISTED) {
                 self.why_not_this(m, kept.get(&m.name).copied(), why);
             }
@@ -115,7 +121,11 @@ impl Lab {
             }
         }
         let place = self.queue().position(|r| r.id == row.id).map_or(0, |p| p + 1);
-        why.say(format!("place {place} of {} in the queue; priority {}", self.waiting.len(), row.ask.priority));
+        why.say(format!(
+            "place {place} of {} in the queue; priority {}",
+            self.waiting.len(),
+            row.ask.priority
+        ));
     }
 
     fn why_not_this(&self, m: &Machine, kept: Option<ReservationId>, why: &mut Why) {
@@ -123,7 +133,8 @@ impl Lab {
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);
             let owner = holder.map(|r| r.owner.to_string()).unwrap_or_default();
-            let till = holder.and_then(|r| r.ends).map(|at| format!(", {} left", words(at - self.meta().now)));
+            let till =
+                holder.and_then(|r| r.ends).map(|at| format!(", {} left", words(at - self.meta().now)));
             return why.tell(
                 format!("{name} is held by {owner} ({id}{})", till.unwrap_or_default()),
                 format!("pitstop show {id}"),
@@ -131,7 +142,12 @@ impl Lab {
         }
         match (&m.health, &m.stage) {
             (Health::Quarantined { failure, .. }, _) => why.tell(
-                format!("{name} is quarantined: {} in {}: {}", failure.class.name(), failure.phase, failure.evidence),
+                format!(
+                    "{name} is quarantined: {} in {}: {}",
+                    failure.class.name(),
+                    failure.phase,
+                    failure.evidence
+                ),
                 format!("pitstop admin prove {name}"),
             ),
             (Health::Drained { by, reason, at }, _) => why.tell(
@@ -139,11 +155,17 @@ impl Lab {
                 format!("pitstop admin undrain {name}"),
             ),
             (Health::New, _) => {
-                why.tell(format!("{name} is new: nobody has enrolled it"), format!("pitstop admin enrol name={name}"));
+                why.tell(
+                    format!("{name} is new: nobody has enrolled it"),
+                    format!("pitstop admin enrol name={name}"),
+                );
             }
             (_, Stage::Turn(_)) => why.tell(self.phase_line(m), format!("pitstop why {name}")),
             (_, Stage::Free) => match kept {
-                Some(elder) => why.tell(format!("{name} is kept for {elder}, which is before"), format!("pitstop why {elder}")),
+                Some(elder) => why.tell(
+                    format!("{name} is kept for {elder}, which is before"),
+                    format!("pitstop why {elder}"),
+                ),
                 None => why.say(format!("{name} is free")),
             },
             _ => why.say(format!("{name} is {}", m.state())),
@@ -169,7 +191,10 @@ impl Lab {
     pub fn why_machine(&self, name: &MachineName) -> Option<Why> {
         let m = self.machine(name)?;
         let now = self.meta().now;
-        let mut why = Why { summary: format!("{name} is {} for {}", m.state(), words(now - m.since)), ..Why::default() };
+        let mut why = Why {
+            summary: format!("{name} is {} for {}", m.state(), words(now - m.since)),
+            ..Why::default()
+        };
         if let Some(turn) = m.turn() {
             why.say(self.phase_line(m));
             if turn.failed > 0 {

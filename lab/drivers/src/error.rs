@@ -26,13 +26,7 @@ pub struct DriverError {
 impl DriverError {
     /// A failure that may go away by itself.
     pub fn new(driver: &'static str, attempted: impl Into<String>, answer: impl ToString) -> Self {
-        Self {
-            driver,
-            attempted: attempted.into(),
-            answer: answer.to_string(),
-            permanent: false,
-            next: None,
-        }
+        Self { driver, attempted: attempted.into(), answer: answer.to_string(), permanent: false, next: None }
     }
 
     /// The same, but only a person can end it.

@@ -61,8 +61,12 @@ const CONSOLE_PLANNED: &[DriverSchema] = &[
     planned("tcp", "it comes with the console server drivers"),
     planned("libvirt", "it comes with the libvirt driver"),
 ];
-const BOOT_PLANNED: &[DriverSchema] =
-    &[planned("pxe", NETBOOT), planned("uefi-http", NETBOOT), planned("u-boot", NETBOOT), planned("virtual-media", BMC)];
+const BOOT_PLANNED: &[DriverSchema] = &[
+    planned("pxe", NETBOOT),
+    planned("uefi-http", NETBOOT),
+    planned("u-boot", NETBOOT),
+    planned("virtual-media", BMC),
+];
 
 const READY: &[DriverSchema] = &[
     DriverSchema { name: "agent", ..DriverSchema::EMPTY },
@@ -142,8 +146,12 @@ impl Factories {
     /// The driver of a console.
     pub fn console(&self, site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError> {
         let Some(spec) = site.spec.consoles.get(console) else {
-            return Err(DriverError::new("console", format!("open {console} of {}", site.name()), "it has no such console")
-                .permanent());
+            return Err(DriverError::new(
+                "console",
+                format!("open {console} of {}", site.name()),
+                "it has no such console",
+            )
+            .permanent());
         };
         make(CONSOLE, "console", site, &spec.driver)?(site, console)
     }
@@ -162,9 +170,13 @@ fn make<'a, M>(
 ) -> Result<&'a M, DriverError> {
     let found = built.iter().find(|(schema, _)| schema.name == driver);
     found.map(|(_, make)| make).ok_or_else(|| {
-        DriverError::new(kind, format!("drive {}", site.name()), format!("there is no driver {kind}.{driver}"))
-            .permanent()
-            .next("`pitstop admin reload --dry-run` shows what the inventory may say")
+        DriverError::new(
+            kind,
+            format!("drive {}", site.name()),
+            format!("there is no driver {kind}.{driver}"),
+        )
+        .permanent()
+        .next("`pitstop admin reload --dry-run` shows what the inventory may say")
     })
 }
 

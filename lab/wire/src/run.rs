@@ -148,7 +148,10 @@ impl ToRun {
     /// The command this is about.
     pub fn id(&self) -> &str {
         match self {
-            Self::Start { id, .. } | Self::Input { id, .. } | Self::Signal { id, .. } | Self::Seen { id, .. } => id,
+            Self::Start { id, .. }
+            | Self::Input { id, .. }
+            | Self::Signal { id, .. }
+            | Self::Seen { id, .. } => id,
         }
     }
 }
@@ -157,7 +160,10 @@ impl FromRun {
     /// The command this is about.
     pub fn id(&self) -> &str {
         match self {
-            Self::Started { id, .. } | Self::Output { id, .. } | Self::Taken { id, .. } | Self::Ended { id, .. } => id,
+            Self::Started { id, .. }
+            | Self::Output { id, .. }
+            | Self::Taken { id, .. }
+            | Self::Ended { id, .. } => id,
         }
     }
 }

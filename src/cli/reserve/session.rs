@@ -28,7 +28,8 @@ pub async fn run(cx: &Context, reservation: &Reservation, command: &[String], si
     if let Err(error) = released {
         cx.out.say(&format!(
             "pitstop: {} was not released: {error}; it ends by itself in {}s",
-            reservation.id
+            reservation.id,
+            silence.as_secs()
         ));
     }
     result

@@ -89,7 +89,11 @@ pub struct RunLink {
 impl Agents {
     /// A hub without connections. Progress of disk work is published on
     /// `progress`; whoever is slow misses some.
-    pub fn new(front: Arc<dyn Front>, images: Arc<ImageStore>, progress: broadcast::Sender<Progress>) -> Self {
+    pub fn new(
+        front: Arc<dyn Front>,
+        images: Arc<ImageStore>,
+        progress: broadcast::Sender<Progress>,
+    ) -> Self {
         let machines = Mutex::default();
         Self { inner: Arc::new(Inner { front, images, pool: Pool::default(), progress, machines }) }
     }

@@ -40,7 +40,8 @@ pub async fn serve(agents: Agents, listener: TcpListener, tls: Arc<ServerConfig>
     let places = Arc::new(Semaphore::new(limits.connections));
     let strangers = Arc::new(Semaphore::new(limits.strangers));
     loop {
-        let (Ok(place), Ok(stranger)) = (places.clone().acquire_owned().await, strangers.clone().acquire_owned().await)
+        let (Ok(place), Ok(stranger)) =
+            (places.clone().acquire_owned().await, strangers.clone().acquire_owned().await)
         else {
             return;
         };

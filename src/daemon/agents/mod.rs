@@ -12,8 +12,8 @@ mod listen;
 mod pool;
 mod session;
 
-
-
+#[cfg(test)]
+mod tests;
 
 pub use hub::{Agents, RunLink};
 pub use listen::{Limits, serve};

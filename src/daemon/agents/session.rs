@@ -8,8 +8,8 @@ use pitstop_wire::agent::{FromAgent, Hello, ImageWork, ToAgent, Welcome, Work};
 use pitstop_wire::frame::{Decoder, FrameError, encode};
 use pitstop_wire::run::{FromRun, ToRun};
 use serde::de::DeserializeOwned;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -84,7 +84,8 @@ async fn next<M: DeserializeOwned>(
 /// Has the loop decide about the hello, then serves the session to its end.
 pub async fn run<S: Stream>(agents: Agents, met: Met<S>, limits: Limits) {
     static IDS: AtomicU64 = AtomicU64::new(0);
-    let (Hello::Attach { machine, nonce, boot_id, .. } | Hello::Resume { machine, nonce, boot_id, .. }) = &met.hello;
+    let (Hello::Attach { machine, nonce, boot_id, .. } | Hello::Resume { machine, nonce, boot_id, .. }) =
+        &met.hello;
     let who = Who { machine: machine.clone(), nonce: nonce.clone(), boot_id: boot_id.clone() };
     let (orders, ordered) = mpsc::unbounded_channel();
     let (runs, to_runs) = mpsc::channel(16);
@@ -107,9 +108,11 @@ pub async fn run<S: Stream>(agents: Agents, met: Met<S>, limits: Limits) {
     let ended = match sent {
         Err(_) => Over::Silent,
         Ok(Err(e)) => e,
-        Ok(Ok(())) => Session::new(inner.clone(), member.clone(), limits)
-            .live(reader, met.incoming, writer, ordered, to_runs)
-            .await,
+        Ok(Ok(())) => {
+            Session::new(inner.clone(), member.clone(), limits)
+                .live(reader, met.incoming, writer, ordered, to_runs)
+                .await
+        }
     };
     tracing::debug!(machine = %member.who.machine, "an agent's connection ended: {ended}");
     inner.left(&member);
@@ -261,7 +264,9 @@ impl Session {
             let frame = match (want, answer) {
                 (Want::Map(digest), Ok(bytes)) => (ToAgent::Map { digest }, bytes),
                 (Want::Chunk(digest, index), Ok(bytes)) => (ToAgent::Chunk { digest, index }, bytes),
-                (Want::Map(digest), Err(reason)) => (ToAgent::NoChunk { digest, index: None, reason }, Vec::new()),
+                (Want::Map(digest), Err(reason)) => {
+                    (ToAgent::NoChunk { digest, index: None, reason }, Vec::new())
+                }
                 (Want::Chunk(digest, index), Err(reason)) => {
                     (ToAgent::NoChunk { digest, index: Some(index), reason }, Vec::new())
                 }

@@ -71,7 +71,8 @@ pub async fn serve(front: Arc<dyn Front>, rigs: Arc<Rigs>, listener: TcpListener
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 << 10);
-            let served = tokio::time::timeout(WHOLE, http.serve_connection(TokioIo::new(stream), service)).await;
+            let served =
+                tokio::time::timeout(WHOLE, http.serve_connection(TokioIo::new(stream), service)).await;
             if let Ok(Err(e)) = served {
                 tracing::debug!("boot files: {e}");
             }
@@ -121,8 +122,12 @@ async fn file(path: PathBuf) -> Response {
             (head, body).into_response()
         }
         Err(e) => {
-            tracing::error!("a boot file cannot be given out: {}: {e}; make it with `pitstop image agent`", path.display());
-            (StatusCode::NOT_FOUND, "the boot agent's files are not there; see the daemon's log\n").into_response()
+            tracing::error!(
+                "a boot file cannot be given out: {}: {e}; make it with `pitstop image agent`",
+                path.display()
+            );
+            (StatusCode::NOT_FOUND, "the boot agent's files are not there; see the daemon's log\n")
+                .into_response()
         }
     }
 }

@@ -24,6 +24,10 @@ pub fn disk() -> String {
 pub fn refused(machine: &MachineName, why: &str) -> String {
     // One line of harmless characters: `why` may quote what a machine said,
     // and iPXE expands `${}`.
-    let why: String = why.chars().map(|c| if c.is_ascii_graphic() && !"$;&|#\\\"'".contains(c) { c } else { ' ' }).take(200).collect();
+    let why: String = why
+        .chars()
+        .map(|c| if c.is_ascii_graphic() && !"$;&|#\\\"'".contains(c) { c } else { ' ' })
+        .take(200)
+        .collect();
     format!("#!ipxe\necho pitstop boots nothing on {machine}: {why}\nsleep 10\npoweroff || sleep 86400\n")
 }

@@ -74,9 +74,10 @@ pub struct End {
 pub fn end_of(dir: &Path) -> End {
     let segments = Segments::of(dir);
     let position = segments.list.last().map_or(0, |s| s.start + s.len);
-    let boot = segments.list.iter().rev().find_map(|s| {
-        entries(&segments.path(s.start, "idx")).filter(|e| e.k == "boot").map(|e| e.o).last()
-    });
+    let boot =
+        segments.list.iter().rev().find_map(|s| {
+            entries(&segments.path(s.start, "idx")).filter(|e| e.k == "boot").map(|e| e.o).last()
+        });
     End { position, boot }
 }
 
@@ -127,7 +128,9 @@ impl Segments {
             if segment.start > from || bytes.len() >= most {
                 break;
             }
-            let want = usize::try_from(segment.start + segment.len - from).unwrap_or(usize::MAX).min(most - bytes.len());
+            let want = usize::try_from(segment.start + segment.len - from)
+                .unwrap_or(usize::MAX)
+                .min(most - bytes.len());
             let mut piece = vec![0; want];
             let read = File::open(self.path(segment.start, "log"))
                 .and_then(|file| file.read_exact_at(&mut piece, from - segment.start));
@@ -323,7 +326,13 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, shared: &Shared, lost: u64, bytes: &[u8], mark: Option<&Mark>) -> Result<(), JournalError> {
+    fn write(
+        &mut self,
+        shared: &Shared,
+        lost: u64,
+        bytes: &[u8],
+        mark: Option<&Mark>,
+    ) -> Result<(), JournalError> {
         let now = shared.now();
         if lost > 0 {
             let text = format!("{lost} bytes are missing here");
@@ -336,7 +345,10 @@ impl Writer {
             }
             let end = self.cursor + bytes.len() as u64;
             let files = self.files(self.cursor)?;
-            files.log.write_all(bytes).map_err(at("write", &segment_path(&shared.dir, files.start, "log")))?;
+            files
+                .log
+                .write_all(bytes)
+                .map_err(at("write", &segment_path(&shared.dir, files.start, "log")))?;
             files.end = end;
         }
         if let Some(mark) = mark {
@@ -376,7 +388,8 @@ impl Writer {
         let segments = Segments::of(&self.dir);
         let last = segments.list.last().copied();
         // After a restart the last segment goes on, torn index line or not.
-        let goes_on = last.filter(|s| !was_open && s.start + s.len == position && s.len < SEGMENT && s.len > 0);
+        let goes_on =
+            last.filter(|s| !was_open && s.start + s.len == position && s.len < SEGMENT && s.len > 0);
         let start = goes_on.map_or(position, |s| s.start);
         if goes_on.is_none() {
             self.drop_oldest(&segments);

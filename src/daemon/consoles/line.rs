@@ -131,7 +131,9 @@ impl Task {
     ) -> Poll<Event> {
         let mut space = ReadBuf::new(buf);
         match Pin::new(&mut *line).poll_read(cx, &mut space) {
-            Poll::Ready(Ok(())) if space.filled().is_empty() => return Poll::Ready(Event::Lost("the line ended".into())),
+            Poll::Ready(Ok(())) if space.filled().is_empty() => {
+                return Poll::Ready(Event::Lost("the line ended".into()));
+            }
             Poll::Ready(Ok(())) => return Poll::Ready(Event::Read(space.filled().len())),
             Poll::Ready(Err(e)) => return Poll::Ready(Event::Lost(e.to_string())),
             Poll::Pending => {}

@@ -18,9 +18,6 @@ mod marks;
 mod ring;
 mod watcher;
 
-
-
-
 pub use journal::{JournalError, Segments};
 pub use marks::follow;
 pub use ring::{Mark, MarkKind, Stamp};
@@ -118,7 +115,10 @@ impl Consoles {
     ///
     /// # Errors
     /// As [`Consoles::start`].
-    pub fn with_stamp(dir: &Path, stamp: impl Fn() -> Stamp + Send + Sync + 'static) -> std::io::Result<Self> {
+    pub fn with_stamp(
+        dir: &Path,
+        stamp: impl Fn() -> Stamp + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         // It lives as long as the process: the runtime is never dropped, so
@@ -149,7 +149,10 @@ impl Consoles {
                     (Err(a), Err(b)) => e.name == *console && a == b,
                     _ => false,
                 };
-                had.iter().find(same).cloned().unwrap_or_else(|| Arc::new(self.open(name, console, driver.clone())))
+                had.iter()
+                    .find(same)
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(self.open(name, console, driver.clone())))
             };
             let mut entries: Vec<_> = rig.consoles().iter().map(entry).collect();
             // `main` is the one that is meant when none is named.
@@ -158,12 +161,18 @@ impl Consoles {
         }
     }
 
-    fn open(&self, machine: &MachineName, console: &str, driver: Result<Arc<dyn Driver>, DriverError>) -> Entry {
+    fn open(
+        &self,
+        machine: &MachineName,
+        console: &str,
+        driver: Result<Arc<dyn Driver>, DriverError>,
+    ) -> Entry {
         let inner = &self.inner;
         let dir = inner.dir.join(machine.as_str()).join(console);
         let end = journal::end_of(&dir);
         let (input, typed) = mpsc::channel(line::INPUT);
-        let shared = Arc::new(Shared::new(Ring::new(end.position, end.boot), dir, input, inner.stamp.clone()));
+        let shared =
+            Arc::new(Shared::new(Ring::new(end.position, end.boot), dir, input, inner.stamp.clone()));
         inner.journal.adopt(&shared);
         let name = format!("{machine}/{console}");
         let task = Task { name, driver: driver.clone(), shared: shared.clone(), typed };

@@ -154,7 +154,8 @@ fn cut_at_line(shared: &Shared, from: u64, end: u64) -> u64 {
 fn lines_back(shared: &Shared, lines: usize, end: u64) -> u64 {
     let from = end.saturating_sub(LINES_IN);
     let bytes = read(shared, from, end);
-    let ends: Vec<usize> = bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
+    let ends: Vec<usize> =
+        bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
     // What follows the last line's end is a line too, if it is not empty.
     let open = usize::from(ends.last().is_none_or(|last| *last < bytes.len()));
     let lines = lines.max(1);
@@ -243,7 +244,10 @@ impl Watcher {
         }
         let to = start.max(end.saturating_sub(CATCH_UP));
         // The journal may begin behind the position asked for.
-        let to = Segments::of(&self.shared.dir).next_start(self.position).map_or(to, |at| at.min(to)).max(self.position + 1);
+        let to = Segments::of(&self.shared.dir)
+            .next_start(self.position)
+            .map_or(to, |at| at.min(to))
+            .max(self.position + 1);
         let bytes = to - self.position;
         self.position = to;
         Piece::Skipped { position: to, bytes }
@@ -259,7 +263,10 @@ impl Watcher {
         }
         // Marks in memory that lie before the beginning were not asked for.
         let ring = self.shared.ring();
-        let first = ring.marks.iter().find(|m| m.position >= from && (from < self.replay_until || m.number >= ring.numbers));
+        let first = ring
+            .marks
+            .iter()
+            .find(|m| m.position >= from && (from < self.replay_until || m.number >= ring.numbers));
         self.next_mark = first.map_or(ring.numbers, |m| m.number).max(before);
     }
 
@@ -356,7 +363,9 @@ impl Keyboard {
     fn may(&self) -> Result<(), String> {
         let ring = self.shared.ring();
         match &ring.writer {
-            Some((id, _)) if *id == self.id => ring.line.clone().map_err(|why| format!("the line is down: {why}")),
+            Some((id, _)) if *id == self.id => {
+                ring.line.clone().map_err(|why| format!("the line is down: {why}"))
+            }
             Some((_, who)) => Err(format!("{who} has the keyboard")),
             None => Err("nobody has the keyboard: take it first".into()),
         }

@@ -56,7 +56,8 @@ impl Job<'_> {
         let rig = self.inner.rigs.get(machine).ok_or_else(|| format!("{machine} is not in the inventory"))?;
         let part = rig.leg(*leg).ok_or_else(|| format!("{machine} has no leg {leg}"))?;
         let power = part.power().map_err(|e| e.to_string())?.clone();
-        let mut eye = Eye { runners: &self.inner.runners, part, power: &power, last: Err("it was not read".into()) };
+        let mut eye =
+            Eye { runners: &self.inner.runners, part, power: &power, last: Err("it was not read".into()) };
         let deadline = Instant::now() + *within;
         match timeout_at(deadline, self.attempt(&rig, part, &mut eye, witnessed)).await {
             Ok(done) => done,
@@ -143,7 +144,9 @@ impl Job<'_> {
             Boot::AsIs => carry(Target::AsIs),
             Boot::Agent if boot.delivery() != Delivery::PowerOn => carry(Target::Agent(None)),
             Boot::Agent => match self.inner.front.boot(self.order.machine.clone(), true).await {
-                BootAnswer::Agent(params) => carry(Target::Agent(Some(&rig.complete(&self.inner.rigs.places, params)))),
+                BootAnswer::Agent(params) => {
+                    carry(Target::Agent(Some(&rig.complete(&self.inner.rigs.places, params))))
+                }
                 BootAnswer::Disk => carry(Target::Disk),
                 BootAnswer::Refused(why) => Err(format!("no boot parameters: {why}")),
             },

@@ -10,8 +10,8 @@ mod leg;
 mod rig;
 mod runner;
 
-
-
+#[cfg(test)]
+mod tests;
 
 pub use front::{Answer, Front};
 pub use rig::{Places, Rig, Rigs};
@@ -68,7 +68,12 @@ struct Lane {
 impl LabHands {
     /// Hands that act through these drivers. Call it inside the runtime that
     /// is to carry the work.
-    pub fn new(front: Arc<dyn Front>, agents: Agents, attention: Arc<dyn Attention>, rigs: Arc<Rigs>) -> Self {
+    pub fn new(
+        front: Arc<dyn Front>,
+        agents: Agents,
+        attention: Arc<dyn Attention>,
+        rigs: Arc<Rigs>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 runtime: Handle::current(),

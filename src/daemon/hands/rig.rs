@@ -71,7 +71,8 @@ impl Rig {
         };
         let leg = |leg: &LegSpec| LegRig::new(leg.clone(), factories.power(&site, leg));
         let legs = spec.legs.iter().map(leg).collect();
-        let consoles = spec.consoles.keys().map(|name| (name.clone(), factories.console(&site, name))).collect();
+        let consoles =
+            spec.consoles.keys().map(|name| (name.clone(), factories.console(&site, name))).collect();
         Self { legs, boot: factories.boot(&site), consoles, spec, site }
     }
 
@@ -172,7 +173,9 @@ impl Rigs {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::take(&mut *all);
         for (name, spec) in &inventory.machines {
-            let kept = old.remove(name).filter(|rig| *rig.spec == *spec && *rig.site.controllers == inventory.controllers);
+            let kept = old
+                .remove(name)
+                .filter(|rig| *rig.spec == *spec && *rig.site.controllers == inventory.controllers);
             let rig = kept.unwrap_or_else(|| Arc::new(Rig::new(factories, spec, inventory, &self.places)));
             all.insert(name.clone(), rig);
         }

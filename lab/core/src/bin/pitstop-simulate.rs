@@ -82,7 +82,9 @@ fn many(options: &Options) -> ExitCode {
             let (m, c, h) = (config.machines, config.clients, config.span / 3_600_000);
             let without = config.without.map(|f| format!(" --without {}", f.name())).unwrap_or_default();
             println!("seed {seed}: {violation}");
-            println!("replay: pitstop-simulate --seed {seed} --machines {m} --clients {c} --hours {h}{without} --trace");
+            println!(
+                "replay: pitstop-simulate --seed {seed} --machines {m} --clients {c} --hours {h}{without} --trace"
+            );
             summary(&total, runs, began.elapsed());
             return ExitCode::FAILURE;
         }

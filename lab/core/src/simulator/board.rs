@@ -11,7 +11,8 @@ use crate::machine::{ImageRef, Reading, Stage, Switch};
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{
-    AgentKind, AgentParams, DiskProof, Hardware, Hello, ImageMode, Outcome, Secret, SeenDisk, ToAgent, Welcome, Work,
+    AgentKind, AgentParams, DiskProof, Hardware, Hello, ImageMode, Outcome, Secret, SeenDisk, ToAgent,
+    Welcome, Work,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -168,7 +169,8 @@ impl Sim {
         match effect {
             Effect::Power { machine, leg, intent, want, boot, within } => {
                 let until = self.now + within;
-                let order = Order { machine, leg, intent, want, boot, params: None, epoch, until, witnessed: true };
+                let order =
+                    Order { machine, leg, intent, want, boot, params: None, epoch, until, witnessed: true };
                 self.at(1, Happening::Command(order));
             }
             Effect::Observe { machine, leg } => {
@@ -346,7 +348,8 @@ impl Sim {
         let (kind, params) = match what {
             Boot::Agent => (AgentKind::Boot, params),
             Boot::Disk | Boot::AsIs => {
-                let whole = board.disks.first().is_some_and(|d| !d.partial && matches!(d.base, Some(Some(_))));
+                let whole =
+                    board.disks.first().is_some_and(|d| !d.partial && matches!(d.base, Some(Some(_))));
                 if let Some(disk) = board.disks.first_mut() {
                     disk.touched |= whole;
                 }
@@ -379,7 +382,8 @@ impl Sim {
             sending: false,
         });
         let agent = self.agents.len() - 1;
-        let delay = if self.fault("agent late", 40) { self.rng.u64(20_000..900_000) } else { self.rng.u64(10..500) };
+        let delay =
+            if self.fault("agent late", 40) { self.rng.u64(20_000..900_000) } else { self.rng.u64(10..500) };
         self.at(delay, Happening::Hello(agent));
         if self.fault("agent twice", 40) {
             let delay = delay + self.rng.u64(0..5_000);
@@ -444,7 +448,9 @@ impl Sim {
 
     /// The same parameters again, from elsewhere.
     fn twin(&mut self, id: usize) {
-        let Hello::Attach { protocol, version, kind, machine, nonce, token, .. } = self.attach_of(id) else { return };
+        let Hello::Attach { protocol, version, kind, machine, nonce, token, .. } = self.attach_of(id) else {
+            return;
+        };
         let (boot_id, key_hash) = (format!("twin-{id}"), hash_hex("twin"));
         let hello = Hello::Attach { protocol, version, kind, machine, nonce, boot_id, token, key_hash };
         self.deliver(Event::Hello(hello));
@@ -473,9 +479,10 @@ impl Sim {
     }
 
     fn tell(&mut self, machine: &MachineName, nonce: &str, message: ToAgent) {
-        let found = self.agents.iter().rposition(|a| {
-            a.alive && a.connected && a.machine == *machine && a.params.nonce == nonce
-        });
+        let found = self
+            .agents
+            .iter()
+            .rposition(|a| a.alive && a.connected && a.machine == *machine && a.params.nonce == nonce);
         let Some(id) = found else { return };
         if self.fault("link cut", 80) {
             return self.disconnect(id);
@@ -526,7 +533,8 @@ impl Sim {
         let outcome = match work {
             Work::Look => {
                 let disks = self.boards.get(&self.agents[id].machine).map_or(0, |b| b.disks.len());
-                let disk = |n| SeenDisk { path: format!("/sim/{n}"), bytes: DISK, serial: None, bus: "sim".into() };
+                let disk =
+                    |n| SeenDisk { path: format!("/sim/{n}"), bytes: DISK, serial: None, bus: "sim".into() };
                 Outcome::Seen(Hardware { disks: (0..disks).map(disk).collect(), ..Hardware::default() })
             }
             Work::Image(image) => {
@@ -590,8 +598,7 @@ impl Sim {
 
     pub(super) fn add_images(&mut self) {
         for name in IMAGES {
-            let image =
-                ImageRef { name: name.into(), digest: format!("b3:{name}"), seed: Some((0, 4096)) };
+            let image = ImageRef { name: name.into(), digest: format!("b3:{name}"), seed: Some((0, 4096)) };
             let caller = super::clients::admin();
             self.deliver(Event::Request(caller, Request::NameImage { image, bytes: DISK }));
         }
@@ -640,7 +647,10 @@ impl Board {
 }
 
 fn hash_hex(key: &str) -> String {
-    serde_json::to_value(SecretHash::of(key)).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(SecretHash::of(key))
+        .ok()
+        .and_then(|v| v.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 fn proof(digest: Option<String>) -> DiskProof {

@@ -24,9 +24,16 @@ pub(super) struct Client {
 enum Doing {
     Nothing,
     /// Asked, and not answered yet.
-    Asking { key: String, ask: Box<Ask>, image: Option<String> },
+    Asking {
+        key: String,
+        ask: Box<Ask>,
+        image: Option<String>,
+    },
     Waiting(ReservationId),
-    Using { id: ReservationId, until: LabTime },
+    Using {
+        id: ReservationId,
+        until: LabTime,
+    },
 }
 
 impl Client {

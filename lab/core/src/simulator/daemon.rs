@@ -118,7 +118,9 @@ impl Sim {
         self.report.records += out.records.len() as u64;
         if self.config.trace {
             for record in &out.records {
-                self.note(|| format!("  record {} {:?}", record.number, record.change).chars().take(300).collect());
+                self.note(|| {
+                    format!("  record {} {:?}", record.number, record.change).chars().take(300).collect()
+                });
             }
         }
         self.check_step(&out);

@@ -1,8 +1,8 @@
 //! Inventories to simulate: small machines with short limits.
 
 use crate::inventory::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Idle, Inventory, LegSpec, Limits, MachineSpec, OtherDisks,
-    Sources, Verify,
+    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Idle, Inventory, LegSpec, Limits, MachineSpec,
+    OtherDisks, Sources, Verify,
 };
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;

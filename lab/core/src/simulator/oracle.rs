@@ -58,7 +58,8 @@ impl Sim {
                 return Err(format!("{name} is handed to {id} with a half written disk"));
             }
         }
-        if let Stage::Ready { image: Some(image), .. } | Stage::InUse { image: Some(image), .. } = &row.stage {
+        if let Stage::Ready { image: Some(image), .. } | Stage::InUse { image: Some(image), .. } = &row.stage
+        {
             let base = board.disks.first().and_then(|d| d.base.clone());
             if base != Some(Some(image.digest.clone())) {
                 return Err(format!("{name} is handed to {id} with {base:?} instead of {}", image.name));
@@ -115,7 +116,9 @@ impl Sim {
 
 /// While somebody holds a machine, its power is his.
 fn power_on_held(lab: &Lab, name: &MachineName, want: Switch, actor: &Actor) -> Result<(), String> {
-    let Some(machine::Stage::InUse { reservation, .. }) = lab.machine(name).map(|m| &m.stage) else { return Ok(()) };
+    let Some(machine::Stage::InUse { reservation, .. }) = lab.machine(name).map(|m| &m.stage) else {
+        return Ok(());
+    };
     let second_half = want == Switch::On && *actor == Actor::Driver;
     if matches!(actor, Actor::User(_)) || second_half {
         return Ok(());

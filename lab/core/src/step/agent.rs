@@ -44,9 +44,11 @@ impl Step<'_> {
             }
         };
         Answer::Welcome(match verdict {
-            Ok(rejoin) => {
-                Welcome::Accepted { protocol: PROTOCOL, heartbeat_ms: HEARTBEAT_MS, rejoin: rejoin.map(Secret) }
-            }
+            Ok(rejoin) => Welcome::Accepted {
+                protocol: PROTOCOL,
+                heartbeat_ms: HEARTBEAT_MS,
+                rejoin: rejoin.map(Secret),
+            },
             Err(reason) => {
                 if self.lab.machines.contains_key(&name) {
                     self.change(Change::AgentRefused { machine: name, reason: reason.clone() });
@@ -121,7 +123,11 @@ impl Step<'_> {
             // machine rebooted in the middle. Both end this attempt.
             let rebooted = machine.agent.as_ref().is_some_and(|a| a.boot_id != claim.boot_id);
             if rebooted && claim.kind == AgentKind::Boot {
-                self.fail_phase(name, FailureClass::Agent, "the machine booted again in the middle of its attempt");
+                self.fail_phase(
+                    name,
+                    FailureClass::Agent,
+                    "the machine booted again in the middle of its attempt",
+                );
             }
             return Err("the token was already used".into());
         }
@@ -272,13 +278,21 @@ impl Step<'_> {
         }
         let proves = machine.turn().is_some_and(|t| t.disks != crate::machine::DiskPlan::Leave);
         if proves && extra > 0 && other == OtherDisks::Quarantine {
-            let text = format!("{extra} disk(s) that the inventory does not declare: no proof can cover them");
+            let text =
+                format!("{extra} disk(s) that the inventory does not declare: no proof can cover them");
             return self.fail_phase(name, FailureClass::Disk, &text);
         }
         self.phase_done(name);
     }
 
-    fn disk_proven(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize, proof: DiskProof) {
+    fn disk_proven(
+        &mut self,
+        name: &MachineName,
+        machine: &Machine,
+        turn: &Turn,
+        disk: usize,
+        proof: DiskProof,
+    ) {
         let content = self.spec(name).and_then(|s| s.disks.get(disk)).map(|d| d.content).unwrap_or_default();
         let wanted = target(turn, content);
         if let Err(missing) = complete(&proof, wanted.as_deref()) {

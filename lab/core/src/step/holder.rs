@@ -102,7 +102,9 @@ impl Step<'_> {
         let (nonce, boot_id) = (agent.nonce.clone(), agent.boot_id.clone());
         let command: String = command.chars().filter(|c| !c.is_control()).take(200).collect();
         self.change(Change::RunStarted { machine: name.clone(), reservation, command });
-        Ok(json!({ "machine": name, "reservation": reservation.to_string(), "nonce": nonce, "boot_id": boot_id }))
+        Ok(
+            json!({ "machine": name, "reservation": reservation.to_string(), "nonce": nonce, "boot_id": boot_id }),
+        )
     }
 
     /// A turn from the holder back to the holder.

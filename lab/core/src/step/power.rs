@@ -41,8 +41,14 @@ impl Step<'_> {
     /// Nobody waits for the runners of these intents any more.
     fn abandon(&mut self, name: &MachineName, leg: usize, answer: &str) {
         let Some(machine) = self.machine(name) else { return };
-        let open: Vec<IntentId> =
-            machine.legs.get(leg).into_iter().flat_map(|l| &l.unsettled).filter(|i| i.open).map(|i| i.id).collect();
+        let open: Vec<IntentId> = machine
+            .legs
+            .get(leg)
+            .into_iter()
+            .flat_map(|l| &l.unsettled)
+            .filter(|i| i.open)
+            .map(|i| i.id)
+            .collect();
         for intent in open {
             let answer = answer.to_owned();
             self.change(Change::PowerUnsettled { machine: name.clone(), leg, intent, answer });
@@ -131,7 +137,10 @@ impl Step<'_> {
         if reading != Reading::Unknown && self.lab.retries.remove(name).is_some() {
             self.retime(name);
         }
-        if row.seen.is_none_or(|s| s.reading != reading) || !row.unsettled.is_empty() || machine.turn().is_some() {
+        if row.seen.is_none_or(|s| s.reading != reading)
+            || !row.unsettled.is_empty()
+            || machine.turn().is_some()
+        {
             self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
         }
         if reading == Reading::Unknown {

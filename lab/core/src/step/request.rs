@@ -95,9 +95,11 @@ impl Step<'_> {
     }
 
     fn forget_image(&mut self, name: String) -> Result<Value, ApiError> {
-        let used = self.lab.reservations.values().find(|r| {
-            !r.ended() && r.ask.image.as_ref().is_some_and(|i| i.name == name)
-        });
+        let used = self
+            .lab
+            .reservations
+            .values()
+            .find(|r| !r.ended() && r.ask.image.as_ref().is_some_and(|i| i.name == name));
         if let Some(r) = used {
             return Err(ApiError::new(Code::Conflict, format!("{} asks for image `{name}`", r.id))
                 .hint("release it first"));
@@ -133,8 +135,11 @@ impl Step<'_> {
         let machine = self.machine(name).ok_or_else(|| self.no_machine(name))?;
         let resting = matches!(machine.stage, Stage::Free);
         if !resting || !matches!(machine.health, Health::Quarantined { .. } | Health::Good) {
-            return Err(ApiError::new(Code::Conflict, format!("{name} cannot be proven now: {}", machine.state()))
-                .hint("quarantined and free machines can"));
+            return Err(ApiError::new(
+                Code::Conflict,
+                format!("{name} cannot be proven now: {}", machine.state()),
+            )
+            .hint("quarantined and free machines can"));
         }
         let image = self.default_image(name);
         self.begin_turn(name, Purpose::Prove, Goal::Off, None, image, DiskPlan::Write);

@@ -37,8 +37,11 @@ impl Step<'_> {
         ask.image = image.map(|name| self.image(name)).transpose()?;
         if ask.want == Want::Image && ask.image.as_ref().is_some_and(|i| i.seed.is_none()) {
             let name = image.unwrap_or_default();
-            return Err(ApiError::new(Code::Conflict, format!("image `{name}` has no seed area for the host agent"))
-                .hint("add it with --seed, or ask for --want agent"));
+            return Err(ApiError::new(
+                Code::Conflict,
+                format!("image `{name}` has no seed area for the host agent"),
+            )
+            .hint("add it with --seed, or ask for --want agent"));
         }
         self.can_ever_serve(&ask)?;
         let reservation = ReservationId(self.lab.meta.reservations + 1);
@@ -64,8 +67,12 @@ impl Step<'_> {
     /// at once, rather than left to wait for ever.
     fn can_ever_serve(&self, ask: &Ask) -> Result<(), ApiError> {
         for role in &ask.roles {
-            let matching =
-                self.lab.machines.values().filter(|m| self.lab.suits(m, role, ask, true)).take(role.count as usize);
+            let matching = self
+                .lab
+                .machines
+                .values()
+                .filter(|m| self.lab.suits(m, role, ask, true))
+                .take(role.count as usize);
             let found = matching.count();
             if found < role.count as usize {
                 let what = match found {
@@ -82,7 +89,12 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn owned(&self, caller: &Caller, id: ReservationId, force: Option<&str>) -> Result<Arc<Reservation>, ApiError> {
+    fn owned(
+        &self,
+        caller: &Caller,
+        id: ReservationId,
+        force: Option<&str>,
+    ) -> Result<Arc<Reservation>, ApiError> {
         let row = self.lab.reservations.get(&id).cloned();
         let row = row.ok_or_else(|| {
             ApiError::new(Code::NotFound, format!("there is no reservation {id}")).hint("pitstop status")
@@ -101,10 +113,9 @@ impl Step<'_> {
     fn alive(&self, caller: &Caller, id: ReservationId) -> Result<Arc<Reservation>, ApiError> {
         let row = self.owned(caller, id, None)?;
         match &row.status {
-            Status::Ended { why, .. } => Err(ApiError::new(
-                Code::Conflict,
-                format!("{id} has ended: {}", why.words()),
-            )),
+            Status::Ended { why, .. } => {
+                Err(ApiError::new(Code::Conflict, format!("{id} has ended: {}", why.words())))
+            }
             _ => Ok(row),
         }
     }
@@ -149,7 +160,12 @@ impl Step<'_> {
         Ok(json!({ "reservation": id.to_string(), "state": row.state() }))
     }
 
-    pub(crate) fn extend(&mut self, caller: &Caller, id: ReservationId, more: u64) -> Result<Value, ApiError> {
+    pub(crate) fn extend(
+        &mut self,
+        caller: &Caller,
+        id: ReservationId,
+        more: u64,
+    ) -> Result<Value, ApiError> {
         let row = self.alive(caller, id)?;
         let Some(ends) = row.ends else {
             return Err(ApiError::new(Code::Conflict, format!("{id} has no end to move"))
@@ -167,10 +183,10 @@ impl Step<'_> {
                     .hint("somebody waits, or the policy says never"));
             }
             if more > lease.max_ms {
-                return Err(ApiError::new(Code::NotAllowed, format!(
-                    "{id} can be extended to {} h from now at the most",
-                    lease.max_ms / 3_600_000
-                )));
+                return Err(ApiError::new(
+                    Code::NotAllowed,
+                    format!("{id} can be extended to {} h from now at the most", lease.max_ms / 3_600_000),
+                ));
             }
         }
         self.change(Change::Extended { reservation: id, ends: wanted });
@@ -192,7 +208,9 @@ impl Step<'_> {
             };
             self.end(id, End::Released { by });
         }
-        Ok(json!({ "reservation": id.to_string(), "machines": row.members.iter().map(|m| &m.machine).collect::<Vec<_>>() }))
+        Ok(
+            json!({ "reservation": id.to_string(), "machines": row.members.iter().map(|m| &m.machine).collect::<Vec<_>>() }),
+        )
     }
 
     /// The one way a reservation ends: its row and all its machines in one
@@ -264,7 +282,11 @@ impl Step<'_> {
             for member in &row.members {
                 let machine = member.machine.clone();
                 let role = row.ask.hold.role();
-                self.change(Change::MemberDropped { reservation: id, machine: machine.clone(), failed: false });
+                self.change(Change::MemberDropped {
+                    reservation: id,
+                    machine: machine.clone(),
+                    failed: false,
+                });
                 self.take_back(&machine, role);
             }
             self.change(Change::Requeued { reservation: id });
@@ -304,8 +326,7 @@ impl crate::Lab {
         };
         let agent = spec.ready.driver == "agent";
         let clean = ask.clean == CleanLevel::Any || agent || machine.disks.is_empty();
-        let image = ask.image.is_some()
-            || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
+        let image = ask.image.is_some() || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
         let able = match ask.want {
             Want::Bare => true,
             Want::Agent => agent,

@@ -13,13 +13,14 @@
 use super::{Step, TRIES};
 use crate::effect::{Boot, Effect};
 use crate::fence::Fence;
+use crate::id::{ReservationId, SecretHash};
 use crate::inventory::model::{AfterBuild, DiskContent, Idle};
-use crate::time::LabTime;
 use crate::machine::{
-    Content, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Machine, Phase, Purpose, Stage, Switch, Turn,
+    Content, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Machine, Phase, Purpose, Stage, Switch,
+    Turn,
 };
 use crate::record::Change;
-use crate::id::{ReservationId, SecretHash};
+use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{AgentKind, AgentParams, DiskMatch, ImageMode, ImageWork, Secret, ToAgent, Work};
 

@@ -216,7 +216,11 @@ impl Boot for PowerOnly {
 }
 
 fn no_parameters(driver: &'static str, machine: &str) -> DriverError {
-    DriverError::new(driver, format!("start the boot agent on {machine}"), "no parameters were given out for it")
+    DriverError::new(
+        driver,
+        format!("start the boot agent on {machine}"),
+        "no parameters were given out for it",
+    )
 }
 
 #[cfg(test)]

@@ -45,7 +45,13 @@ fn every_boot_path_delivers_parameters_as_it_says() {
     delivers(power(&at(dir.path(), "none", driver("power", none()))).unwrap().as_ref());
     let site = at(dir.path(), "qemu", driver("direct", none()));
     let direct = direct(&site).unwrap();
-    assert!(direct.power_on(Target::Agent(Some(&params()))).unwrap_err().to_string().contains("pitstop image agent"));
+    assert!(
+        direct
+            .power_on(Target::Agent(Some(&params())))
+            .unwrap_err()
+            .to_string()
+            .contains("pitstop image agent")
+    );
     std::fs::create_dir(&site.agent).unwrap();
     std::fs::write(site.agent.join("vmlinuz"), "").unwrap();
     std::fs::write(site.agent.join("initrd"), "").unwrap();

@@ -30,7 +30,8 @@ fn all_bytes() -> Vec<u8> {
 async fn ends(line: &mut Box<dyn Line>) {
     let mut rest = Vec::new();
     // The end of a line may be an error or the end of a stream.
-    let end = tokio::time::timeout(PATIENCE, line.read_to_end(&mut rest)).await.expect("a lost line must end");
+    let end =
+        tokio::time::timeout(PATIENCE, line.read_to_end(&mut rest)).await.expect("a lost line must end");
     assert!(rest.is_empty() || end.is_ok());
 }
 
@@ -134,7 +135,12 @@ async fn a_serial_port_that_was_lost_opens_again() {
 #[test]
 fn a_serial_port_must_be_named_once() {
     let dir = tempfile::tempdir().unwrap();
-    for fields in [json!({}), json!({"device": "/dev/a", "by_id": "b"}), json!({"by_id": "../tty"}), json!({"usb": "a/b"})] {
+    for fields in [
+        json!({}),
+        json!({"device": "/dev/a", "by_id": "b"}),
+        json!({"by_id": "../tty"}),
+        json!({"usb": "a/b"}),
+    ] {
         let spec = driver("serial", fields);
         let site = site(dir.path(), leg(driver("none", none())), Some(spec), driver("power", none()));
         assert!(super::serial::make(&site, "main").err().unwrap().permanent);

@@ -37,7 +37,12 @@ async fn the_fake() {
 async fn the_fake_follows_its_script() {
     let fake = Fake::new("q");
     let late = Duration::from_millis(20);
-    fake.script([Turn::Ignore, Turn::Refuse("no".into()), Turn::RefuseYetObey("no".into()), Turn::Late(late)]);
+    fake.script([
+        Turn::Ignore,
+        Turn::Refuse("no".into()),
+        Turn::RefuseYetObey("no".into()),
+        Turn::Late(late),
+    ]);
     fake.set(Switch::On, &PowerOn::Own).await.unwrap();
     assert_eq!(fake.read().await.unwrap(), Reading::Off);
     fake.set(Switch::On, &PowerOn::Own).await.unwrap_err();
@@ -81,7 +86,10 @@ async fn commands_by_what_they_print() {
     let by_output =
         json!({"status": ["sh", "-c", print, "sh", file], "is_on": "is on$", "is_off": "is off$"});
     // `$` is the end of the text: the newline belongs to it.
-    let by_output = serde_json::from_str(&by_output.to_string().replace("on$", "on\\\\s*$").replace("off$", "off\\\\s*$")).unwrap();
+    let by_output = serde_json::from_str(
+        &by_output.to_string().replace("on$", "on\\\\s*$").replace("off$", "off\\\\s*$"),
+    )
+    .unwrap();
     obeys(commands(dir.path(), by_output).as_ref()).await;
 }
 
@@ -111,7 +119,8 @@ async fn a_command_that_hangs_is_killed_with_everything_it_started() {
     let runs = || {
         std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
             let pid = entry.file_name().to_str().and_then(|n| n.parse().ok());
-            pid.and_then(crate::process::command_line).is_some_and(|line| line.first().is_some_and(|a| a == "sleep") && line.contains(&mark))
+            pid.and_then(crate::process::command_line)
+                .is_some_and(|line| line.first().is_some_and(|a| a == "sleep") && line.contains(&mark))
         })
     };
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
@@ -134,7 +143,8 @@ async fn no_shell_looks_at_arguments() {
 async fn a_machine_without_power_driver_is_neither_on_nor_off() {
     let dir = tempfile::tempdir().unwrap();
     let leg = leg(driver("none", none()));
-    let power = super::none::make(&site(dir.path(), leg.clone(), None, driver("power", none())), &leg).unwrap();
+    let power =
+        super::none::make(&site(dir.path(), leg.clone(), None, driver("power", none())), &leg).unwrap();
     assert_eq!(power.read().await.unwrap(), Reading::Unknown);
     assert!(power.set(Switch::Off, &PowerOn::Own).await.unwrap_err().permanent);
 }
@@ -190,7 +200,11 @@ async fn a_simulated_machine_without_process_is_off_unless_its_disk_is_held() {
     assert_eq!(power.read().await.unwrap(), Reading::Unknown);
     // A program that is not there is an error, and no machine.
     power.set(Switch::On, &PowerOn::Disk).await.unwrap_err();
-    let kernel = PowerOn::Kernel { kernel: "k".into(), initrd: "i".into(), append: pitstop_wire::agent::Secret(String::new()) };
+    let kernel = PowerOn::Kernel {
+        kernel: "k".into(),
+        initrd: "i".into(),
+        append: pitstop_wire::agent::Secret(String::new()),
+    };
     assert!(power.set(Switch::On, &kernel).await.unwrap_err().permanent);
 }
 

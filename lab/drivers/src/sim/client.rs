@@ -25,7 +25,9 @@ pub async fn request(dir: &Path, request: &Request) -> Result<Option<Reply>, Dri
     let path = socket_path(DRIVER, dir, SOCKET)?;
     let stream = match UnixStream::connect(&path).await {
         Ok(stream) => stream,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+        Err(e)
+            if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) =>
+        {
             return Ok(None);
         }
         Err(e) => return Err(failed(&path, e)),
@@ -55,7 +57,8 @@ pub async fn ensure(program: &Path, dir: &Path, config: &Config) -> Result<(), D
     if request(dir, &Request::Status).await?.is_some() {
         return Ok(());
     }
-    write_config(dir, config).map_err(|e| DriverError::new(DRIVER, format!("describe {}", config.name), e))?;
+    write_config(dir, config)
+        .map_err(|e| DriverError::new(DRIVER, format!("describe {}", config.name), e))?;
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("log"));
     let log = log.map_err(|e| DriverError::new(DRIVER, format!("open the log of {}", config.name), e))?;
     let start = |e: &dyn std::fmt::Display| {

@@ -25,7 +25,11 @@ pub const SCHEMA: DriverSchema = DriverSchema {
         FieldSchema::optional("by_id", FieldKind::Text, "name in /dev/serial/by-id"),
         FieldSchema::optional("by_path", FieldKind::Text, "name in /dev/serial/by-path"),
         FieldSchema::optional("usb", FieldKind::Text, "USB interface the port belongs to, as in 1-1.2:1.0"),
-        FieldSchema::optional("baud", FieldKind::Int { min: 50, max: 12_000_000 }, "bits per second, 115200 unless said"),
+        FieldSchema::optional(
+            "baud",
+            FieldKind::Int { min: 50, max: 12_000_000 },
+            "bits per second, 115200 unless said",
+        ),
         FieldSchema::optional("rtscts", FieldKind::Bool, "hardware flow control; off unless said"),
         FieldSchema::optional("host", FieldKind::HostRef, "the bench host it is plugged into"),
     ],
@@ -56,14 +60,22 @@ enum Place {
 pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError> {
     let spec = site.spec.consoles.get(console).cloned().unwrap_or_default();
     if let Some(host) = &spec.host {
-        return Err(DriverError::new(DRIVER, format!("use {console} of {}", site.name()), format!("it is at the bench host {host}"))
-            .permanent()
-            .next("bench hosts are not built yet: plug it into this host"));
+        return Err(DriverError::new(
+            DRIVER,
+            format!("use {console} of {}", site.name()),
+            format!("it is at the bench host {host}"),
+        )
+        .permanent()
+        .next("bench hosts are not built yet: plug it into this host"));
     }
     let place = place(&spec).ok_or_else(|| {
-        DriverError::new(DRIVER, format!("use {console} of {}", site.name()), "the inventory names no port, or several")
-            .permanent()
-            .next("write exactly one of device, by_id, by_path, usb")
+        DriverError::new(
+            DRIVER,
+            format!("use {console} of {}", site.name()),
+            "the inventory names no port, or several",
+        )
+        .permanent()
+        .next("write exactly one of device, by_id, by_path, usb")
     })?;
     let baud = spec.int("baud").and_then(|b| u32::try_from(b).ok()).unwrap_or(DEFAULT_BAUD);
     // Off unless asked for: one stray 0x13 in the noise of a boot would stop
@@ -73,7 +85,8 @@ pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError>
 }
 
 fn place(spec: &DriverSpec) -> Option<Place> {
-    let path = |dir: &str, name: &str| (!name.contains('/')).then(|| Place::Path(PathBuf::from(dir).join(name)));
+    let path =
+        |dir: &str, name: &str| (!name.contains('/')).then(|| Place::Path(PathBuf::from(dir).join(name)));
     let named = [
         spec.text("device").map(|d| Some(Place::Path(d.into()))),
         spec.text("by_id").map(|name| path("/dev/serial/by-id", name)),
@@ -145,7 +158,11 @@ impl Line for SerialLine {
 }
 
 impl AsyncRead for SerialLine {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         if let Some(end) = &mut self.breaking
             && end.as_mut().poll(cx).is_ready()
         {
@@ -157,7 +174,11 @@ impl AsyncRead for SerialLine {
 }
 
 impl AsyncWrite for SerialLine {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         Pin::new(&mut self.port).poll_write(cx, bytes)
     }
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

@@ -4,8 +4,8 @@ use crate::console::Line;
 use crate::error::DriverError;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::termios::{OptionalActions, tcgetattr, tcsendbreak, tcsetattr};
-use std::io::{Read as _, Write as _};
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -45,7 +45,11 @@ impl Line for Pty {
 }
 
 impl AsyncRead for Pty {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         loop {
             let mut ready = ready!(self.fd.poll_read_ready(cx))?;
             let free = buf.initialize_unfilled();

@@ -11,7 +11,11 @@ use tokio::net::UnixStream;
 /// What the inventory may say.
 pub const SCHEMA: DriverSchema = DriverSchema {
     name: "unix",
-    fields: &[FieldSchema::optional("path", FieldKind::Path, "the socket; that of the machine's own QEMU unless said")],
+    fields: &[FieldSchema::optional(
+        "path",
+        FieldKind::Path,
+        "the socket; that of the machine's own QEMU unless said",
+    )],
     unique: &[Unique { what: "serial port", fields: &["path"] }],
     ..DriverSchema::EMPTY
 };
@@ -34,7 +38,8 @@ impl Console for Unix {
     fn open(&self) -> Task<'_, Box<dyn Line>> {
         Box::pin(async {
             let stream = UnixStream::connect(&self.path).await.map_err(|e| {
-                let error = DriverError::new("console.unix", format!("connect to {}", self.path.display()), &e);
+                let error =
+                    DriverError::new("console.unix", format!("connect to {}", self.path.display()), &e);
                 match e.kind() {
                     std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
                         error.next("a virtual machine has its console while it is on")

@@ -37,7 +37,11 @@ pub const SCHEMA: DriverSchema = DriverSchema {
             FieldKind::Argv(&[]),
             "reads the state: exit code 0 = on, 1 = off, anything else = unknown, unless `is_on` and `is_off` say how",
         ),
-        FieldSchema::optional("is_on", FieldKind::Raw, "regular expression that the output of `status` fits when on"),
+        FieldSchema::optional(
+            "is_on",
+            FieldKind::Raw,
+            "regular expression that the output of `status` fits when on",
+        ),
         FieldSchema::optional("is_off", FieldKind::Raw, "regular expression that it fits when off"),
         FieldSchema::optional("timeout", FieldKind::Duration, "how long each may take, 20s unless said"),
         FieldSchema::optional("controller", FieldKind::ControllerRef, "the device whose queue it stands in"),
@@ -60,7 +64,9 @@ struct Commands {
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
     let wrong = |what: &str| {
-        DriverError::new(DRIVER, format!("use the commands of {}", site.name()), what).permanent().next("mend the inventory")
+        DriverError::new(DRIVER, format!("use the commands of {}", site.name()), what)
+            .permanent()
+            .next("mend the inventory")
     };
     if spec.host.is_some() {
         return Err(wrong("bench hosts are not built yet; the commands run on this host"));
@@ -104,7 +110,9 @@ impl Commands {
     }
 
     async fn run(&self, argv: &[String]) -> Result<Ran, DriverError> {
-        let Some((program, args)) = argv.split_first() else { return Err(self.failed(argv, "it names no program")) };
+        let Some((program, args)) = argv.split_first() else {
+            return Err(self.failed(argv, "it names no program"));
+        };
         let child = Command::new(program)
             .args(args)
             .stdin(Stdio::null())
@@ -116,14 +124,21 @@ impl Commands {
         let mut group = Group { child };
         match timeout(self.limit, group.finish()).await {
             Ok(ran) => ran.map_err(|e| self.failed(argv, e)),
-            Err(_) => Err(self.failed(argv, format!("not done within {} s; it was killed", self.limit.as_secs_f32()))),
+            Err(_) => {
+                Err(self
+                    .failed(argv, format!("not done within {} s; it was killed", self.limit.as_secs_f32())))
+            }
         }
     }
 
     async fn switch(&self, want: Switch) -> Result<(), DriverError> {
         let argv = if want == Switch::On { &self.on } else { &self.off };
         let Ran { status, output } = self.run(argv).await?;
-        if status.success() { Ok(()) } else { Err(self.failed(argv, format!("{status}: {}", first_line(&output)))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(self.failed(argv, format!("{status}: {}", first_line(&output))))
+        }
     }
 
     async fn state(&self) -> Result<Reading, DriverError> {
@@ -149,7 +164,14 @@ impl Commands {
 }
 
 fn first_line(output: &str) -> String {
-    output.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("it printed nothing").chars().take(200).collect()
+    output
+        .lines()
+        .map(str::trim)
+        .find(|l| !l.is_empty())
+        .unwrap_or("it printed nothing")
+        .chars()
+        .take(200)
+        .collect()
 }
 
 /// A program with everything it started; all of it ends with this.

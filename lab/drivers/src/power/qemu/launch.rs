@@ -46,7 +46,9 @@ impl Build {
     /// From the inventory.
     pub fn of(site: &Site, spec: &DriverSpec) -> Result<Self, DriverError> {
         let wrong = |what: String| {
-            DriverError::new(DRIVER, format!("build {}", site.name()), what).permanent().next("mend the inventory")
+            DriverError::new(DRIVER, format!("build {}", site.name()), what)
+                .permanent()
+                .next("mend the inventory")
         };
         let bytes = spec.bytes("disk").unwrap_or(2 << 30);
         let mut disks: Vec<_> = site.spec.disks.iter().map(|d| (d.name.clone(), bytes)).collect();
@@ -57,11 +59,15 @@ impl Build {
         let mut consoles: Vec<_> = unix.map(|(name, _)| name.clone()).collect();
         consoles.sort_by_key(|name| name != "main");
         let plain = |name: &str| {
-            name.len() <= MAX_SERIAL && !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            name.len() <= MAX_SERIAL
+                && !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         };
         let names = disks.iter().map(|(name, _)| name).chain(&consoles);
         if let Some(name) = names.into_iter().find(|name| !plain(name)) {
-            return Err(wrong(format!("`{name}` is no name for a part of a virtual machine: {MAX_SERIAL} letters, digits, - _ . at most")));
+            return Err(wrong(format!(
+                "`{name}` is no name for a part of a virtual machine: {MAX_SERIAL} letters, digits, - _ . at most"
+            )));
         }
         Ok(Self {
             name: site.name().to_owned(),
@@ -89,7 +95,8 @@ impl Build {
         for (name, bytes) in &self.disks {
             let path = self.disk(name);
             let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-            let made = made.and_then(|file| if file.metadata()?.len() == 0 { file.set_len(*bytes) } else { Ok(()) });
+            let made =
+                made.and_then(|file| if file.metadata()?.len() == 0 { file.set_len(*bytes) } else { Ok(()) });
             made.map_err(|e| DriverError::new(DRIVER, format!("make the disk {}", path.display()), e))?;
         }
         Ok(())
@@ -129,7 +136,10 @@ impl Build {
             arg("-chardev", format!("socket,id=console-{name},path={path},server=on,wait=off"));
             arg("-serial", format!("chardev:console-{name}"));
         }
-        arg("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", escape(&self.dir.join("qmp.sock"))));
+        arg(
+            "-chardev",
+            format!("socket,id=qmp,path={},server=on,wait=off", escape(&self.dir.join("qmp.sock"))),
+        );
         arg("-mon", "chardev=qmp,mode=control".into());
         arg("-pidfile", self.pid_file().to_string_lossy().into_owned());
         arg("-D", self.dir.join("qemu.log").to_string_lossy().into_owned());
@@ -142,7 +152,8 @@ impl Build {
     /// A locally administered address, the same at every start.
     fn mac(&self) -> String {
         // FNV-1a: any function would do that spreads names.
-        let hash = self.name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let hash =
+            self.name.bytes().fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
         let [a, b, c, d] = hash.to_be_bytes();
         format!("52:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
     }
@@ -156,7 +167,9 @@ impl Build {
         // The command line of the kernel holds a token, and /proc shows
         // arguments to everybody: a file that only we can read carries it.
         let secret = match on {
-            PowerOn::Kernel { kernel, initrd, append } => Some(SecretFile::write(&self.dir, kernel, initrd, append)?),
+            PowerOn::Kernel { kernel, initrd, append } => {
+                Some(SecretFile::write(&self.dir, kernel, initrd, append)?)
+            }
             _ => None,
         };
         if let Some(file) = &secret {
@@ -166,7 +179,8 @@ impl Build {
         let log = File::create(&errors).map_err(|e| failed(&e))?;
         // A file, not a pipe: the daemon of QEMU keeps it open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir(&self.dir);
-        let mut child = command.spawn().map_err(|e| failed(&e).permanent().next("install qemu-system-x86"))?;
+        let mut child =
+            command.spawn().map_err(|e| failed(&e).permanent().next("install qemu-system-x86"))?;
         let ended = match timeout(START, child.wait()).await {
             Ok(ended) => ended.map_err(|e| failed(&e))?,
             Err(_) => return Err(failed(&format!("it is not set up within {} s", START.as_secs()))),
@@ -193,7 +207,8 @@ struct SecretFile(PathBuf);
 
 impl SecretFile {
     fn write(dir: &Path, kernel: &Path, initrd: &Path, append: &Secret) -> Result<Self, DriverError> {
-        let fail = |e: &dyn std::fmt::Display| DriverError::new(DRIVER, "hand over the kernel's command line", e);
+        let fail =
+            |e: &dyn std::fmt::Display| DriverError::new(DRIVER, "hand over the kernel's command line", e);
         let text = configuration(kernel, initrd, append).map_err(|e| fail(&e).permanent())?;
         let path = dir.join("boot.cfg");
         // One that was left behind may belong to somebody who reads it.
@@ -201,7 +216,8 @@ impl SecretFile {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(&e)),
             _ => {}
         }
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(|e| fail(&e))?;
+        let mut file =
+            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&path).map_err(|e| fail(&e))?;
         let this = Self(path);
         file.write_all(text.as_bytes()).map_err(|e| fail(&e))?;
         Ok(this)
@@ -218,7 +234,11 @@ impl Drop for SecretFile {
 
 fn configuration(kernel: &Path, initrd: &Path, append: &Secret) -> Result<String, String> {
     let mut text = "[machine]\n".to_owned();
-    let values = [("kernel", kernel.to_string_lossy()), ("initrd", initrd.to_string_lossy()), ("append", append.0.as_str().into())];
+    let values = [
+        ("kernel", kernel.to_string_lossy()),
+        ("initrd", initrd.to_string_lossy()),
+        ("append", append.0.as_str().into()),
+    ];
     for (key, value) in values {
         if value.len() > MAX_VALUE || value.contains(['"', '\n', '\\']) {
             return Err(format!("`{key}` has {} bytes; {MAX_VALUE} without quotes fit", value.len()));
@@ -254,7 +274,11 @@ mod tests {
         let file = SecretFile::write(dir.path(), Path::new("/k"), Path::new("/i"), &append).unwrap();
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(std::fs::metadata(&file.0).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(std::fs::read_to_string(&file.0).unwrap().contains("append = \"console=ttyS0 pitstop.token=s3cr3t\""));
+        assert!(
+            std::fs::read_to_string(&file.0)
+                .unwrap()
+                .contains("append = \"console=ttyS0 pitstop.token=s3cr3t\"")
+        );
         let path = file.0.clone();
         drop(file);
         assert!(!path.exists());
@@ -265,9 +289,15 @@ mod tests {
     fn a_network_boot_asks_the_card_first_and_others_have_no_boot_rom() {
         let url = "http://10.0.2.2:1/boot/vm-1/script".to_owned();
         let args = build().arguments(&PowerOn::Network { url }).join(" ");
-        assert!(args.contains("bootfile=http://10.0.2.2:1/boot/vm-1/script") && args.contains(",bootindex=1"));
+        assert!(
+            args.contains("bootfile=http://10.0.2.2:1/boot/vm-1/script") && args.contains(",bootindex=1")
+        );
         let args = build().arguments(&PowerOn::Disk).join(" ");
-        assert!(args.contains("romfile=") && !args.contains("bootindex=1") && args.contains("serial=root,bootindex=2"));
+        assert!(
+            args.contains("romfile=")
+                && !args.contains("bootindex=1")
+                && args.contains("serial=root,bootindex=2")
+        );
         assert!(args.contains("/lab,,1/vm-1/disk-root.img"), "a comma in a path ends no option: {args}");
         assert!(args.contains("-accel tcg"));
     }

@@ -111,10 +111,14 @@ impl Qemu {
         let mut monitor = match self.connect("switch on").await? {
             // A daemon died between starting it and letting it go: what it
             // was to boot then is not what it is to boot now.
-            Some(mut monitor) => match monitor.status().await.map_err(|e| self.failed("switch on", e))?.as_str() {
-                "prelaunch" => return Err(self.failed("switch on", "a start was interrupted; switch it off first")),
-                _ => return Ok(()),
-            },
+            Some(mut monitor) => {
+                match monitor.status().await.map_err(|e| self.failed("switch on", e))?.as_str() {
+                    "prelaunch" => {
+                        return Err(self.failed("switch on", "a start was interrupted; switch it off first"));
+                    }
+                    _ => return Ok(()),
+                }
+            }
             None => {
                 self.build.start(on).await?;
                 let gone = || self.failed("switch on", "it ended at once");
@@ -155,7 +159,11 @@ impl Qemu {
             return Ok(());
         }
         for signal in [Signal::TERM, Signal::KILL] {
-            tracing::warn!(machine = self.site.name(), pid = process.pid, "QEMU does not quit; {signal:?} follows");
+            tracing::warn!(
+                machine = self.site.name(),
+                pid = process.pid,
+                "QEMU does not quit; {signal:?} follows"
+            );
             process.signal(signal).map_err(|e| self.failed("switch off", e))?;
             if process.ended(QUIT).await {
                 return Ok(());

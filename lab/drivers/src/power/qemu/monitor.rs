@@ -23,7 +23,12 @@ impl Monitor {
     pub async fn connect(path: &Path) -> Result<Option<Self>, String> {
         let stream = match UnixStream::connect(path).await {
             Ok(stream) => stream,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) => {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+                ) =>
+            {
                 return Ok(None);
             }
             Err(e) => return Err(e.to_string()),
@@ -55,7 +60,11 @@ impl Monitor {
     /// The run state: `running`, `paused`, `prelaunch`, …
     pub async fn status(&mut self) -> Result<String, String> {
         let answer = self.ask("query-status").await?;
-        answer.get("status").and_then(Value::as_str).map(str::to_owned).ok_or_else(|| format!("no status in {answer}"))
+        answer
+            .get("status")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+            .ok_or_else(|| format!("no status in {answer}"))
     }
 
     async fn said(&mut self) -> Result<Said, Silence> {

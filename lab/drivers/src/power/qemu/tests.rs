@@ -43,7 +43,11 @@ async fn the_first_byte_of_the_firmware_is_heard_and_the_machine_outlives_its_dr
     let again = make(&site, &leg).unwrap();
     assert_eq!(again.read().await.unwrap(), Reading::On);
     again.set(Switch::On, &PowerOn::Disk).await.unwrap();
-    assert_eq!(std::fs::read_to_string(site.state.join("qemu.pid")).unwrap(), pid, "a second QEMU was started");
+    assert_eq!(
+        std::fs::read_to_string(site.state.join("qemu.pid")).unwrap(),
+        pid,
+        "a second QEMU was started"
+    );
     again.set(Switch::Off, &PowerOn::Own).await.unwrap();
     assert_eq!(again.read().await.unwrap(), Reading::Off);
 }

@@ -20,8 +20,16 @@ pub const SCHEMA: DriverSchema = DriverSchema {
     fields: &[
         FieldSchema::optional("disk", FieldKind::Size, "size of each of its disks, 16M unless said"),
         FieldSchema::optional("extra", FieldKind::List, "disks that the inventory does not declare, by name"),
-        FieldSchema::optional("boot", FieldKind::Duration, "how long firmware and kernel take each, 150ms unless said"),
-        FieldSchema::optional("faults", FieldKind::List, "what goes wrong: `panic`, `power-late:2000`, `agent-silent*1`, …"),
+        FieldSchema::optional(
+            "boot",
+            FieldKind::Duration,
+            "how long firmware and kernel take each, 150ms unless said",
+        ),
+        FieldSchema::optional(
+            "faults",
+            FieldKind::List,
+            "what goes wrong: `panic`, `power-late:2000`, `agent-silent*1`, …",
+        ),
     ],
     ..DriverSchema::EMPTY
 };
@@ -92,7 +100,9 @@ impl Sim {
         sim::ensure(&self.site.program, &self.site.state, &self.config).await?;
         match self.ask("switch", request).await? {
             Some(_) => Ok(()),
-            None => Err(DriverError::new(DRIVER, format!("switch {}", self.site.name()), "its process is gone")),
+            None => {
+                Err(DriverError::new(DRIVER, format!("switch {}", self.site.name()), "its process is gone"))
+            }
         }
     }
 
@@ -123,8 +133,9 @@ impl Sim {
     fn state_without_process(&self) -> Result<Reading, DriverError> {
         for disk in &self.config.disks {
             let path = self.site.state.join(disk.file());
-            let held = flocked(&path)
-                .map_err(|e| DriverError::new(DRIVER, format!("look at the lock of {}", path.display()), e))?;
+            let held = flocked(&path).map_err(|e| {
+                DriverError::new(DRIVER, format!("look at the lock of {}", path.display()), e)
+            })?;
             if held {
                 return Ok(Reading::Unknown);
             }
