@@ -24,7 +24,6 @@ mod reserve;
 mod run;
 mod serve;
 mod show;
-mod sim;
 mod status;
 mod table;
 #[cfg(test)]
@@ -114,8 +113,6 @@ enum Verb {
     Serve(serve::Args),
     /// A lab of simulated machines, to watch.
     Demo(demo::Args),
-    /// Simulate the deciding core under faults, in virtual time.
-    Sim(sim::Args),
     /// Completion for your shell.
     Completion(completion::Args),
 }
@@ -197,7 +194,6 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Result {
         Verb::Admin(verb) => admin::run(cx, verb).await,
         Verb::Serve(args) => serve::run(cx, args).await,
         Verb::Demo(args) => demo::run(cx, &args).await,
-        Verb::Sim(args) => sim::run(cx, &args),
         Verb::Completion(args) => completion::run(cx, &args),
     }
 }

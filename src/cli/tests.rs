@@ -58,7 +58,6 @@ fn what_people_type_is_taken() {
         "admin reload --dry-run",
         "admin check inventory.toml",
         "demo --stay",
-        "sim --seed 7 --runs 3 --without may-land-until",
         "completion bash",
     ] {
         if let Err(error) = parsed(line) {
