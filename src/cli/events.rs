@@ -26,8 +26,13 @@ pub struct Args {
     all: bool,
 }
 
+/// Records per one that is part of the story, generously.
+const DETAILS: usize = 5;
+
 pub async fn run(cx: &mut Context, args: &Args) -> Result {
-    let mut query = EventQuery { last: Some(args.last), ..EventQuery::default() };
+    // Most records are details, which are not shown: ask for more.
+    let asked = if args.all { args.last } else { args.last.saturating_mul(DETAILS) };
+    let mut query = EventQuery { last: Some(asked), ..EventQuery::default() };
     if let Some(since) = &args.since {
         query.since = Some(super::times::since(since)?);
     }
@@ -42,6 +47,7 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
 async fn once(cx: &Context, args: &Args, query: EventQuery) -> Result {
     let mut history = cx.client.history(&query).await?;
     history.events.retain(|e| wanted(args, e));
+    history.events.drain(..history.events.len().saturating_sub(args.last));
     if cx.out.format == Format::Json {
         return cx.out.json(&history);
     }
@@ -51,6 +57,12 @@ async fn once(cx: &Context, args: &Args, query: EventQuery) -> Result {
 /// The newest first as asked, then what happens, for as long as anybody
 /// listens: a daemon that restarts is waited for.
 async fn follow(cx: &Context, args: &Args, query: EventQuery) -> Result {
+    let client = cx.client.clone().with_patience(Duration::from_secs(3_600));
+    let unbounded = EventQuery { since: None, last: None, ..query.clone() };
+    let mut stream = client.events(unbounded).await?;
+    // The stream has begun once its snapshot is there. Asked for after that,
+    // the history ends where the stream begins, or later: nothing is missed.
+    stream.next().await?;
     let history = cx.client.history(&query).await?;
     let mut seen = 0;
     for event in &history.events {
@@ -59,8 +71,6 @@ async fn follow(cx: &Context, args: &Args, query: EventQuery) -> Result {
             print(cx, event)?;
         }
     }
-    let client = cx.client.clone().with_patience(Duration::from_secs(3_600));
-    let mut stream = client.events(EventQuery { since: None, last: None, ..query }).await?;
     loop {
         match stream.next().await?.update {
             Update::Record(event) if event.number > seen && wanted(args, &event) => print(cx, &event)?,

@@ -6,7 +6,7 @@ use crate::bootimage::{self, BootImageError, KernelSource, Manifest, Modules, Re
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Args)]
-#[group(id = "kernel", required = true, multiple = false, args = ["kernel_tree", "deb"])]
+#[command(group(clap::ArgGroup::new("kernel").required(true).args(["kernel_tree", "deb"])))]
 pub struct Args {
     /// An unpacked kernel package: boot/vmlinuz-VERSION and lib/modules/VERSION.
     #[arg(long, value_name = "DIR")]
@@ -77,5 +77,38 @@ fn fail(error: BootImageError) -> Fail {
     match error {
         BootImageError::File { .. } => Fail::internal(error.to_string()),
         _ => Fail::usage(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &str) -> std::result::Result<Args, clap::Error> {
+        Line::try_parse_from(words.split_ascii_whitespace()).map(|line| line.args)
+    }
+
+    #[test]
+    fn a_kernel_comes_from_exactly_one_place() {
+        assert_eq!(parse("x --kernel-tree t --out o").unwrap().kernel_tree.unwrap().to_str(), Some("t"));
+        assert_eq!(parse("x --deb a.deb b.deb --out o").unwrap().deb.len(), 2);
+        assert!(parse("x --out o").is_err());
+        assert!(parse("x --kernel-tree t --deb a.deb --out o").is_err());
+        assert!(parse("x --kernel-tree t").is_err(), "nowhere to put it");
+    }
+
+    #[test]
+    fn lists_of_modules_are_split_at_commas() {
+        let args = parse("x --kernel-tree t --out o --modules a,b --add-modules c").unwrap();
+        assert_eq!(args.modules.unwrap(), ["a", "b"]);
+        assert_eq!(args.add_modules, ["c"]);
+        assert!(parse("x --kernel-tree t --out o").unwrap().modules.is_none(), "the usual ones");
     }
 }

@@ -242,3 +242,6 @@ impl Step<'_> {
         DiskPlan::Prove
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The image every simulated machine has by default.
-pub(super) const IMAGES: [&str; 2] = ["debian", "yocto"];
+pub(crate) const IMAGES: [&str; 2] = ["debian", "yocto"];
 
 /// A lab in which neighbours differ: two legs here, two disks there, other
 /// policies, some warm.
@@ -25,38 +25,51 @@ pub(super) fn inventory(machines: usize, seed: u64) -> Inventory {
     inventory
 }
 
+/// The lab's machine number `n`, of one of six kinds.
 fn machine(name: MachineName, n: usize, kind: usize) -> MachineSpec {
-    let leg = |name: &str| LegSpec {
+    let mut spec = plain(name);
+    spec.tags.insert("half".to_owned(), TagValue::from(if n.is_multiple_of(2) { "even" } else { "odd" }));
+    match kind {
+        1 => spec.legs.insert(0, leg("mains")),
+        2 => spec.disks.push(disk("scratch", DiskContent::Zero)),
+        3 => spec.after_build = Some(AfterBuild::PowerOff),
+        4 => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),
+        _ => {}
+    }
+    spec
+}
+
+/// A power leg that can be read back.
+pub(crate) fn leg(name: &str) -> LegSpec {
+    LegSpec {
         name: name.into(),
         driver: DriverSpec::named("sim"),
         min_off_ms: 0,
         readback: true,
         usage: None,
-    };
-    let disk = |name: &str, content| DiskSpec {
-        name: name.into(),
-        matching: DiskMatch::default(),
-        content,
-        verify: Verify::Full,
-    };
-    let mut tags = BTreeMap::new();
-    tags.insert("half".to_owned(), TagValue::from(if n.is_multiple_of(2) { "even" } else { "odd" }));
+    }
+}
+
+/// A disk that needs no telling apart.
+pub(crate) fn disk(name: &str, content: DiskContent) -> DiskSpec {
+    DiskSpec { name: name.into(), matching: DiskMatch::default(), content, verify: Verify::Full }
+}
+
+/// A machine with one leg, one disk, the agent's evidence and short limits.
+pub(crate) fn plain(name: MachineName) -> MachineSpec {
     MachineSpec {
         name,
         n: None,
         class: None,
-        tags,
+        tags: BTreeMap::new(),
         location: None,
         note: None,
         circuit: None,
         image: Some(IMAGES[0].to_owned()),
-        legs: if kind == 1 { vec![leg("mains"), leg("power")] } else { vec![leg("power")] },
+        legs: vec![leg("power")],
         consoles: BTreeMap::new(),
         boot: DriverSpec::named("sim"),
-        disks: match kind {
-            2 => vec![disk("root", DiskContent::Image), disk("scratch", DiskContent::Zero)],
-            _ => vec![disk("root", DiskContent::Image)],
-        },
+        disks: vec![disk("root", DiskContent::Image)],
         other_disks: OtherDisks::Quarantine,
         ready: DriverSpec::named("agent"),
         reimage: DriverSpec::named("agent"),
@@ -65,8 +78,8 @@ fn machine(name: MachineName, n: usize, kind: usize) -> MachineSpec {
         buttons: BTreeMap::new(),
         shared: false,
         policy: None,
-        after_build: (kind == 3).then_some(AfterBuild::PowerOff),
-        idle: (kind == 4).then_some(Idle::Warm { max_age_ms: 1_200_000 }),
+        after_build: None,
+        idle: None,
         on_agent_lost: None,
         limits: Limits {
             power_ms: 10_000,

@@ -9,7 +9,7 @@
 mod board;
 mod clients;
 mod daemon;
-mod labs;
+pub(crate) mod labs;
 mod oracle;
 
 use crate::fence::{Fence, Fences};

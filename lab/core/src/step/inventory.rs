@@ -4,7 +4,7 @@ use super::Step;
 use crate::effect::Effect;
 use crate::id::Epoch;
 use crate::inventory::model::{Inventory, MachineSpec};
-use crate::machine::{Health, Machine, Phase, Stage};
+use crate::machine::{Health, Machine, Phase, Stage, Switch};
 use crate::record::Change;
 use pitstop_wire::{ApiError, Code, MachineName, Selector};
 use serde_json::{Value, json};
@@ -33,6 +33,7 @@ impl Step<'_> {
 
     /// What the last daemon left of this machine.
     fn take_up(&mut self, name: &MachineName) {
+        let starting = self.machine(name).is_some_and(|m| is_starting(&m));
         self.abandon_all(name, "the daemon restarted");
         let Some(machine) = self.machine(name) else { return };
         if machine.agent.as_ref().is_some_and(|a| a.lost.is_none()) {
@@ -55,6 +56,9 @@ impl Step<'_> {
             Phase::Off | Phase::HandOff | Phase::Rest => self.enter(name, turn.phase.clone()),
             // Nothing was given out, so nothing of it can come back.
             Phase::BootAgent if !given => self.start_over(name),
+            // The power-on may never have left. To read off then and call it
+            // a failure would blame the machine for our death.
+            Phase::BootAgent | Phase::Evidence if starting && !attached => self.start_over(name),
             Phase::BootAgent | Phase::Evidence | Phase::Settle if !attached => self.observe_all(name),
             Phase::Settle => self.observe_all(name),
             // The agent resumes with its key and is told its step again.
@@ -122,6 +126,11 @@ impl Step<'_> {
         }
         Ok(json!({ "enrolled": new }))
     }
+}
+
+/// Whether somebody was at work on a power-on.
+fn is_starting(machine: &Machine) -> bool {
+    machine.legs.iter().flat_map(|leg| &leg.unsettled).any(|intent| intent.open && intent.want == Switch::On)
 }
 
 /// Whether the machine still has the legs and disks it was enrolled with.

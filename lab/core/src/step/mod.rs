@@ -12,6 +12,8 @@ mod inventory;
 mod power;
 mod request;
 mod reservation;
+#[cfg(test)]
+pub(crate) mod tests;
 mod turn;
 
 use crate::effect::Effect;

@@ -1,0 +1,30 @@
+//! The step, told as stories: each test is named after what would go wrong.
+
+mod agents;
+pub(crate) mod bench;
+mod failures;
+mod holder;
+mod inventory;
+mod leases;
+mod policies;
+mod power;
+mod proof;
+mod requests;
+mod restart;
+mod turns;
+
+use crate::inventory::model::MachineSpec;
+use crate::simulator::labs;
+use bench::name;
+
+/// A plain machine.
+pub(crate) fn spec(machine: &str) -> MachineSpec {
+    labs::plain(name(machine))
+}
+
+/// A plain machine, changed.
+pub(crate) fn spec_with(machine: &str, change: impl FnOnce(&mut MachineSpec)) -> MachineSpec {
+    let mut spec = spec(machine);
+    change(&mut spec);
+    spec
+}

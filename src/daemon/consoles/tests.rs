@@ -1,0 +1,254 @@
+use super::*;
+use crate::daemon::hands::Attention as _;
+use pitstop_core::time::LabTime;
+use pitstop_drivers::console::fake::Fake;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Bench {
+    consoles: Consoles,
+    fake: Fake,
+    dir: tempfile::TempDir,
+}
+
+fn m1() -> MachineName {
+    MachineName::new("m1").unwrap()
+}
+
+fn start(dir: &Path) -> Consoles {
+    let ticks = AtomicU64::new(1);
+    Consoles::with_stamp(dir, move || {
+        let t = ticks.fetch_add(1, Ordering::Relaxed);
+        Stamp { at: LabTime(t), wall: t.cast_signed() }
+    })
+    .unwrap()
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let consoles = start(dir.path());
+        let fake = Fake::default();
+        consoles.add(&m1(), "main", Arc::new(fake.clone()));
+        Self { consoles, fake, dir }
+    }
+
+    /// Plugs a line in and waits until it is open.
+    async fn plug(&self) -> DuplexStream {
+        let machine = self.fake.plug();
+        let deadline = Instant::now() + PATIENCE;
+        while self.consoles.status(&m1())[0].line.is_err() {
+            assert!(Instant::now() < deadline, "the line does not open");
+            self.consoles.ready(&m1(), PATIENCE).await;
+        }
+        machine
+    }
+
+    fn watch(&self, replay: Replay) -> Watcher {
+        self.consoles.attach(&m1(), None, replay, "anna").unwrap().0
+    }
+
+    async fn has(&self, position: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.consoles.status(&m1())[0].position < position {
+            assert!(Instant::now() < deadline, "only {}", self.consoles.status(&m1())[0].position);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Bytes until `want` has been seen; marks as `{text}`, skips as `{skipped}`.
+async fn read_to(watcher: &mut Watcher, want: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(want) {
+        let next = tokio::time::timeout(PATIENCE, watcher.next());
+        match next.await.unwrap_or_else(|_| panic!("`{want}` never comes; seen: {seen:?}")) {
+            Piece::Bytes { bytes, .. } => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            Piece::Mark(mark) => seen.push_str(&format!("{{{}}}", mark.text)),
+            Piece::Skipped { .. } => seen.push_str("{skipped}"),
+            Piece::Seats(_) => {}
+            Piece::Closed(why) => panic!("{why}"),
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_stalls_costs_neither_the_journal_nor_the_others_a_byte() {
+    let bench = Bench::new();
+    let mut machine = bench.plug().await;
+    let mut stalled = bench.watch(Replay::Nothing);
+    let mut quick = bench.watch(Replay::Nothing);
+    let mut sent = String::new();
+    for n in 0..20 {
+        // Faster than any serial line, but no faster than a busy disk.
+        let mut burst: String =
+            (0..1000).map(|m| format!("{n:02}{m:04} some line of a long boot log\r\n")).collect();
+        burst.push_str(&format!("burst {n} ends"));
+        machine.write_all(burst.as_bytes()).await.unwrap();
+        let seen = read_to(&mut quick, &format!("burst {n} ends")).await;
+        assert!(seen == burst, "{} of {} bytes", seen.len(), burst.len());
+        sent.push_str(&burst);
+        bench.consoles.flush();
+    }
+    machine.write_all(b"the end").await.unwrap();
+    sent.push_str("the end");
+    bench.has(sent.len() as u64).await;
+    bench.consoles.flush();
+    let kept = Segments::of(&bench.dir.path().join("m1/main")).read(0, usize::MAX);
+    assert!(kept == sent.as_bytes(), "the journal has {} of {} bytes", kept.len(), sent.len());
+    assert_eq!(bench.consoles.status(&m1())[0].lost, 0);
+    let late = read_to(&mut stalled, "the end").await;
+    assert!(late.starts_with("{skipped}") && late.len() < ring::RING + 64, "{} bytes", late.len());
+}
+
+#[tokio::test]
+async fn a_journal_goes_on_where_the_last_daemon_ended() {
+    let bench = Bench::new();
+    let mut machine = bench.plug().await;
+    machine.write_all(b"first boot\r\n").await.unwrap();
+    bench.has(12).await;
+    bench.consoles.mark(&m1(), MarkKind::Boot, "power on");
+    machine.write_all(b"second boot\r\n").await.unwrap();
+    bench.has(25).await;
+    bench.consoles.flush();
+    let Bench { consoles, fake, dir } = bench;
+    drop(consoles);
+    let consoles = start(dir.path());
+    consoles.add(&m1(), "main", Arc::new(fake.clone()));
+    let bench = Bench { consoles, fake, dir };
+    assert_eq!(bench.consoles.status(&m1())[0].position, 25);
+    let mut machine = bench.plug().await;
+    machine.write_all(b"third").await.unwrap();
+    assert_eq!(read_to(&mut bench.watch(Replay::All), "third").await, "first boot\r\n{power on}second boot\r\nthird");
+    assert_eq!(read_to(&mut bench.watch(Replay::SinceBoot), "third").await, "{power on}second boot\r\nthird");
+    assert_eq!(read_to(&mut bench.watch(Replay::From(6)), "third").await, "boot\r\n{power on}second boot\r\nthird");
+    let last = read_to(&mut bench.watch(Replay::Last(15)), "third").await;
+    assert_eq!(last, "third", "a replay begins at a line: {last}");
+}
+
+#[tokio::test]
+async fn a_line_that_is_lost_opens_again_and_the_gap_is_shown() {
+    let bench = Bench::new();
+    let mut watcher = bench.watch(Replay::Nothing);
+    let mut machine = bench.plug().await;
+    machine.write_all(b"before").await.unwrap();
+    read_to(&mut watcher, "before").await;
+    drop(machine);
+    let deadline = Instant::now() + PATIENCE;
+    while bench.consoles.status(&m1())[0].line.is_ok() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut machine = bench.plug().await;
+    machine.write_all(b"after").await.unwrap();
+    let seen = read_to(&mut watcher, "after").await;
+    assert!(seen.starts_with("{line down ") && seen.ends_with("after"), "{seen}");
+}
+
+#[tokio::test]
+async fn a_machine_is_not_kept_off_by_a_console_that_does_not_open() {
+    let bench = Bench::new();
+    // One try fails, which is told; nobody waits for the limit.
+    let begin = Instant::now();
+    bench.consoles.ready(&m1(), Duration::from_secs(600)).await;
+    assert!(begin.elapsed() < Duration::from_secs(60));
+    assert!(bench.consoles.status(&m1())[0].line.as_ref().unwrap_err().contains("plugged"));
+    let none = MachineName::new("m2").unwrap();
+    bench.consoles.ready(&none, Duration::from_secs(600)).await;
+}
+
+#[tokio::test]
+async fn one_types_and_a_stolen_keyboard_is_announced() {
+    let bench = Bench::new();
+    let mut machine = bench.plug().await;
+    let attach = |who: &str| bench.consoles.attach(&m1(), Some("main"), Replay::Nothing, who).unwrap();
+    let (mut watcher, anna) = attach("anna");
+    let (_, bob) = attach("bob");
+    assert!(anna.type_in(b"x").await.is_err(), "not before it is taken");
+    anna.take(false).unwrap();
+    assert_eq!(bob.take(false).unwrap_err(), "anna");
+    anna.type_in(b"ls\r").await.unwrap();
+    let mut got = [0; 3];
+    machine.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"ls\r");
+    anna.send_break().await.unwrap();
+    bob.take(true).unwrap();
+    assert!(read_to(&mut watcher, "keyboard").await.contains("{bob took the keyboard}"));
+    assert!(anna.type_in(b"x").await.unwrap_err().contains("bob"));
+    drop(bob);
+    anna.take(false).unwrap();
+    bench.consoles.free_keyboards(&m1());
+    assert!(anna.type_in(b"x").await.is_err());
+    let deadline = Instant::now() + PATIENCE;
+    while bench.fake.breaks() == 0 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_takes_no_input_is_still_heard() {
+    let bench = Bench::new();
+    let mut machine = bench.plug().await;
+    let (mut watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "anna").unwrap();
+    keyboard.take(false).unwrap();
+    // More than the pipe holds: the line does not take the rest.
+    for _ in 0..4 {
+        keyboard.type_in(&[b'x'; 32 << 10]).await.unwrap();
+    }
+    machine.write_all(b"still here").await.unwrap();
+    read_to(&mut watcher, "still here").await;
+}
+
+#[tokio::test]
+async fn evidence_begins_at_a_line_and_ends_at_the_last_byte() {
+    let bench = Bench::new();
+    let mut machine = bench.plug().await;
+    machine.write_all(b"one\ntwo\nthree\npanic").await.unwrap();
+    bench.has(19).await;
+    assert_eq!(bench.consoles.tail(&m1(), 12), b"three\npanic");
+    assert_eq!(bench.consoles.tail(&m1(), 1000), b"one\ntwo\nthree\npanic");
+    let mut watcher = bench.watch(Replay::Lines(2));
+    assert_eq!(read_to(&mut watcher, "panic").await, "three\npanic");
+    assert!(bench.consoles.tail(&MachineName::new("m2").unwrap(), 10).is_empty());
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_costs_no_console() {
+    let dir = tempfile::tempdir().unwrap();
+    // Where the journal's directory should be there is a file.
+    std::fs::write(dir.path().join("m1"), "in the way").unwrap();
+    let consoles = start(dir.path());
+    let fake = Fake::default();
+    consoles.add(&m1(), "main", Arc::new(fake.clone()));
+    let bench = Bench { consoles, fake, dir };
+    let mut machine = bench.plug().await;
+    let mut watcher = bench.watch(Replay::Nothing);
+    machine.write_all(b"lost to history").await.unwrap();
+    read_to(&mut watcher, "lost to history").await;
+    bench.consoles.flush();
+    assert_eq!(bench.consoles.status(&m1())[0].lost, 15);
+    std::fs::remove_file(bench.dir.path().join("m1")).unwrap();
+    machine.write_all(b"kept").await.unwrap();
+    bench.has(19).await;
+    bench.consoles.flush();
+    let segments = Segments::of(&bench.dir.path().join("m1/main"));
+    assert_eq!(segments.read(15, 100), b"kept");
+    assert_eq!(segments.next_start(0), Some(15));
+    assert_eq!(read_to(&mut bench.watch(Replay::All), "kept").await, "lost to historykept", "memory still has it");
+}
+
+#[test]
+fn there_is_a_word_for_every_console_that_is_not_there() {
+    let bench = Bench::new();
+    let attach = |machine: &str, console| {
+        let machine = MachineName::new(machine).unwrap();
+        bench.consoles.attach(&machine, console, Replay::Nothing, "a").err().unwrap().to_string()
+    };
+    assert_eq!(attach("m1", Some("m7")), "m1 has no console `m7`; it has main");
+    assert_eq!(attach("m2", None), "there is no machine m2");
+}

@@ -1,0 +1,11 @@
+//! Whole stories on simulated machines, told through the program itself: a
+//! daemon in a process of its own, the command line, and the machines'
+//! side of the wire. What is true is looked up where users look it up: in
+//! `--json`, in the events, and, where that matters, in the files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod harness;
+
+mod kill_in_use;
+mod kill_in_turn;
