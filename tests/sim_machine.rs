@@ -268,7 +268,10 @@ async fn on_attach_image_seed_off_disk_host_agent_reboot_rejoin() {
     let mut want = std::fs::read(&file).unwrap();
     want.resize(2 << 20, 0);
     assert!(std::fs::read(lab.disk()).unwrap() == want, "the disk is not the image");
-    lab.tell(2, Work::Seed { find: root(), offset: SEED_OFFSET, len: SEED_LEN, params: lab.params("second") });
+    lab.tell(
+        2,
+        Work::Seed { find: root(), offset: SEED_OFFSET, len: SEED_LEN, params: lab.params("second") },
+    );
     assert_eq!(lab.done().await, Outcome::Seeded);
 
     let before = lab.status().await;
@@ -343,7 +346,8 @@ async fn a_machine_outlives_the_daemon_that_started_it() {
     let after = lab.status().await;
     assert_eq!((after.pid, after.boot_id, after.boots), (before.pid, before.boot_id, 1));
     // A second process for the same machine does not come to be.
-    let second = Command::new(PROGRAM).args(["sim-machine", "--name", "m1", "--dir"]).arg(&state).output().unwrap();
+    let second =
+        Command::new(PROGRAM).args(["sim-machine", "--name", "m1", "--dir"]).arg(&state).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&second.stdout), "taken\n");
     sim::stop(&state).await.unwrap();
     assert_eq!(lab.read().await, Reading::Off);

@@ -40,7 +40,9 @@ pub fn find_agent(named: Option<&Path>, executable: &Path) -> Result<PathBuf, Bo
             Err(BootImageError::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 tried.push(format!("{} is not there", candidate.display()));
             }
-            Err(BootImageError::NotStatic { why, .. }) => tried.push(format!("{} {why}", candidate.display())),
+            Err(BootImageError::NotStatic { why, .. }) => {
+                tried.push(format!("{} {why}", candidate.display()))
+            }
             Err(other) => tried.push(other.to_string()),
         }
     }
@@ -56,7 +58,8 @@ pub(super) fn read(file: &Path) -> Result<Program, BootImageError> {
 pub(super) fn read_static(file: &Path) -> Result<Program, BootImageError> {
     // What a person names may be a link; only its target must be a file.
     let real = file.canonicalize().map_err(BootImageError::file("read", file))?;
-    let bytes = at_most(tree::open_regular(&real)?, MAX_PROGRAM).map_err(BootImageError::file("read", file))?;
+    let bytes =
+        at_most(tree::open_regular(&real)?, MAX_PROGRAM).map_err(BootImageError::file("read", file))?;
     let too_big = || BootImageError::TooBig { file: file.to_owned(), kind: "a program", limit: MAX_PROGRAM };
     let bytes = bytes.ok_or_else(too_big)?;
     let no = |why: &str| BootImageError::NotStatic { file: file.to_owned(), why: why.to_owned() };

@@ -55,7 +55,13 @@ impl Archive {
         self.put(path, CHARACTER | mode, (major, minor), Vec::new())
     }
 
-    fn put(&mut self, path: &str, mode: u32, device: (u32, u32), body: Vec<u8>) -> Result<(), BootImageError> {
+    fn put(
+        &mut self,
+        path: &str,
+        mode: u32,
+        device: (u32, u32),
+        body: Vec<u8>,
+    ) -> Result<(), BootImageError> {
         let good = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
         if !path.split('/').all(good) || path == TRAILER {
             return Err(BootImageError::BadPath(path.to_owned()));
@@ -143,8 +149,8 @@ mod tests {
         archive.file("a", 0o644, b"hi".to_vec()).unwrap();
         let bytes = archive.encode().unwrap();
         let head = concat!(
-            "070701", "00000001", "000081a4", "00000000", "00000000", "00000001", "00000000", "00000002", "00000000",
-            "00000000", "00000000", "00000000", "00000002", "00000000", "a\0"
+            "070701", "00000001", "000081a4", "00000000", "00000000", "00000001", "00000000", "00000002",
+            "00000000", "00000000", "00000000", "00000000", "00000002", "00000000", "a\0"
         );
         assert_eq!(&bytes[..112], head.as_bytes());
         assert_eq!(&bytes[112..116], b"hi\0\0");

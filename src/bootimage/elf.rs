@@ -85,9 +85,8 @@ impl<'a> Elf<'a> {
         if usize::from(entry) != SECTION || names >= count {
             return None;
         }
-        let header = |index: u16| {
-            self.slice(table.checked_add(u64::from(index) * SECTION as u64)?, SECTION as u64)
-        };
+        let header =
+            |index: u16| self.slice(table.checked_add(u64::from(index) * SECTION as u64)?, SECTION as u64);
         let content = |header: &[u8]| self.slice(u64_at(header, 24)?, u64_at(header, 32)?);
         let names = content(header(names)?)?;
         (0..count).find_map(|index| {

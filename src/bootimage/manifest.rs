@@ -85,16 +85,24 @@ impl Manifest {
             ));
         }
         let usable = |names: &[&str]| {
-            let ends = |path: &String| names.iter().any(|n| path.replace('-', "_").ends_with(&format!("/{n}.ko")));
+            let ends =
+                |path: &String| names.iter().any(|n| path.replace('-', "_").ends_with(&format!("/{n}.ko")));
             self.modules.iter().any(ends) || self.builtin.iter().any(|name| names.contains(&name.as_str()))
         };
-        let default = |name: &str| DEFAULT_MODULES.iter().position(|known| *known == name).unwrap_or_default();
+        let default =
+            |name: &str| DEFAULT_MODULES.iter().position(|known| *known == name).unwrap_or_default();
         let (cards, disks) = (default("virtio_net"), default("virtio_blk"));
         if !usable(&DEFAULT_MODULES[cards..disks]) {
-            warnings.push("no usual network card's module is in it; the agent can dial only if the kernel has its own".into());
+            warnings.push(
+                "no usual network card's module is in it; the agent can dial only if the kernel has its own"
+                    .into(),
+            );
         }
         if !usable(&DEFAULT_MODULES[disks..]) {
-            warnings.push("no usual disk's module is in it; the agent sees only disks whose drivers the kernel has".into());
+            warnings.push(
+                "no usual disk's module is in it; the agent sees only disks whose drivers the kernel has"
+                    .into(),
+            );
         }
         warnings
     }

@@ -97,7 +97,8 @@ fn from_tree(root: &Path, request: &Request) -> Result<Manifest, BootImageError>
     let agent = agent::read(&request.agent)?;
     let tree = KernelTree::open(root, request.version.as_deref())?;
     let kernel = tree.kernel()?;
-    let machine = elf::kernel_machine(&kernel).ok_or_else(|| BootImageError::NotAKernel(tree.kernel_path()))?;
+    let machine =
+        elf::kernel_machine(&kernel).ok_or_else(|| BootImageError::NotAKernel(tree.kernel_path()))?;
     same_machine(machine, agent.machine, &request.agent)?;
     let plan = order::plan(&request.modules, |name| tree.module(name))?;
     let mut archive = skeleton(&agent.bytes, tree.version(), &plan)?;

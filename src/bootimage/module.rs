@@ -79,12 +79,14 @@ fn needs(info: &[u8]) -> Result<(Vec<String>, Vec<String>), String> {
     let (mut depends, mut hopes) = (Vec::new(), Vec::new());
     for entry in info.split(|&b| b == 0) {
         let Some(at) = entry.iter().position(|&b| b == b'=') else { continue };
-        let value = || std::str::from_utf8(&entry[at + 1..]).map_err(|_| "its dependencies are no text".to_owned());
+        let value =
+            || std::str::from_utf8(&entry[at + 1..]).map_err(|_| "its dependencies are no text".to_owned());
         match &entry[..at] {
             b"depends" => depends.extend(names(value()?.split(','))?),
             b"softdep" => {
                 let words = value()?.split_ascii_whitespace();
-                let before = words.skip_while(|word| *word != "pre:").skip(1).take_while(|word| *word != "post:");
+                let before =
+                    words.skip_while(|word| *word != "pre:").skip(1).take_while(|word| *word != "post:");
                 hopes.extend(names(before)?);
             }
             _ => {}
@@ -98,7 +100,9 @@ fn needs(info: &[u8]) -> Result<(Vec<String>, Vec<String>), String> {
 
 fn names<'a>(words: impl Iterator<Item = &'a str>) -> Result<Vec<String>, String> {
     let words = words.filter(|word| !word.is_empty());
-    words.map(|word| name_of(word).ok_or_else(|| format!("it depends on {word:?}, which is no module"))).collect()
+    words
+        .map(|word| name_of(word).ok_or_else(|| format!("it depends on {word:?}, which is no module")))
+        .collect()
 }
 
 #[cfg(test)]

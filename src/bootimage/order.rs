@@ -64,7 +64,9 @@ fn wanted(modules: &Modules) -> Result<Vec<(String, bool)>, BootImageError> {
     let mut list: Vec<(String, bool)> = Vec::new();
     let first: Vec<(String, bool)> = match &modules.only {
         None => DEFAULT_MODULES.iter().map(|&name| (name.to_owned(), false)).collect(),
-        Some(only) => only.iter().map(|name| Ok((named(name)?, true))).collect::<Result<_, BootImageError>>()?,
+        Some(only) => {
+            only.iter().map(|name| Ok((named(name)?, true))).collect::<Result<_, BootImageError>>()?
+        }
     };
     let also = modules.also.iter().map(|name| Ok((named(name)?, true)));
     for entry in first.into_iter().map(Ok).chain(also) {
@@ -177,7 +179,13 @@ mod tests {
             Ok(line.map_or(Found::Nothing, |rest| {
                 let (depends, hopes) = rest.split_once('|').unwrap_or((rest, ""));
                 let (depends, hopes) = (words(depends), words(hopes));
-                Found::Module(Module { path: format!("{name}.ko"), name: name.into(), depends, hopes, bytes: vec![] })
+                Found::Module(Module {
+                    path: format!("{name}.ko"),
+                    name: name.into(),
+                    depends,
+                    hopes,
+                    bytes: vec![],
+                })
             }))
         }
     }
@@ -225,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_default_module_that_cannot_be_loaded_is_listed_and_brings_nothing_along() {
-        let plan = plan(&Modules::default(), kernel(&["virtio_net:failover gone", "failover:", "nvme!"])).unwrap();
+        let plan =
+            plan(&Modules::default(), kernel(&["virtio_net:failover gone", "failover:", "nvme!"])).unwrap();
         assert!(plan.order.is_empty(), "failover alone is of no use: {:?}", names(&plan));
         assert_eq!(plan.builtin, ["nvme"]);
         let why = |name: &str| plan.left_out.iter().find(|left| left.name == name).unwrap().why.clone();
@@ -236,7 +245,9 @@ mod tests {
 
     #[test]
     fn a_module_asked_for_by_name_must_be_there() {
-        for (name, words) in [("broken", "needs gone"), ("e1000e", "no such module"), ("loop_a", "needs itself")] {
+        for (name, words) in
+            [("broken", "needs gone"), ("e1000e", "no such module"), ("loop_a", "needs itself")]
+        {
             let error = plan(&only(&[name]), kernel(VIRTIO)).unwrap_err().to_string();
             assert!(error.contains(words) && error.contains(name), "{error}");
         }
@@ -255,7 +266,13 @@ mod tests {
     fn an_endless_chain_ends() {
         let find = |name: &str| {
             let depends = vec![format!("{name}x")];
-            Ok(Found::Module(Module { path: String::new(), name: name.into(), depends, hopes: vec![], bytes: vec![] }))
+            Ok(Found::Module(Module {
+                path: String::new(),
+                name: name.into(),
+                depends,
+                hopes: vec![],
+                bytes: vec![],
+            }))
         };
         let error = plan(&only(&["x"]), find).unwrap_err().to_string();
         assert!(error.contains("a chain of more than 64"), "{error}");

@@ -19,13 +19,15 @@ pub(super) fn through(
     limit: u64,
     subject: &Path,
 ) -> Result<Vec<u8>, BootImageError> {
-    let failed = |why: String| BootImageError::Program { program, subject: subject.display().to_string(), why };
+    let failed =
+        |why: String| BootImageError::Program { program, subject: subject.display().to_string(), why };
     // In a file, so that a talkative program cannot fill a pipe that nobody reads.
     let mut complaints = tempfile::tempfile().map_err(|e| failed(format!("no temporary file: {e}")))?;
     let stderr = complaints.try_clone().map_err(|e| failed(e.to_string()))?;
     let mut command = Command::new(program);
     let command = command.args(args).env("LC_ALL", "C").stdin(input).stdout(Stdio::piped()).stderr(stderr);
-    let mut child = command.spawn().map_err(|e| failed(format!("cannot be started: {e}; is it installed?")))?;
+    let mut child =
+        command.spawn().map_err(|e| failed(format!("cannot be started: {e}; is it installed?")))?;
     let output = child.stdout.take().map_or(Ok(Some(Vec::new())), |stdout| at_most(stdout, limit));
     if !matches!(output, Ok(Some(_))) {
         // It may have ended by itself; then there is nothing to kill.
@@ -38,8 +40,11 @@ pub(super) fn through(
         Ok(Some(output)) if status.success() => Ok(output),
         Ok(Some(_)) => {
             let mut said = Vec::new();
-            let read = complaints.seek(SeekFrom::Start(0)).and_then(|_| complaints.take(COMPLAINT).read_to_end(&mut said));
-            let said = read.map_or_else(|e| e.to_string(), |_| String::from_utf8_lossy(&said).trim().to_owned());
+            let read = complaints
+                .seek(SeekFrom::Start(0))
+                .and_then(|_| complaints.take(COMPLAINT).read_to_end(&mut said));
+            let said =
+                read.map_or_else(|e| e.to_string(), |_| String::from_utf8_lossy(&said).trim().to_owned());
             Err(failed(format!("{status}: {said}")))
         }
     }

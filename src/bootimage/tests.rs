@@ -101,7 +101,11 @@ fn the_same_input_gives_the_same_bytes() {
     two.build().unwrap();
     two.build().unwrap();
     for name in [KERNEL, INITRD, MANIFEST] {
-        assert_eq!(fs::read(one.out().join(name)).unwrap(), fs::read(two.out().join(name)).unwrap(), "{name}");
+        assert_eq!(
+            fs::read(one.out().join(name)).unwrap(),
+            fs::read(two.out().join(name)).unwrap(),
+            "{name}"
+        );
     }
     let left: Vec<_> = fs::read_dir(two.out()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "no temporary file stays: {left:?}");
@@ -112,7 +116,8 @@ fn a_kernel_without_zstd_gets_gzip_and_one_without_both_gets_it_plain() {
     let lab = Lab::new();
     lab.put(&format!("boot/config-{VERSION}"), b"# CONFIG_RD_ZSTD is not set\nCONFIG_RD_GZIP=y\n");
     assert_eq!(lab.build().unwrap().compression, Compression::Gzip);
-    let output = Command::new("gzip").arg("-dc").stdin(fs::File::open(lab.out().join(INITRD)).unwrap()).output();
+    let output =
+        Command::new("gzip").arg("-dc").stdin(fs::File::open(lab.out().join(INITRD)).unwrap()).output();
     let gzip = output.unwrap().stdout;
     lab.put(&format!("boot/config-{VERSION}"), b"");
     assert_eq!(lab.build().unwrap().compression, Compression::None);
@@ -216,7 +221,8 @@ fn pipes_and_directories_with_a_kernels_name_do_not_hang_the_build() {
 #[test]
 fn names_that_would_change_the_list_of_modules_are_passed_over() {
     let lab = Lab::new();
-    fs::remove_file(lab.root().join(format!("lib/modules/{VERSION}/kernel/drivers/net/virtio-net.ko"))).unwrap();
+    fs::remove_file(lab.root().join(format!("lib/modules/{VERSION}/kernel/drivers/net/virtio-net.ko")))
+        .unwrap();
     lab.module("net\n/etc/evil/virtio_net.ko", "depends=\0");
     lab.module("net #/virtio_net.ko", "depends=\0");
     let manifest = lab.build().unwrap();

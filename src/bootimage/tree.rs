@@ -42,11 +42,13 @@ impl KernelTree {
         let versions = || kernels.keys().cloned().collect::<Vec<_>>();
         let (version, kernel) = match (version, kernels.len()) {
             (_, 0) => return Err(BootImageError::NoKernel(root)),
-            (Some(wanted), _) => kernels.get_key_value(wanted).ok_or_else(|| BootImageError::NoSuchKernel {
-                root: root.clone(),
-                wanted: wanted.to_owned(),
-                versions: versions(),
-            })?,
+            (Some(wanted), _) => {
+                kernels.get_key_value(wanted).ok_or_else(|| BootImageError::NoSuchKernel {
+                    root: root.clone(),
+                    wanted: wanted.to_owned(),
+                    versions: versions(),
+                })?
+            }
             (None, 1) => kernels.first_key_value().ok_or_else(|| BootImageError::NoKernel(root.clone()))?,
             (None, _) => return Err(BootImageError::SeveralKernels { root, versions: versions() }),
         };
@@ -181,7 +183,10 @@ fn names(root: &Path, place: &str) -> Result<Vec<String>, BootImageError> {
 fn inside(root: &Path, path: &Path) -> Result<Option<PathBuf>, BootImageError> {
     match path.canonicalize() {
         Ok(real) if real.starts_with(root) => Ok(Some(real)),
-        Ok(_) => Err(BootImageError::NotInTree { file: path.to_owned(), what: "a link that leads out of the tree" }),
+        Ok(_) => Err(BootImageError::NotInTree {
+            file: path.to_owned(),
+            what: "a link that leads out of the tree",
+        }),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(BootImageError::file("read", path)(e)),
     }

@@ -20,14 +20,17 @@ pub(super) fn debs(files: &[PathBuf]) -> Result<TempDir, BootImageError> {
 }
 
 fn extract(file: &Path, into: &Path) -> Result<(), BootImageError> {
-    let failed = |why: String| BootImageError::Program { program: PROGRAM, subject: file.display().to_string(), why };
+    let failed =
+        |why: String| BootImageError::Program { program: PROGRAM, subject: file.display().to_string(), why };
     // Absolute, since a name that begins with a dash would be an option.
     let real = file.canonicalize().map_err(BootImageError::file("read", file))?;
     let mut command = Command::new(PROGRAM);
     command.arg("--extract").arg(real).arg(into).env("LC_ALL", "C").stdin(Stdio::null());
     let output = command.output();
     let output = output.map_err(|e| {
-        failed(format!("cannot be started: {e}; without it, unpack the package yourself and give --kernel-tree"))
+        failed(format!(
+            "cannot be started: {e}; without it, unpack the package yourself and give --kernel-tree"
+        ))
     })?;
     if output.status.success() {
         return Ok(());

@@ -127,6 +127,9 @@ struct Context {
 
 /// Parses the command line, does it, and says how it went.
 pub fn main() -> ExitCode {
+    if let Some(code) = demo::intercept() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

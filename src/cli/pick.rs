@@ -37,10 +37,12 @@ pub fn machine_name(word: &str) -> Result<MachineName> {
     MachineName::new(word).map_err(|e| Fail::usage(format!("`{word}`: {e}")))
 }
 
-/// The machine that is meant: the one named, or the only one the caller
-/// holds.
+/// The machine that is meant: the one named, or that of the session this
+/// runs in, or the only one the caller holds.
 pub async fn machine(cx: &Context, named: Option<&str>) -> Result<MachineName> {
-    if let Some(word) = named {
+    // `reserve … -- CMD` sets it for CMD.
+    let session = std::env::var("PITSTOP_MACHINE").ok().filter(|name| !name.is_empty());
+    if let Some(word) = named.or(session.as_deref()) {
         return machine_name(word);
     }
     let mine = cx.client.status().await?.mine;

@@ -120,6 +120,7 @@ impl Platform for SimPlatform {
             helper: Helper::this_program(["sim-sandbox"]),
             hostname: self.job.hostname.clone(),
             disk: self.job.disks.first().map(|disk| self.job.dir.join(disk.file())),
+            steps: Some(Helper::this_program(["sim-step"])),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::line::Line;
 use super::machine::Machine;
-use super::{boot, control, reaper};
+use super::{boot, control, people, reaper, step};
 use pitstop_drivers::sim::Config;
 use pitstop_drivers::sim::protocol::{CONFIG, SOCKET};
 use rustix::fs::FlockOperation;
@@ -38,6 +38,8 @@ pub fn intercept() -> Option<ExitCode> {
             })
         }
         "sim-boot" => Some(boot::main()),
+        "sim" => Some(people::main(args)),
+        "sim-step" => Some(step::main(args)),
         "sim-sandbox" => Some(pitstop_agent::sandbox::main()),
         _ => None,
     }

@@ -261,11 +261,8 @@ impl Keyboard {
                     }
                     line.put(b"# ");
                 }
-                8 | 127 => {
-                    if self.line.pop().is_some() {
-                        line.put(b"\x08 \x08");
-                    }
-                }
+                8 | 127 if self.line.pop().is_some() => line.put(b"\x08 \x08"),
+                8 | 127 => {}
                 key if self.line.len() < 256 => {
                     self.line.push(*key);
                     line.put(&[*key]);

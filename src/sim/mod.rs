@@ -20,10 +20,9 @@ mod firmware;
 pub mod image;
 mod line;
 mod machine;
+mod people;
 mod reaper;
-
-#[cfg(test)]
-mod tests;
+mod step;
 
 pub use entry::{SimArgs, intercept};
 pub use faults::{Fault, FaultKind, ParseFaultError};

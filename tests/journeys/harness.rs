@@ -4,6 +4,7 @@
 
 mod events;
 mod program;
+pub mod wire;
 
 pub use events::{Follow, kind, numbers, of_kind, phase};
 pub use program::{Done, Running};
@@ -24,8 +25,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Lab {
     dir: TempDir,
     daemon: Option<Running>,
-    /// Arguments of `pitstop serve` beside the inventory.
-    serve: Vec<String>,
 }
 
 impl Lab {
@@ -34,7 +33,7 @@ impl Lab {
         // Short: paths of sockets have 107 bytes at most.
         let dir = tempfile::Builder::new().prefix("j").tempdir().unwrap();
         std::fs::write(dir.path().join("inventory.toml"), inventory).unwrap();
-        Self { dir, daemon: None, serve: vec!["--simulated".into()] }
+        Self { dir, daemon: None }
     }
 
     /// A lab whose daemon runs.
@@ -56,11 +55,18 @@ impl Lab {
 
     /// Starts the daemon and waits until it serves.
     pub fn start(&mut self) {
+        self.serve_within(&[]);
+    }
+
+    /// The same, by way of another command that becomes the daemon.
+    pub fn serve_within(&mut self, wrapper: &[&str]) {
         assert!(self.daemon.is_none(), "a daemon runs already");
         let inventory = self.path("inventory.toml").display().to_string();
-        let mut args = vec!["serve".to_owned(), "--inventory".to_owned(), inventory];
-        args.extend(self.serve.iter().cloned());
-        let mut daemon = self.spawn(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let own = [env!("CARGO_BIN_EXE_pitstop"), "serve", "--simulated", "--inventory", &inventory];
+        let words = [wrapper, &own].concat();
+        let mut command = std::process::Command::new(words[0]);
+        self.at_home(command.args(&words[1..]));
+        let mut daemon = Running::start(command);
         let line = daemon.until_stderr(|line| line.starts_with("lab "));
         self.daemon = Some(daemon);
         if line.is_none() {
@@ -128,12 +134,15 @@ impl Lab {
     }
 
     /// `pitstop ARGS` with this lab's socket and data directory.
-    pub fn command(&self, args: &[&str]) -> std::process::Command {
+    fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pitstop"));
-        command.args(args);
+        self.at_home(command.args(args));
+        command
+    }
+
+    fn at_home(&self, command: &mut std::process::Command) {
         command.env("PITSTOP_SOCKET", self.path("sock")).env("PITSTOP_DATA", self.data());
         command.env("PITSTOP_LOG", "info").env("NO_COLOR", "1");
-        command
     }
 
     /// A machine as the API shows it.

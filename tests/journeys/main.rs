@@ -7,5 +7,11 @@
 
 mod harness;
 
-mod kill_in_use;
+mod disks;
+mod faults;
+mod input;
 mod kill_in_turn;
+mod kill_in_use;
+mod refusals;
+mod sessions;
+mod store;

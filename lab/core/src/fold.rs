@@ -130,7 +130,12 @@ impl Lab {
     fn apply_machine(&mut self, name: &MachineName, record: &Record) {
         match &record.change {
             Change::MachineDeclared { legs, disks, health, .. } => {
-                self.machines.insert(name.clone(), Arc::new(declared(name, legs, disks, health, record.at)));
+                let mut row = declared(name, legs, disks, health, record.at);
+                if let Some(known) = self.machines.get(name) {
+                    // These numbers are unique within the machine for ever.
+                    (row.attempts, row.intents, row.turns) = (known.attempts, known.intents, known.turns);
+                }
+                self.machines.insert(name.clone(), Arc::new(row));
                 return;
             }
             Change::MachineForgotten { .. } => {
@@ -198,6 +203,11 @@ impl Lab {
         } else {
             self.free.remove(name);
         }
+        if free && machine.is_some_and(|m| matches!(m.stage, Stage::Ready { .. })) {
+            self.warm.insert(name.clone());
+        } else {
+            self.warm.remove(name);
+        }
         let due = machine.and_then(|m| self.machine_due(m));
         self.set_timer(Timer::Machine(name.clone()), due);
     }
@@ -230,6 +240,9 @@ impl Lab {
     /// After how long a silence in use the reservation fails, if it does.
     pub(crate) fn agent_patience(&self, id: ReservationId, machine: &Machine) -> Option<u64> {
         let reservation = self.reservations.get(&id)?;
+        if machine.agent.as_ref().is_some_and(|a| a.excused) {
+            return None;
+        }
         if let Some(ms) = reservation.ask.agent_lost {
             return Some(ms);
         }
@@ -339,6 +352,9 @@ fn apply_power(machine: &mut Machine, record: &Record) {
             if let Stage::InUse { cycling, .. } = &mut machine.stage {
                 *cycling = action == "cycle";
             }
+            if let Some(agent) = &mut machine.agent {
+                agent.excused = true;
+            }
         }
         _ => {}
     }
@@ -361,6 +377,7 @@ fn apply_agent(machine: &mut Machine, record: &Record) {
         Change::AgentResumed { rejoin, .. } => {
             if let Some(agent) = &mut machine.agent {
                 agent.lost = None;
+                agent.excused = false;
                 agent.rejoin.extend(rejoin);
                 let old = agent.rejoin.len().saturating_sub(REJOIN_KEPT);
                 agent.rejoin.drain(..old);

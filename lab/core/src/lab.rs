@@ -29,6 +29,8 @@ pub struct Lab {
     pub(crate) fences: Fences,
     /// Machines at rest, healthy, and ready to be granted.
     pub(crate) free: BTreeSet<MachineName>,
+    /// Those of them that wait booted.
+    pub(crate) warm: BTreeSet<MachineName>,
     /// Reservations in the queue, in the order they are served.
     pub(crate) waiting: BTreeSet<(std::cmp::Reverse<i32>, ReservationId)>,
     /// Ended reservations, oldest end first.

@@ -332,6 +332,10 @@ pub struct Agent {
     pub rejoin: Vec<SecretHash>,
     /// When its connection was lost; `None` while connected.
     pub lost: Option<LabTime>,
+    /// Its machine's holder switched power since it was heard of: that it is
+    /// silent is his own doing.
+    #[serde(default)]
+    pub excused: bool,
 }
 
 /// On or off.

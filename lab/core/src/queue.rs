@@ -6,9 +6,9 @@
 //! nobody behind it waits for a machine it could do without.
 
 use crate::id::ReservationId;
-use crate::inventory::model::{AfterBuild, MachineSpec};
+use crate::inventory::model::{AfterBuild, DiskContent, MachineSpec};
 use crate::lab::Lab;
-use crate::machine::{DiskPlan, Goal, Health, Machine, Purpose, Stage};
+use crate::machine::{Content, DiskPlan, Goal, Health, ImageRef, Machine, Purpose, Stage};
 use crate::record::Change;
 use crate::reservation::{Ask, CleanLevel, Reservation, Role, Status, Want};
 use crate::step::Step;
@@ -86,9 +86,50 @@ impl Lab {
     /// Free machines that may serve a role now. One that failed this very
     /// reservation was quarantined for it; if it is free again it was proven.
     fn candidates<'a>(&'a self, row: &'a Reservation, role: usize) -> impl Iterator<Item = &'a MachineName> {
-        self.free.iter().filter(move |name| {
-            self.machines.get(*name).is_some_and(|m| self.suits(m, &row.ask.roles[role], &row.ask, false))
-        })
+        let ask = &row.ask;
+        let warm = |fit: bool| {
+            let fits = move |n: &&MachineName| self.machines.get(*n).is_some_and(|m| self.warm_for(m, ask) == fit);
+            self.warm.iter().filter(fits)
+        };
+        let cold = self.free.iter().filter(|n| !self.warm.contains(*n));
+        // One that waits with this very image first; one with another last.
+        (warm(true).chain(cold).chain(warm(false)))
+            .filter(move |n| self.machines.get(*n).is_some_and(|m| self.suits(m, &ask.roles[role], ask, false)))
+    }
+
+    /// Whether the machine waits booted with just what is asked for.
+    fn warm_for(&self, machine: &Machine, ask: &Ask) -> bool {
+        let Stage::Ready { reservation: None, image: Some(warm), .. } = &machine.stage else { return false };
+        let wanted = ask.image.clone().or_else(|| self.default_image(&machine.name));
+        ask.want == Want::Image
+            && wanted.is_some_and(|i| i.digest == warm.digest)
+            && machine.agent.as_ref().is_some_and(|a| a.lost.is_none())
+    }
+
+    /// The machine's default image, if the image store has it.
+    pub(crate) fn default_image(&self, name: &MachineName) -> Option<ImageRef> {
+        let image = self.inventory.machines.get(name)?.image.as_ref()?;
+        self.images.get(image).map(|i| i.image.clone())
+    }
+
+    /// Whether all that is asked for could be had at once, were all `usable`
+    /// machines free.
+    pub(crate) fn could_serve(&self, ask: &Ask, usable: impl Fn(&Machine) -> bool) -> bool {
+        let machines: Vec<&Machine> = self.machines.values().map(|m| &**m).filter(|m| usable(m)).collect();
+        let fits = |role: &Role| -> Vec<usize> {
+            (0..machines.len()).filter(|m| self.suits(machines[*m], role, ask, true)).collect()
+        };
+        let slots: Vec<Vec<usize>> =
+            ask.roles.iter().flat_map(|r| std::iter::repeat_n(fits(r), r.count as usize)).collect();
+        let mut taken = vec![None; machines.len()];
+        (0..slots.len()).all(|slot| place(&slots, slot, &mut taken, &mut vec![false; machines.len()]))
+    }
+
+    /// A reservation of several machines that cannot be served as long as
+    /// machines are out of use must not keep the rest of them idle.
+    fn has_claims(&self, id: ReservationId) -> bool {
+        let Some(row) = self.reservations.get(&id) else { return false };
+        row.wanted() == 1 || self.could_serve(&row.ask, |m| m.health == Health::Good)
     }
 
     /// Finds a machine for a slot, moving earlier claims aside where they
@@ -117,7 +158,9 @@ impl Lab {
     /// For `why`: the free machines this reservation's elders keep.
     pub fn kept_for_elders(&self, id: ReservationId) -> BTreeMap<MachineName, ReservationId> {
         let mut claims = Claims::default();
-        for (_, elder) in self.waiting.iter().take_while(|(_, r)| *r != id) {
+        let Some(row) = self.reservations.get(&id) else { return BTreeMap::new() };
+        let place = (std::cmp::Reverse(row.ask.priority), id);
+        for (_, elder) in self.waiting.iter().take_while(|elder| **elder < place) {
             self.claim_slots(&mut claims, *elder);
         }
         claims.by_machine.into_iter().map(|(m, s)| (m, s.reservation)).collect()
@@ -125,7 +168,7 @@ impl Lab {
 
     /// Claims what a waiting reservation needs; whether it got all.
     fn claim_slots(&self, claims: &mut Claims, id: ReservationId) -> bool {
-        let Some(row) = self.reservations.get(&id) else { return false };
+        let Some(row) = self.reservations.get(&id).filter(|_| self.has_claims(id)) else { return false };
         let slots = row
             .ask
             .roles
@@ -209,15 +252,11 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         debug_assert!(matches!(row.status, Status::Waiting | Status::Preparing));
         self.change(Change::Granted { reservation: id, machine: name.clone(), role });
-        let image = row.ask.image.clone().or_else(|| self.default_image(name));
-        if let Stage::Ready { reservation: None, image: warm, .. } = &machine.stage
-            && row.ask.want == Want::Image
-            && warm.as_ref().map(|i| &i.digest) == image.as_ref().map(|i| &i.digest)
-            && machine.agent.as_ref().is_some_and(|a| a.lost.is_none())
-        {
+        if self.lab.warm_for(&machine, &row.ask) {
             self.change(Change::WarmTaken { machine: name.clone(), reservation: id });
             return self.member_ready(id, name);
         }
+        let image = row.ask.image.clone().or_else(|| self.lab.default_image(name));
         let goal = match row.ask.want {
             Want::Bare => Goal::Off,
             Want::Agent => Goal::Agent,
@@ -233,14 +272,48 @@ impl Step<'_> {
         let role = row.ask.hold.role();
         let keep =
             self.spec(name).is_some_and(|s| self.lab.inventory.after_build(s, role) == AfterBuild::Keep);
-        if keep && row.ask.clean == CleanLevel::Any {
+        let as_it_is = match row.ask.want {
+            // Its own system is to come up: there must be one.
+            Want::Image => machine.disks.iter().all(|d| matches!(d.content, Content::Used { .. } | Content::Proven(_))),
+            Want::Bare | Want::Agent => !machine.disks.iter().any(|d| matches!(d.content, Content::Writing { .. })),
+        };
+        if keep && row.ask.clean == CleanLevel::Any && row.ask.image.is_none() && as_it_is {
             return DiskPlan::Leave;
         }
-        if row.ask.want == Want::Bare && machine.all_proven() {
+        let any_image = row.ask.image.is_none();
+        if row.ask.want == Want::Bare && machine.all_proven() && (any_image || self.holds_image(name, machine, row)) {
             return DiskPlan::Leave;
         }
         DiskPlan::Prove
     }
+
+    /// Whether every disk that takes an image was proven to hold the one
+    /// that was asked for.
+    fn holds_image(&self, name: &MachineName, machine: &Machine, row: &Reservation) -> bool {
+        let digest = row.ask.image.as_ref().map(|i| &i.digest);
+        (0..machine.disks.len()).all(|disk| match (&machine.disks[disk].content, self.disk_spec(name, disk)) {
+            (Content::Proven(c), Some(spec)) => spec.content == DiskContent::Zero || c.digest.as_ref() == digest,
+            _ => false,
+        })
+    }
+}
+
+/// Finds a machine for a slot, moving others aside (Kuhn's augmenting path).
+fn place(slots: &[Vec<usize>], slot: usize, taken: &mut [Option<usize>], visited: &mut [bool]) -> bool {
+    for machine in &slots[slot] {
+        if std::mem::replace(&mut visited[*machine], true) {
+            continue;
+        }
+        let movable = match taken[*machine] {
+            None => true,
+            Some(other) => place(slots, other, taken, visited),
+        };
+        if movable {
+            taken[*machine] = Some(slot);
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]

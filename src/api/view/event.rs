@@ -219,6 +219,7 @@ mod tests {
             key: SecretHash::of("k"),
             rejoin: vec![SecretHash::of("r")],
             lost: None,
+            excused: false,
         };
         let machine = MachineName::new("m").unwrap();
         let said = event(&record(Change::AgentAttached { machine, agent, spent: Some(SecretHash::of("t")) }))

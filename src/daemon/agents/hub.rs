@@ -56,12 +56,15 @@ pub(super) struct Who {
 #[derive(Debug)]
 pub(super) enum Order {
     /// Say this.
-    Say(ToAgent),
+    Say(Box<ToAgent>),
     /// Say goodbye and close.
     Bye(String),
     /// A newer connection took over.
     Replaced,
 }
+
+/// Where a command's messages go, by the command.
+pub(super) type Routes = HashMap<String, mpsc::Sender<(FromRun, Vec<u8>)>>;
 
 /// A session as the hub knows it.
 #[derive(Clone)]
@@ -71,7 +74,7 @@ pub(super) struct Member {
     pub who: Who,
     pub orders: mpsc::UnboundedSender<Order>,
     pub runs: mpsc::Sender<(ToRun, Vec<u8>)>,
-    pub routes: Arc<Mutex<HashMap<String, mpsc::Sender<(FromRun, Vec<u8>)>>>>,
+    pub routes: Arc<Mutex<Routes>>,
     pub gone: watch::Receiver<bool>,
 }
 
@@ -102,7 +105,7 @@ impl Agents {
     pub fn tell(&self, machine: &MachineName, nonce: &str, message: &ToAgent) {
         self.inner.each(machine, |member| {
             if member.who.nonce == nonce {
-                member.order(Order::Say(message.clone()));
+                member.order(Order::Say(Box::new(message.clone())));
             }
         });
     }

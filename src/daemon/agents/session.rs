@@ -221,7 +221,7 @@ impl Session {
                 Some(order) = ordered.recv() => match order {
                     Order::Say(message) => {
                         self.note(&message);
-                        (message, Vec::new(), false)
+                        (*message, Vec::new(), false)
                     }
                     Order::Bye(reason) => (ToAgent::Bye { reason }, Vec::new(), true),
                     Order::Replaced => return Err(Over::Replaced),

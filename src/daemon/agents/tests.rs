@@ -120,7 +120,8 @@ impl Agent {
             if let Some(frame) = self.decoder.next::<M>().unwrap() {
                 return (frame.message, frame.body);
             }
-            let n = tokio::time::timeout(PATIENCE, self.stream.read(&mut buf)).await.expect("silence").unwrap();
+            let n =
+                tokio::time::timeout(PATIENCE, self.stream.read(&mut buf)).await.expect("silence").unwrap();
             assert!(n > 0, "the connection was closed");
             self.decoder.push(&buf[..n]);
         }
@@ -128,7 +129,10 @@ impl Agent {
 
     async fn is_closed(&mut self) {
         let mut rest = Vec::new();
-        tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("not closed").unwrap();
+        tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut rest))
+            .await
+            .expect("not closed")
+            .unwrap();
     }
 }
 
@@ -265,7 +269,9 @@ async fn an_agent_gets_the_image_of_its_work_and_no_other() {
 #[tokio::test]
 async fn strangers_who_talk_rubbish_never_reach_the_loop() {
     let bench = bench();
-    for rubbish in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 8, 0, 0, 0, 4, b'n', b'u', b'l', b'l']] {
+    for rubbish in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 8, 0, 0, 0, 4, b'n', b'u', b'l', b'l']]
+    {
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
         let met = tokio::spawn(session::greet(theirs));
         ours.write_all(rubbish).await.unwrap();

@@ -123,9 +123,15 @@ async fn a_journal_goes_on_where_the_last_daemon_ended() {
     assert_eq!(bench.consoles.status(&m1())[0].position, 25);
     let mut machine = bench.plug().await;
     machine.write_all(b"third").await.unwrap();
-    assert_eq!(read_to(&mut bench.watch(Replay::All), "third").await, "first boot\r\n{power on}second boot\r\nthird");
+    assert_eq!(
+        read_to(&mut bench.watch(Replay::All), "third").await,
+        "first boot\r\n{power on}second boot\r\nthird"
+    );
     assert_eq!(read_to(&mut bench.watch(Replay::SinceBoot), "third").await, "{power on}second boot\r\nthird");
-    assert_eq!(read_to(&mut bench.watch(Replay::From(6)), "third").await, "boot\r\n{power on}second boot\r\nthird");
+    assert_eq!(
+        read_to(&mut bench.watch(Replay::From(6)), "third").await,
+        "boot\r\n{power on}second boot\r\nthird"
+    );
     let last = read_to(&mut bench.watch(Replay::Last(15)), "third").await;
     assert_eq!(last, "third", "a replay begins at a line: {last}");
 }
@@ -239,7 +245,11 @@ async fn a_journal_that_cannot_be_written_costs_no_console() {
     let segments = Segments::of(&bench.dir.path().join("m1/main"));
     assert_eq!(segments.read(15, 100), b"kept");
     assert_eq!(segments.next_start(0), Some(15));
-    assert_eq!(read_to(&mut bench.watch(Replay::All), "kept").await, "lost to historykept", "memory still has it");
+    assert_eq!(
+        read_to(&mut bench.watch(Replay::All), "kept").await,
+        "lost to historykept",
+        "memory still has it"
+    );
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub struct Places {
     pub ca: String,
 }
 
+/// A console's name, and its driver or why there is none.
+pub type NamedConsole = (String, Result<Arc<dyn Console>, DriverError>);
+
 /// One machine's drivers.
 pub struct Rig {
     /// What the inventory says.
@@ -37,7 +40,7 @@ pub struct Rig {
     pub site: Site,
     legs: Vec<LegRig>,
     boot: Result<Arc<dyn Boot>, DriverError>,
-    consoles: Vec<(String, Result<Arc<dyn Console>, DriverError>)>,
+    consoles: Vec<NamedConsole>,
 }
 
 /// One leg and its driver.
@@ -92,7 +95,7 @@ impl Rig {
     }
 
     /// The consoles and their drivers.
-    pub fn consoles(&self) -> &[(String, Result<Arc<dyn Console>, DriverError>)] {
+    pub fn consoles(&self) -> &[NamedConsole] {
         &self.consoles
     }
 

@@ -92,7 +92,9 @@ fn places(dir: &Path) -> Places {
 }
 
 fn spec(dir: &Path, machine: &str, legs: &str) -> pitstop_core::inventory::MachineSpec {
-    let text = format!("format = 1\n[machine.{machine}]\n{legs}\nconsole = {{}}\nboot.power = {{}}\nready.agent = {{}}\n");
+    let text = format!(
+        "format = 1\n[machine.{machine}]\n{legs}\nconsole = {{}}\nboot.power = {{}}\nready.agent = {{}}\n"
+    );
     let path = dir.join(format!("{machine}.toml"));
     std::fs::write(&path, text).unwrap();
     Inventory::load(&path, factories()).unwrap().machines.remove(&name(machine)).unwrap()
@@ -129,7 +131,14 @@ fn bench(boot: BootAnswer, machines: &[(&str, &str, &[&Arc<Fake>])]) -> Bench {
 const ONE: &str = "power.none = {}";
 const TWO: &str = "power.none = {}\nmains.none = {}";
 
-fn order(machine: &str, leg: usize, intent: u64, want: Switch, boot: pitstop_core::effect::Boot, within: u64) -> Effect {
+fn order(
+    machine: &str,
+    leg: usize,
+    intent: u64,
+    want: Switch,
+    boot: pitstop_core::effect::Boot,
+    within: u64,
+) -> Effect {
     Effect::Power { machine: name(machine), leg, intent, want, boot, within }
 }
 use pitstop_core::effect::Boot::{Agent as BootAgent, AsIs, Disk};
@@ -183,10 +192,8 @@ async fn a_dead_controller_delays_nobody_else() {
     let (dead, well) = (Arc::new(Fake::new("dead")), Arc::new(Fake::new("well")));
     let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&dead]), ("m2", ONE, &[&well])]);
     dead.script([Turn::Hang]);
-    bench.release(vec![
-        order("m1", 0, 1, Switch::On, Disk, 400),
-        order("m2", 0, 1, Switch::On, Disk, 30_000),
-    ]);
+    bench
+        .release(vec![order("m1", 0, 1, Switch::On, Disk, 400), order("m2", 0, 1, Switch::On, Disk, 30_000)]);
     let (machine, .., result, _) = bench.power().await;
     assert_eq!((machine, result), (name("m2"), Ok(Reading::On)));
     let (machine, .., result, witnessed) = bench.power().await;

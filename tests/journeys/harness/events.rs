@@ -6,35 +6,17 @@ use serde_json::Value;
 /// `events --follow`, which goes on over restarts of the daemon.
 pub struct Follow {
     from: Running,
-    seen: Vec<Value>,
 }
 
 impl Follow {
     pub fn start(from: Running) -> Self {
-        Self { from, seen: Vec::new() }
+        Self { from }
     }
 
     /// The next event.
     pub fn next(&mut self) -> Value {
         let line = self.from.line().unwrap_or_else(|| panic!("the stream ended: {}", self.from.stderr()));
-        let event: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        self.seen.push(event.clone());
-        event
-    }
-
-    /// Waits for an event.
-    pub fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let event = self.next();
-            if wanted(&event) {
-                return event;
-            }
-        }
-    }
-
-    /// All so far.
-    pub fn seen(&self) -> &[Value] {
-        &self.seen
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
     }
 }
 

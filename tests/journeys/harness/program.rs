@@ -123,6 +123,11 @@ impl Running {
         ended.map(|status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
     }
 
+    /// Waits for its end, not for those of its children that still print.
+    pub fn wait_alone(&mut self) {
+        assert!(until(&mut || self.child.try_wait().unwrap()).is_some(), "it does not end");
+    }
+
     /// Ends its input and waits for its end.
     pub fn finish(mut self) -> Done {
         drop(self.child.stdin.take());

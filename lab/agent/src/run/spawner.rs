@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::RunEvent;
 use super::processes::{Processes, Surroundings};
-use crate::sandbox::{Place, Sandboxed};
+use crate::sandbox::{Namespaces, Place, Sandboxed};
 use crate::say::Say;
 
 /// How long a command may take after SIGTERM before SIGKILL follows.
@@ -117,7 +117,9 @@ fn work(place: Place, todo: &Receiver<Job>, facts: &Arc<Facts>) {
         Place::Here { home } => {
             Backend::Here { processes: Arc::default(), around: Surroundings { env: None, home } }
         }
-        Place::Namespaces(setup) => Backend::Inside(Sandboxed::new(setup)),
+        Place::Namespaces(setup) => {
+            Backend::Inside { steps: Steps::new(setup.clone()), sandbox: Sandboxed::new(setup) }
+        }
     };
     while let Ok(job) = todo.recv() {
         match job {
@@ -143,7 +145,43 @@ fn work(place: Place, todo: &Receiver<Job>, facts: &Arc<Facts>) {
 
 enum Backend {
     Here { processes: Arc<Processes>, around: Surroundings },
-    Inside(Sandboxed),
+    Inside { sandbox: Sandboxed, steps: Steps },
+}
+
+/// The built-in steps of a machine whose host refuses namespaces.
+struct Steps {
+    setup: Namespaces,
+    processes: Arc<Processes>,
+    around: Surroundings,
+}
+
+impl Steps {
+    fn new(setup: Namespaces) -> Self {
+        let disk = setup.disk.iter().map(|disk| ("PITSTOP_DISK".into(), disk.display().to_string()));
+        let around = Surroundings { env: Some(disk.collect()), home: Some("/".into()) };
+        Self { setup, processes: Arc::default(), around }
+    }
+}
+
+/// Starts a child process; a thread waits for its end.
+fn spawn_here(
+    processes: &Arc<Processes>,
+    key: u64,
+    command: &Command,
+    around: &Surroundings,
+    stdio: [OwnedFd; 3],
+    facts: &Arc<Facts>,
+) -> Result<(), String> {
+    let pid = processes.spawn(key, command, around, stdio)?;
+    facts.started(key);
+    let (processes, facts) = (Arc::clone(processes), Arc::clone(facts));
+    let wait = move || facts.ended(key, processes.wait(key, pid));
+    std::thread::Builder::new()
+        .name("agent-wait".into())
+        .stack_size(64 << 10)
+        .spawn(wait)
+        .map(|_| ())
+        .map_err(|e| format!("the command runs, but nobody can wait for it: {e}"))
 }
 
 impl Backend {
@@ -155,33 +193,33 @@ impl Backend {
         facts: &Arc<Facts>,
     ) -> Result<(), String> {
         match self {
-            Self::Here { processes, around } => {
-                let pid = processes.spawn(key, command, around, stdio)?;
-                facts.started(key);
-                let (processes, facts) = (Arc::clone(processes), Arc::clone(facts));
-                let wait = move || facts.ended(key, processes.wait(key, pid));
-                std::thread::Builder::new()
-                    .name("agent-wait".into())
-                    .stack_size(64 << 10)
-                    .spawn(wait)
-                    .map(|_| ())
-                    .map_err(|e| format!("the command runs, but nobody can wait for it: {e}"))
-            }
-            Self::Inside(sandbox) => sandbox.spawn(key, command, &stdio, facts),
+            Self::Here { processes, around } => spawn_here(processes, key, command, around, stdio, facts),
+            Self::Inside { sandbox, steps } => match sandbox.spawn(key, command, &stdio, facts) {
+                Ok(()) => Ok(()),
+                Err(reason) => match steps.setup.step(command) {
+                    Some(step) => spawn_here(&steps.processes, key, &step, &steps.around, stdio, facts),
+                    None => Err(reason),
+                },
+            },
         }
     }
 
     fn signal(&mut self, key: u64, signal: i32) -> Result<(), String> {
         match self {
             Self::Here { processes, .. } => processes.signal(key, signal),
-            Self::Inside(sandbox) => sandbox.signal(key, signal),
+            Self::Inside { sandbox, steps } => {
+                sandbox.signal(key, signal).and(steps.processes.signal(key, signal))
+            }
         }
     }
 
     fn end_all(&mut self) {
         match self {
             Self::Here { processes, .. } => processes.end_all(GRACE),
-            Self::Inside(sandbox) => sandbox.end(GRACE),
+            Self::Inside { sandbox, steps } => {
+                sandbox.end(GRACE);
+                steps.processes.end_all(GRACE);
+            }
         }
     }
 }

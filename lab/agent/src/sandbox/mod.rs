@@ -58,6 +58,25 @@ pub struct Namespaces {
     pub hostname: String,
     /// The machine's disk file; inside it is `PITSTOP_DISK`.
     pub disk: Option<PathBuf>,
+    /// What runs commands named [`STEP`] where the host refuses namespaces. It gets their arguments and
+    /// `PITSTOP_DISK`, has no sandbox, and must do no harm whatever the arguments are: any tenant may
+    /// give it any.
+    pub steps: Option<Helper>,
+}
+
+/// Name of the commands that [`Namespaces::steps`] runs.
+pub const STEP: &str = "pitstop-step";
+
+impl Namespaces {
+    /// The program and arguments of a command that may run without namespaces.
+    pub(crate) fn step(&self, command: &Command) -> Option<Command> {
+        let [name, args @ ..] = command.argv.as_slice() else { return None };
+        let Helper(program) = self.steps.as_ref().filter(|_| name == STEP)?;
+        let program = program.iter().map(|word| word.to_string_lossy().into_owned());
+        let argv = program.chain(args.iter().cloned()).collect();
+        // The environment is not the tenant's to choose out here.
+        Some(Command { argv, env: Vec::new(), cwd: None, stdin: command.stdin })
+    }
 }
 
 /// Where commands run.
@@ -83,7 +102,7 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// What was refused, in words for a person.
 pub fn probe(helper: &Helper) -> Result<(), String> {
-    let setup = Namespaces { helper: helper.clone(), hostname: "probe".into(), disk: None };
+    let setup = Namespaces { helper: helper.clone(), hostname: "probe".into(), disk: None, steps: None };
     let mut link = Link::start(&setup)?;
     link.end(Duration::ZERO);
     Ok(())

@@ -152,6 +152,10 @@ fn write(
         let WriteError::ChunkCorrupt { index, .. } = &stopped.cause else {
             return Err(match &stopped.cause {
                 WriteError::Source(e) => blame_image(e.to_string()),
+                // The machine is what it always was: others would fail too.
+                e @ WriteError::TooSmall { .. } => {
+                    blame_image(format!("{}: {e}", target.disk.path().display()))
+                }
                 other => stop(&format!("{}: {other}", target.disk.path().display())),
             });
         };

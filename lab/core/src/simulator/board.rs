@@ -526,6 +526,12 @@ impl Sim {
         self.boards.get_mut(machine)?.disks.get_mut(index)
     }
 
+    fn disk_path(&self, id: usize, name: &str) -> String {
+        let spec = self.inventory.machines.get(&self.agents[id].machine);
+        let index = spec.and_then(|s| s.disks.iter().position(|d| d.name == name));
+        format!("/sim/{}", index.unwrap_or_default())
+    }
+
     fn worked(&mut self, id: usize, step: u64, work: &Work) {
         if !self.agents[id].alive {
             return;
@@ -539,17 +545,18 @@ impl Sim {
             }
             Work::Image(image) => {
                 let broken = self.fault("disk error", 60);
+                let path = self.disk_path(id, &image.disk);
                 let Some(disk) = self.disk_of(id, &image.disk) else { return };
                 match image.mode {
                     _ if broken => Outcome::Failed { reason: "input/output error".into(), image: false },
                     ImageMode::Write => {
                         *disk = DiskTruth { base: Some(image.digest.clone()), ..DiskTruth::default() };
-                        Outcome::Proven(proof(image.digest.clone()))
+                        Outcome::Proven(proof(path, image.digest.clone()))
                     }
                     ImageMode::Verify => {
                         let same = disk.base == Some(image.digest.clone()) && !disk.partial && !disk.touched;
                         match same {
-                            true => Outcome::Proven(proof(image.digest.clone())),
+                            true => Outcome::Proven(proof(path, image.digest.clone())),
                             false => Outcome::Differs { at: "somewhere".into() },
                         }
                     }
@@ -653,10 +660,10 @@ fn hash_hex(key: &str) -> String {
         .unwrap_or_default()
 }
 
-fn proof(digest: Option<String>) -> DiskProof {
+fn proof(path: String, digest: Option<String>) -> DiskProof {
     let image_bytes = if digest.is_some() { DISK / 2 } else { 0 };
     DiskProof {
-        path: "/sim".into(),
+        path,
         serial: None,
         device_bytes: DISK,
         digest,

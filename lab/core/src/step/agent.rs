@@ -4,10 +4,11 @@ use super::Step;
 use crate::effect::Effect;
 use crate::event::{Answer, Report};
 use crate::fence::Fence;
-use crate::id::SecretHash;
-use crate::inventory::model::OtherDisks;
-use crate::machine::{Agent, Attempt, Certificate, Content, FailureClass, Machine, Phase, Stage, Turn};
+use crate::id::{AttemptNo, ReservationId, SecretHash};
+use crate::inventory::model::{DiskMatch, OtherDisks};
+use crate::machine::{Agent, Attempt, Certificate, Content, Disk, FailureClass, Machine, Phase, Stage, Turn};
 use crate::record::{Actor, Change};
+use crate::reservation::CleanLevel;
 use crate::step::turn::target;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{
@@ -85,6 +86,7 @@ impl Step<'_> {
             key,
             rejoin: rejoin.iter().map(|t| SecretHash::of(t)).collect(),
             lost: None,
+            excused: false,
         };
         let spent = Some(SecretHash::of(&claim.token.0));
         self.change(Change::AgentAttached { machine: name.clone(), agent, spent });
@@ -163,6 +165,7 @@ impl Step<'_> {
             version: claim.version.clone(),
             key,
             lost: None,
+            excused: false,
             ..agent.clone()
         };
         self.change(Change::AgentAttached { machine: name.clone(), agent, spent: None });
@@ -270,19 +273,24 @@ impl Step<'_> {
     }
 
     fn looked(&mut self, name: &MachineName, machine: &Machine, hardware: Hardware) {
-        let declared = self.spec(name).map_or(0, |s| s.disks.len());
-        let other = self.spec(name).map(|s| s.other_disks).unwrap_or_default();
-        let extra = hardware.disks.len().saturating_sub(declared);
+        // Those of the row: only they are proven in this turn.
+        let extra = hardware.disks.len().saturating_sub(machine.disks.len());
+        let tolerated = self.spec(name).is_some_and(|s| s.other_disks == OtherDisks::Unproven)
+            && !machine.reservation().is_some_and(|id| self.wants_clean(id));
         if machine.hardware.as_ref() != Some(&hardware) {
             self.change(Change::HardwareSeen { machine: name.clone(), hardware: Box::new(hardware) });
         }
         let proves = machine.turn().is_some_and(|t| t.disks != crate::machine::DiskPlan::Leave);
-        if proves && extra > 0 && other == OtherDisks::Quarantine {
+        if proves && extra > 0 && !tolerated {
             let text =
                 format!("{extra} disk(s) that the inventory does not declare: no proof can cover them");
             return self.fail_phase(name, FailureClass::Disk, &text);
         }
         self.phase_done(name);
+    }
+
+    fn wants_clean(&self, id: ReservationId) -> bool {
+        self.lab.reservations.get(&id).is_some_and(|r| r.ask.clean > CleanLevel::Any)
     }
 
     fn disk_proven(
@@ -293,12 +301,16 @@ impl Step<'_> {
         disk: usize,
         proof: DiskProof,
     ) {
-        let content = self.spec(name).and_then(|s| s.disks.get(disk)).map(|d| d.content).unwrap_or_default();
-        let wanted = target(turn, content);
-        if let Err(missing) = complete(&proof, wanted.as_deref()) {
+        let Some(attempt) = &turn.attempt else { return };
+        let Some(spec) = self.disk_spec(name, disk) else {
+            return self.fail_phase(name, FailureClass::Disk, "the disk is not in the inventory any more");
+        };
+        let wanted = target(turn, spec.content);
+        let complete = complete(&proof, wanted.as_deref())
+            .and_then(|()| right_device(&proof, &spec.matching, machine, attempt.number, disk));
+        if let Err(missing) = complete {
             return self.fail_phase(name, FailureClass::Disk, &format!("the proof is incomplete: {missing}"));
         }
-        let Some(attempt) = &turn.attempt else { return };
         debug_assert!(
             !self.fence(Fence::DiskBeforeEffect)
                 || !matches!(machine.disks.get(disk).map(|d| &d.content), Some(Content::Used { .. })),
@@ -353,6 +365,39 @@ fn complete(proof: &DiskProof, wanted: Option<&str>) -> Result<(), String> {
         return Err("an empty disk was expected".into());
     }
     Ok(())
+}
+
+/// The proof must be about the disk that was meant, and about no disk twice:
+/// otherwise another one stays unproven.
+fn right_device(
+    proof: &DiskProof,
+    meant: &DiskMatch,
+    machine: &Machine,
+    attempt: AttemptNo,
+    disk: usize,
+) -> Result<(), String> {
+    let path = &proof.path;
+    if path.is_empty() {
+        return Err("the device's name".into());
+    }
+    if meant.serial.is_some() && meant.serial != proof.serial {
+        return Err(format!("{path} does not have the serial number that the inventory gives"));
+    }
+    if meant.min.is_some_and(|min| proof.device_bytes < min) || meant.max.is_some_and(|max| proof.device_bytes > max) {
+        return Err(format!("{path} is not as large as the inventory says"));
+    }
+    let seen = machine.hardware.iter().flat_map(|h| &h.disks).find(|d| d.path == *path);
+    if seen.is_some_and(|d| d.bytes != proof.device_bytes) {
+        return Err(format!("{path} is not as large as it was seen to be"));
+    }
+    let again = |(other, row): (usize, &Disk)| match &row.content {
+        Content::Proven(c) => other != disk && c.attempt == attempt && c.proof.path == *path,
+        _ => false,
+    };
+    match machine.disks.iter().enumerate().any(again) {
+        true => Err(format!("{path} was proven as another disk already")),
+        false => Ok(()),
+    }
 }
 
 /// Words from a machine, cut to a length that does no harm.

@@ -3,6 +3,7 @@
 use super::Step;
 use crate::lab::Timer;
 use crate::machine::{FailureClass, Phase, Stage};
+use crate::record::Change;
 use crate::reservation::{End, Status};
 use pitstop_wire::MachineName;
 
@@ -26,9 +27,12 @@ impl Step<'_> {
     pub(crate) fn gap(&mut self, ms: u64) {
         let names: Vec<MachineName> = self.lab.machines.keys().cloned().collect();
         for name in names {
+            if self.machine(&name).is_some_and(|m| m.agent.as_ref().is_some_and(|a| a.lost.is_some())) {
+                self.change(Change::AgentLost { machine: name.clone() });
+            }
             let Some(turn) = self.turn(&name) else { continue };
             let deadline = turn.deadline + ms;
-            self.change(crate::record::Change::DeadlineMoved { machine: name, deadline });
+            self.change(Change::DeadlineMoved { machine: name, deadline });
         }
         let sessions: Vec<_> = self.lab.beats.keys().copied().collect();
         for id in sessions {

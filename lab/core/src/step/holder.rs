@@ -128,6 +128,13 @@ impl Step<'_> {
             Want::Agent => Goal::Agent,
             Want::Image => Goal::Image,
         };
+        if self.ready_by_power(name) {
+            return Err(ApiError::new(Code::Conflict, format!("{name} runs no agent that could write its disks")));
+        }
+        if let (Goal::Image, Some(seedless)) = (goal, image.as_ref().filter(|i| i.seed.is_none())) {
+            let text = format!("image `{}` has no seed area for the host agent", seedless.name);
+            return Err(ApiError::new(Code::Conflict, text).hint("add it with --seed"));
+        }
         if goal == Goal::Image && image.is_none() {
             return Err(ApiError::new(Code::Conflict, format!("there is no image to write to {name}"))
                 .hint("pitstop image ls"));

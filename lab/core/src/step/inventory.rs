@@ -69,25 +69,21 @@ impl Step<'_> {
     /// Takes a new inventory: machines come, change and go.
     pub(crate) fn declare(&mut self, inventory: Arc<Inventory>, enrol: bool) {
         self.lab.inventory = inventory.clone();
-        for (name, spec) in &inventory.machines {
+        for name in inventory.machines.keys() {
             let known = self.machine(name);
-            if known.as_deref().is_some_and(|m| same_parts(m, spec)) {
+            if known.is_some() && !self.changed_parts(name) {
                 if known.is_some_and(|m| m.health == Health::Retired) {
                     self.change(Change::HealthSet { machine: name.clone(), health: Health::New });
                 }
                 self.retime(name);
                 continue;
             }
-            if known.as_deref().is_some_and(|m| m.stage != Stage::Free || !m.settled()) {
-                // Its parts changed under a tenant: seen again when it rests.
-                continue;
+            // Parts that changed under a tenant, or while a person has the
+            // machine out, are seen when that is over.
+            match known {
+                Some(_) => self.came_to_rest(name),
+                None => self.declare_new(name),
             }
-            self.change(Change::MachineDeclared {
-                machine: name.clone(),
-                legs: spec.legs.iter().map(|l| l.name.clone()).collect(),
-                disks: spec.disks.iter().map(|d| d.name.clone()).collect(),
-                health: Health::New,
-            });
         }
         let names: Vec<MachineName> = self.lab.machines.keys().cloned().collect();
         for name in names {
@@ -96,19 +92,47 @@ impl Step<'_> {
             }
             if !inventory.machines.contains_key(&name) {
                 self.change(Change::HealthSet { machine: name.clone(), health: Health::Retired });
-                self.forget_if_retired(&name);
+                self.came_to_rest(&name);
             }
         }
         self.lab.queue_dirty = true;
     }
 
-    /// A machine that left the inventory goes when nobody has it any more.
-    pub(crate) fn forget_if_retired(&mut self, name: &MachineName) {
+    /// What the inventory said while somebody had the machine counts now: it
+    /// goes if it left, and is new if its parts are others.
+    pub(crate) fn came_to_rest(&mut self, name: &MachineName) {
         let Some(machine) = self.machine(name) else { return };
-        if machine.health == Health::Retired && machine.stage == Stage::Free {
-            self.lab.retries.remove(name);
-            self.change(Change::MachineForgotten { machine: name.clone() });
+        if machine.stage != Stage::Free {
+            return;
         }
+        if machine.health == Health::Retired {
+            self.lab.retries.remove(name);
+            return self.change(Change::MachineForgotten { machine: name.clone() });
+        }
+        let drained = matches!(machine.health, Health::Drained { .. });
+        if !drained && machine.settled() && self.changed_parts(name) {
+            self.declare_new(name);
+        }
+    }
+
+    /// The machine with the parts that the inventory gives it, observed only
+    /// until somebody enrols it.
+    pub(crate) fn declare_new(&mut self, name: &MachineName) {
+        let Some(spec) = self.spec(name) else { return };
+        let change = Change::MachineDeclared {
+            machine: name.clone(),
+            legs: spec.legs.iter().map(|l| l.name.clone()).collect(),
+            disks: spec.disks.iter().map(|d| d.name.clone()).collect(),
+            health: Health::New,
+        };
+        self.change(change);
+    }
+
+    /// Whether the inventory gives a machine other legs or disks than it was
+    /// enrolled with.
+    pub(crate) fn changed_parts(&self, name: &MachineName) -> bool {
+        let machine = self.lab.machines.get(name);
+        machine.is_some_and(|m| self.spec(name).is_some_and(|s| !same_parts(m, s)))
     }
 
     pub(crate) fn enrol(&mut self, selector: &Selector) -> Result<Value, ApiError> {

@@ -20,7 +20,7 @@ use crate::effect::Effect;
 use crate::event::{Answer, Event, Moment};
 use crate::fence::Fence;
 use crate::id::Epoch;
-use crate::inventory::model::{Limits, MachineSpec};
+use crate::inventory::model::{DiskSpec, Limits, MachineSpec};
 use crate::lab::{Lab, Outcome, RowKey};
 use crate::machine::{Machine, Turn};
 use crate::record::{Actor, Change, Record};
@@ -140,6 +140,13 @@ impl Step<'_> {
 
     pub(crate) fn spec(&self, name: &MachineName) -> Option<&MachineSpec> {
         self.lab.inventory.machines.get(name)
+    }
+
+    /// What the inventory says of a machine's disk. By name, since the
+    /// inventory may have changed while somebody held the machine.
+    pub(crate) fn disk_spec(&self, name: &MachineName, disk: usize) -> Option<&DiskSpec> {
+        let row = self.lab.machines.get(name)?.disks.get(disk)?;
+        self.spec(name)?.disks.iter().find(|d| d.name == row.name)
     }
 
     /// The machine's limits; defaults for one that left the inventory while

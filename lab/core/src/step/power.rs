@@ -137,10 +137,13 @@ impl Step<'_> {
         if reading != Reading::Unknown && self.lab.retries.remove(name).is_some() {
             self.retime(name);
         }
-        if row.seen.is_none_or(|s| s.reading != reading)
+        // A reading asked for before the newest one was taken is the older of
+        // the two, however late it arrives: it says nothing of what is now.
+        let old = row.seen.is_some_and(|s| asked < s.at);
+        let news = row.seen.is_none_or(|s| s.reading != reading)
             || !row.unsettled.is_empty()
-            || machine.turn().is_some()
-        {
+            || machine.turn().is_some();
+        if news && !old {
             self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
         }
         if reading == Reading::Unknown {
@@ -157,7 +160,10 @@ impl Step<'_> {
     /// Goes on where a turn waited for power.
     pub(crate) fn power_progress(&mut self, name: &MachineName) {
         let Some(machine) = self.machine(name) else { return };
-        let Some(turn) = machine.turn() else { return self.holder_progress(name, &machine) };
+        let Some(turn) = machine.turn() else {
+            self.holder_progress(name, &machine);
+            return self.came_to_rest(name);
+        };
         match turn.phase {
             Phase::Off | Phase::HandOff | Phase::Rest => self.off_progress(name, &machine),
             Phase::BootAgent | Phase::Evidence => self.on_progress(name, &machine),

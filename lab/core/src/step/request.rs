@@ -113,6 +113,10 @@ impl Step<'_> {
         if machine.health == Health::Retired {
             return Err(ApiError::new(Code::Conflict, format!("{name} is retired")));
         }
+        if machine.health == Health::New {
+            // Nobody gets it anyway; and to put it back would be to enrol it.
+            return Err(ApiError::new(Code::Conflict, format!("{name} is new: nobody has enrolled it")));
+        }
         let health = Health::Drained { by: caller.user.to_string(), reason, at: self.now() };
         self.change(Change::HealthSet { machine: name.clone(), health });
         if let Stage::Ready { reservation: None, .. } = machine.stage {
@@ -126,8 +130,17 @@ impl Step<'_> {
         if !matches!(machine.health, Health::Drained { .. }) {
             return Err(ApiError::new(Code::Conflict, format!("{name} is not drained: {}", machine.state())));
         }
+        if machine.stage == Stage::Free && self.changed_parts(name) {
+            self.declare_new(name);
+            return Ok(json!({ "machine": name, "health": "new" }));
+        }
         self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
-        Ok(json!({ "machine": name, "health": "good" }))
+        let failed = machine.stage == Stage::Free && machine.failures > 0;
+        if failed {
+            // It would be in quarantine, were it not for the drain.
+            self.prove(name)?;
+        }
+        Ok(json!({ "machine": name, "health": "good", "proving": failed }))
     }
 
     /// A turn without a tenant: everything is written and proven again.

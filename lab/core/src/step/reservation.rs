@@ -7,9 +7,14 @@ use crate::lab::RowKey;
 use crate::machine::{Failure, FailureClass, Health, ImageRef, Stage};
 use crate::record::Change;
 use crate::reservation::{Ask, CleanLevel, End, Hold, Reservation, Status, Want};
+use pitstop_wire::selector::Term;
 use pitstop_wire::{ApiError, Code, MachineName};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+/// What a selector may ask about that changes by itself: a machine that is
+/// not so now may be so when its turn comes.
+const VOLATILE: [&str; 4] = ["state", "clean", "health", "holder"];
 
 /// The most machines one reservation may ask for.
 const MOST_MACHINES: usize = 1_000;
@@ -66,6 +71,15 @@ impl Step<'_> {
     /// A request that no machine of the inventory can ever serve is refused
     /// at once, rather than left to wait for ever.
     fn can_ever_serve(&self, ask: &Ask) -> Result<(), ApiError> {
+        self.roles_match(ask)?;
+        if ask.roles.len() > 1 && !self.lab.could_serve(ask, |_| true) {
+            let text = "each role could be served, but not all of them at once";
+            return Err(ApiError::new(Code::NotFound, text).hint("pitstop ls"));
+        }
+        Ok(())
+    }
+
+    fn roles_match(&self, ask: &Ask) -> Result<(), ApiError> {
         for role in &ask.roles {
             let matching = self
                 .lab
@@ -175,7 +189,7 @@ impl Step<'_> {
         let wanted = now + more;
         let lease = self.lab.inventory.policies.get(row.ask.hold.role()).and_then(|p| p.lease.as_ref());
         if let Some(lease) = lease {
-            let waits = self.lab.waiting.iter().next().is_some();
+            let waits = self.somebody_waits_for(&row);
             let never = lease.extend == crate::inventory::model::Extend::Never
                 || (lease.extend == crate::inventory::model::Extend::WhileNobodyWaits && waits);
             if never && wanted > ends {
@@ -191,6 +205,13 @@ impl Step<'_> {
         }
         self.change(Change::Extended { reservation: id, ends: wanted });
         Ok(json!({ "reservation": id.to_string() }))
+    }
+
+    /// Whether a reservation in the queue could use one of this one's machines.
+    fn somebody_waits_for(&self, row: &Reservation) -> bool {
+        let mine = || row.members.iter().filter_map(|m| self.lab.machines.get(&m.machine));
+        let could = |ask: &Ask| mine().any(|m| ask.roles.iter().any(|role| self.lab.suits(m, role, ask, true)));
+        self.lab.queue().any(|waiting| could(&waiting.ask))
     }
 
     pub(crate) fn release(
@@ -325,7 +346,10 @@ impl crate::Lab {
             Health::Retired => false,
         };
         let agent = spec.ready.driver == "agent";
-        let clean = ask.clean == CleanLevel::Any || agent || machine.disks.is_empty();
+        // An undeclared disk that was seen is one that no proof covers.
+        let extra = machine.hardware.as_ref().is_some_and(|h| h.disks.len() > machine.disks.len());
+        let provable = (agent && !extra) || machine.disks.is_empty();
+        let clean = ask.clean == CleanLevel::Any || provable;
         let image = ask.image.is_some() || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
         let able = match ask.want {
             Want::Bare => true,
@@ -333,6 +357,9 @@ impl crate::Lab {
             Want::Image => !agent || image,
         };
         let here = ever || matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
-        healthy && clean && able && here && role.select.matches(&self.facts(machine, spec))
+        let facts = self.facts(machine, spec);
+        let may_become = |term: &Term| ever && VOLATILE.contains(&term.key());
+        let matches = || role.select.terms().iter().all(|t| may_become(t) || t.holds(&facts));
+        healthy && clean && able && here && matches()
     }
 }

@@ -53,7 +53,7 @@ impl Step<'_> {
             // Nothing to switch and nothing to prove: it is free at once.
             self.dismiss(name, "released");
             self.change(Change::Freed { machine: name.clone(), good: true });
-            self.forget_if_retired(name);
+            self.came_to_rest(name);
             return;
         }
         let image = self.default_image(name);
@@ -85,8 +85,7 @@ impl Step<'_> {
 
     /// The machine's default image, if the image store has it.
     pub(crate) fn default_image(&self, name: &MachineName) -> Option<ImageRef> {
-        let image = self.spec(name)?.image.as_ref()?;
-        self.lab.images.get(image).map(|i| i.image.clone())
+        self.lab.default_image(name)
     }
 
     fn off_deadline(&self, name: &MachineName) -> LabTime {
@@ -155,7 +154,7 @@ impl Step<'_> {
     }
 
     fn disk_work(&self, name: &MachineName, turn: &Turn, disk: usize, writing: bool) -> Option<ImageWork> {
-        let spec = self.spec(name)?.disks.get(disk)?;
+        let spec = self.disk_spec(name, disk)?;
         let mode = if writing { ImageMode::Write } else { ImageMode::Verify };
         Some(ImageWork {
             disk: spec.name.clone(),
@@ -295,7 +294,7 @@ impl Step<'_> {
         if turn.disks != DiskPlan::Leave
             && let Some(row) = machine.disks.get(disk)
         {
-            let content = self.spec(name).and_then(|s| s.disks.get(disk)).map(|d| d.content);
+            let content = self.disk_spec(name, disk).map(|d| d.content);
             let wanted = target(turn, content.unwrap_or_default());
             let holds = matches!(&row.content, Content::Proven(c) if c.digest == wanted);
             let writing = turn.disks == DiskPlan::Write || !holds;
@@ -319,13 +318,17 @@ impl Step<'_> {
             Purpose::Turnaround if turn.goal != Goal::Off => {
                 let until = self.warm_until(name);
                 self.change(Change::MachineReady { machine: name.clone(), until });
+                if self.machine(name).is_some_and(|m| m.health != Health::Good) {
+                    self.take_back(name, "ci"); // nobody may have it: no use in waiting warm
+                }
             }
             Purpose::Turnaround | Purpose::Prove => {
-                if turn.purpose == Purpose::Prove {
+                let health = self.machine(name).map(|m| m.health.clone());
+                if turn.purpose == Purpose::Prove && matches!(health, Some(Health::Quarantined { .. })) {
                     self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
                 }
                 self.change(Change::Freed { machine: name.clone(), good: true });
-                self.forget_if_retired(name);
+                self.came_to_rest(name);
             }
         }
     }
@@ -348,13 +351,18 @@ impl Step<'_> {
     }
 
     fn give_up(&mut self, name: &MachineName, turn: &Turn, failure: Failure) {
-        let blame_image = failure.class == FailureClass::Image && turn.purpose == Purpose::Prepare;
+        let blame_image = failure.class == FailureClass::Image && turn.purpose != Purpose::Prove;
         if let Some(id) = turn.reservation {
             self.member_failed(id, name, &failure, blame_image);
         }
         if blame_image {
             // The machine did what it was told; the image is not its fault.
-            return self.turn_around(name, "ci");
+            // Where that is the machine's own, it rests without a proof: the
+            // next one to have it asks for one, or brings another image.
+            return match turn.purpose {
+                Purpose::Prepare => self.turn_around(name, "ci"),
+                _ => self.begin_turn(name, Purpose::Turnaround, Goal::Off, None, None, DiskPlan::Leave),
+            };
         }
         self.dismiss(name, "the machine is quarantined");
         self.change(Change::Freed { machine: name.clone(), good: false });
@@ -372,7 +380,7 @@ impl Step<'_> {
         if !power {
             self.switch_all(name, Switch::Off, Boot::AsIs);
         }
-        self.forget_if_retired(name);
+        self.came_to_rest(name);
     }
 
     /// Who holds the machine loses it, whatever stage it is in.

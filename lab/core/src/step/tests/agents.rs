@@ -57,6 +57,7 @@ fn a_token_is_used_twice() {
 #[test]
 fn another_machines_token_opens_this_one() {
     let mut b = Bench::new(&["m0", "m1"]);
+    b.board(&name("m1")).dead = true;
     b.reserve("ada", ask("name=m0", Want::Image));
     b.reserve("bob", ask("name=m1", Want::Image));
     let own = booting(&mut b);

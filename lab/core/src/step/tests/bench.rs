@@ -38,6 +38,8 @@ pub(crate) struct Board {
     pub disks: Vec<Option<Option<String>>>,
     /// It never boots.
     pub dead: bool,
+    /// Commands to switch it on vanish, and nobody reports.
+    pub mute: bool,
 }
 
 /// Faults a test may ask for; by default there are none.
@@ -141,6 +143,7 @@ impl Bench {
                 rejoin: None,
                 disks: vec![None; spec.disks.len()],
                 dead: false,
+                mute: false,
             });
         }
     }
@@ -332,6 +335,9 @@ impl Bench {
         want: Switch,
         boot: Boot,
     ) {
+        if want == Switch::On && self.board(machine).mute {
+            return;
+        }
         if boot == Boot::Agent && want == Switch::On {
             match self.boot_request(machine.as_str(), true) {
                 BootAnswer::Agent(params) => self.board(machine).params = Some(params),

@@ -1,1 +1,144 @@
-//! stub
+//! What a holder may do, and what others may not.
+
+use super::bench::{Bench, ask, caller, image, name};
+use super::spec_with;
+use crate::event::{PowerAction, Request};
+use crate::inventory::model::DriverSpec;
+use crate::machine::{Content, FailureClass, Health, ImageRef};
+use crate::reservation::{CleanLevel, End, Want};
+use pitstop_wire::Code;
+use pitstop_wire::agent::Outcome;
+
+fn power(action: PowerAction, force: Option<&str>) -> Request {
+    Request::Power { machine: name("m0"), action, force: force.map(str::to_owned) }
+}
+
+fn reimage(image: Option<&str>) -> Request {
+    Request::Reimage { machine: name("m0"), image: image.map(str::to_owned) }
+}
+
+#[test]
+fn a_stranger_switches_runs_or_reimages() {
+    let mut b = Bench::new(&["m0", "m1"]);
+    b.hold("ada", ask("name=m0", Want::Image));
+    let run = || Request::Run { machine: name("m0"), command: "true".into() };
+    for user in ["eve", "admin"] {
+        assert_eq!(b.refused(user, power(PowerAction::Off, None)), Code::Held);
+        assert_eq!(b.refused(user, run()), Code::Held);
+        assert_eq!(b.refused(user, reimage(None)), Code::Held);
+    }
+    assert_eq!(b.refused("eve", power(PowerAction::Off, Some("mine"))), Code::Held);
+    b.ok("admin", power(PowerAction::Off, Some("smoke")));
+    let free = Request::Power { machine: name("m1"), action: PowerAction::On, force: None };
+    assert_eq!(b.refused("ada", free), Code::Conflict, "a machine that nobody holds");
+    let absent = Request::Power { machine: name("m00"), action: PowerAction::On, force: None };
+    let error = b.request("ada", absent).unwrap_err();
+    assert_eq!((error.code, error.hint.as_deref()), (Code::NotFound, Some("did you mean m0?")));
+}
+
+#[test]
+fn the_former_holder_acts_after_his_release() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.release("ada", id);
+    assert_eq!(b.refused("ada", power(PowerAction::On, None)), Code::Conflict);
+    b.obey();
+    b.hold("bob", ask("", Want::Image));
+    assert_eq!(b.refused("ada", power(PowerAction::On, None)), Code::Held);
+}
+
+#[test]
+fn to_use_a_ready_machine_one_must_first_say_that_one_came() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.reserve("ada", ask("", Want::Bare));
+    assert_eq!(b.refused("ada", power(PowerAction::On, None)), Code::Conflict, "it is not ready");
+    b.obey();
+    b.ok("ada", power(PowerAction::On, None));
+    assert_eq!(b.in_use_by("m0"), Some(id));
+}
+
+#[test]
+fn a_holders_reimage_loses_him_the_machine() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.board(&name("m0")).disks[0] = Some(Some("his bytes".into()));
+    b.ok("ada", reimage(Some("yocto")));
+    assert_eq!(b.status(id), "active");
+    assert_eq!(b.refused("ada", power(PowerAction::Off, None)), Code::Conflict, "while it is imaged");
+    b.obey();
+    assert_eq!(b.in_use_by("m0"), Some(id));
+    assert_eq!(b.boards[&name("m0")].disks, [Some(Some("b3:yocto".to_owned()))]);
+    assert_eq!(b.machine("m0").disks[0].content, Content::Used { by: Some(id) });
+    b.ok("ada", reimage(None));
+    b.obey();
+    assert_eq!(b.boards[&name("m0")].disks, [Some(Some("b3:yocto".to_owned()))], "the one it had");
+    b.ok("ada", reimage(None));
+    b.release("ada", id);
+    b.live(60_000);
+    assert_eq!(b.state("m0"), "free");
+}
+
+#[test]
+fn a_reimage_that_cannot_work_ends_the_reservation() {
+    let mut b = Bench::new(&["m0"]);
+    let seedless = ImageRef { seed: None, ..image("raw") };
+    b.ok("admin", Request::NameImage { image: seedless, bytes: 1 });
+    let id = b.hold("ada", ask("", Want::Image));
+    assert_eq!(b.refused("ada", reimage(Some("nonsense"))), Code::NotFound);
+    assert_eq!(b.refused("ada", reimage(Some("raw"))), Code::Conflict, "no host agent can come up from it");
+    assert_eq!(b.in_use_by("m0"), Some(id));
+    let wanted = Request::Reserve { ask: Box::new(ask("", Want::Image)), image: Some("raw".into()) };
+    assert_eq!(b.refused("bob", wanted), Code::Conflict);
+}
+
+#[test]
+fn a_reimage_of_a_machine_that_runs_no_agent_says_it_was_done() {
+    let mut b = Bench::of([spec_with("m0", |s| s.ready = DriverSpec::named("power"))]);
+    let mut asked = ask("", Want::Image);
+    asked.clean = CleanLevel::Any;
+    b.hold("ada", asked);
+    assert_eq!(b.refused("ada", reimage(None)), Code::Conflict, "nobody can write its disk");
+}
+
+#[test]
+fn a_failed_reimage_leaves_him_with_half_a_disk() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.quirks.image = Some(|_| Outcome::Failed { reason: "input/output error".into(), image: false });
+    b.ok("ada", reimage(None));
+    b.live(120_000);
+    assert!(matches!(b.end(id), End::Failed { class: FailureClass::Disk, .. }));
+    assert!(matches!(b.machine("m0").health, Health::Quarantined { .. }));
+}
+
+#[test]
+fn an_image_that_a_reservation_waits_for_is_removed() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.reserve_image("ada", ask("", Want::Image), Some("yocto"));
+    assert_eq!(b.refused("admin", Request::ForgetImage("yocto".into())), Code::Conflict);
+    assert_eq!(b.refused("ada", Request::ForgetImage("yocto".into())), Code::NotAllowed);
+    b.release("ada", id);
+    b.ok("admin", Request::ForgetImage("yocto".into()));
+    let gone = Request::Reserve { ask: Box::new(ask("", Want::Image)), image: Some("yocto".into()) };
+    assert_eq!(b.request_by(caller("ada"), gone).unwrap_err().code, Code::NotFound);
+}
+
+#[test]
+fn a_command_carries_line_breaks_into_the_audit() {
+    let mut b = Bench::new(&["m0"]);
+    b.hold("ada", ask("", Want::Agent));
+    b.ok("ada", Request::Run { machine: name("m0"), command: format!("a\nb\u{1b}{}", "x".repeat(500)) });
+    let said = b.changes().find_map(|c| match c {
+        crate::record::Change::RunStarted { command, .. } => Some(command.clone()),
+        _ => None,
+    });
+    let said = said.unwrap();
+    assert!(said.starts_with("abx") && said.len() == 200, "{said}");
+}
+
+#[test]
+fn a_command_runs_where_no_agent_is() {
+    let mut b = Bench::new(&["m0"]);
+    b.hold("ada", ask("", Want::Bare));
+    assert_eq!(b.refused("ada", Request::Run { machine: name("m0"), command: "true".into() }), Code::Conflict);
+}

@@ -17,9 +17,11 @@ use crate::inventory::model::MachineSpec;
 use crate::simulator::labs;
 use bench::name;
 
-/// A plain machine.
+/// A plain machine, kept for half an hour for its holder to come.
 pub(crate) fn spec(machine: &str) -> MachineSpec {
-    labs::plain(name(machine))
+    let mut spec = labs::plain(name(machine));
+    spec.limits.claim_ms = 1_800_000;
+    spec
 }
 
 /// A plain machine, changed.

@@ -14,7 +14,7 @@ fn a_bare_machine_is_handed_over_off_and_proven() {
     let mut b = Bench::new(&["m0"]);
     let id = b.reserve("ada", ask("", Want::Bare));
     b.obey();
-    assert_eq!(b.phases("m0"), ["off", "boot agent", "disk", "off", "settle"]);
+    assert_eq!(b.phases("m0"), ["off", "boot agent", "disk", "rest", "settle"]);
     assert_eq!(b.status(id), "ready");
     assert_eq!(b.boards[&name("m0")].legs, [false]);
     assert!(b.machine("m0").all_proven());
