@@ -70,6 +70,10 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     // Nothing is the same as nothing said.
     let bytes = if bytes.is_empty() { b"{}" } else { bytes };
+    // serde takes a list for a struct, field by field: nobody means that.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(usage("line 1, column 1 of the body: a list, expected an object"));
+    }
     serde_json::from_slice(bytes).map_err(|e| {
         let text = e.to_string();
         // serde_json ends with "at line 1 column 9"; it goes to the front.

@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use pitstop_core::Lab;
 use pitstop_core::event::{PowerAction, Request};
 use pitstop_core::id::ReservationId;
-use pitstop_core::why::Why as CoreWhy;
+use pitstop_core::why::{Reason, Why as CoreWhy};
 use pitstop_wire::api::{
     Done, Machine, Machines, PowerDo, PowerRequest, Reimage, Schema, Status, WhoAmI, Why, WhyLine,
 };
@@ -63,15 +63,24 @@ pub fn no_machine(lab: &Lab, name: &MachineName) -> ApiError {
     }
 }
 
+/// Lines of a failing machine's console that belong to the answer.
+const CONSOLE_LINES: usize = 3;
+
 /// Why a machine or reservation is where it is.
 pub async fn why(State(app): State<Shared>, _: Peer, Path(about): Path<String>) -> Answer<Why> {
     let lab = app.desk.snapshot().await?;
     if let Ok(id) = about.parse::<ReservationId>() {
-        let why = lab.why_reservation(id).ok_or_else(|| super::reservations::no_reservation(id))?;
+        let why =
+            lab.why_reservation(id, app.desk.now()).ok_or_else(|| super::reservations::no_reservation(id))?;
         return Ok(Json(why_view(id.to_string(), why)));
     }
     let name = MachineName::new(&about).map_err(|e| super::error::usage(e.to_string()))?;
-    let why = lab.why_machine(&name).ok_or_else(|| no_machine(&lab, &name))?;
+    let machine = lab.machine(&name).ok_or_else(|| no_machine(&lab, &name))?;
+    let mut why = lab.why_machine(&name, app.desk.now()).ok_or_else(|| no_machine(&lab, &name))?;
+    if machine.failures > 0 || machine.turn().is_some_and(|turn| turn.failed > 0) {
+        let said = app.consoles.last_lines(&name, CONSOLE_LINES).into_iter();
+        why.reasons.extend(said.map(|line| Reason { text: format!("console: {line}"), next: None }));
+    }
     Ok(Json(why_view(about, why)))
 }
 

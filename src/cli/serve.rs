@@ -99,8 +99,11 @@ fn stop_on_signals(stop: &CancellationToken) -> Result {
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PITSTOP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(terminal).with_writer(std::io::stderr);
     // A second call in one process (tests) changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = log.try_init();
 }
 
 /// Reads an inventory, or says all that is wrong with it.

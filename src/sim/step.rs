@@ -52,7 +52,8 @@ fn write(disk: &File, mark: &str, places: &[String]) -> Result<(), String> {
     for place in places {
         let sector: u64 = place.parse().map_err(|_| format!("`{place}` is no sector"))?;
         // A disk does not grow by being written to.
-        let fits = sector.checked_add(1).and_then(|end| end.checked_mul(SECTOR)).is_some_and(|end| end <= size);
+        let fits =
+            sector.checked_add(1).and_then(|end| end.checked_mul(SECTOR)).is_some_and(|end| end <= size);
         if !fits {
             return Err(format!("the disk has no sector {sector}"));
         }

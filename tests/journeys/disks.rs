@@ -45,7 +45,8 @@ fn started(policy: &str, more: &str) -> (Lab, std::path::PathBuf) {
 fn soil(lab: &Lab, machine: &str) {
     let at = [128 << 10, 1_500_000, 3 << 20, (8 << 20) - MARKER.len()];
     for offset in at {
-        let script = format!("printf {MARKER} | dd of=$PITSTOP_DISK bs=1 seek={offset} conv=notrunc status=none");
+        let script =
+            format!("printf {MARKER} | dd of=$PITSTOP_DISK bs=1 seek={offset} conv=notrunc status=none");
         lab.ok(&["run", machine, "--", "sh", "-c", &script]);
     }
     assert_eq!(markers(lab, machine), at.len(), "the markers are on the disk");
@@ -73,15 +74,28 @@ fn reimage_leaves_nothing_of_a_holder_who_was_killed() {
     let (lab, image) = started("reimage", "");
     let child = lab.path("child");
     let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", child.display());
-    let mut holder =
-        lab.spawn(&["reserve", "name=board", "--image", "blue", "--silence", "1s", "--", "sh", "-c", &script]);
+    let mut holder = lab.spawn(&[
+        "reserve",
+        "name=board",
+        "--image",
+        "blue",
+        "--silence",
+        "1s",
+        "--",
+        "sh",
+        "-c",
+        &script,
+    ]);
     lab.until("the holder works", || child.exists().then_some(()));
     soil(&lab, "board");
     holder.kill9();
     holder.wait_alone();
     let child: i32 = std::fs::read_to_string(child).unwrap().trim().parse().unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(child).unwrap(), rustix::process::Signal::KILL)
-        .unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(child).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     let m = lab.until_state("board", "free");
     assert_eq!(m["clean"], "proven", "{m}");
     assert_eq!(markers(&lab, "board"), 0);
@@ -129,7 +143,8 @@ fn keep_hands_a_used_disk_only_to_who_accepts_one() {
     let id = take(&lab, &["name=board", "--want", "agent", "--clean", "any"]);
     assert_eq!(proofs(&lab, "board"), before, "as it is");
     assert!(markers(&lab, "board") > 0);
-    let seen = lab.ok(&["run", "board", "--", "sh", "-c", &format!("grep -c {MARKER} $PITSTOP_DISK || true")]);
+    let seen =
+        lab.ok(&["run", "board", "--", "sh", "-c", &format!("grep -c {MARKER} $PITSTOP_DISK || true")]);
     assert_ne!(seen, "0\n", "he accepted what he finds");
     lab.ok(&["release", &id]);
     lab.until_state("board", "free");
@@ -176,10 +191,17 @@ fn two_machines_come_together_or_not_at_all_and_in_order() {
     assert_eq!(ready["machines"].as_array().unwrap().len(), 2);
     assert_eq!(waits(&later)["state"], "waiting");
     let events = lab.events();
-    let granted: Vec<&Value> = events.iter().filter(|e| kind(e) == "granted" && e["reservation"] == *pair).collect();
+    let granted: Vec<&Value> =
+        events.iter().filter(|e| kind(e) == "granted" && e["reservation"] == *pair).collect();
     let [a, b] = granted.as_slice() else { panic!("{granted:?}") };
-    let between = events.iter().filter(|e| e["number"].as_u64() > a["number"].as_u64() && e["number"].as_u64() < b["number"].as_u64());
-    assert!(between.clone().all(|e| e["time"] == a["time"]), "in one step: {:?}", between.collect::<Vec<_>>());
+    let between = events.iter().filter(|e| {
+        e["number"].as_u64() > a["number"].as_u64() && e["number"].as_u64() < b["number"].as_u64()
+    });
+    assert!(
+        between.clone().all(|e| e["time"] == a["time"]),
+        "in one step: {:?}",
+        between.collect::<Vec<_>>()
+    );
     lab.ok(&["reserve", "--resume", &pair]);
     for machine in ["board", "other"] {
         assert_eq!(lab.machine(machine)["state"], "in-use");

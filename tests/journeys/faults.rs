@@ -21,7 +21,8 @@ timeout          = { power = "3s", firmware = "4s", attach = "4s", reimage = "60
 "#
     .to_owned();
     for (n, (name, fault)) in faults.iter().enumerate() {
-        let list = if fault.is_empty() { String::new() } else { format!("power.sim.faults = [\"{fault}\"]\n") };
+        let list =
+            if fault.is_empty() { String::new() } else { format!("power.sim.faults = [\"{fault}\"]\n") };
         text.push_str(&format!("[machine.{name}]\nclass = \"board\"\ntags = {{ n = {n} }}\n{list}"));
     }
     text
@@ -50,13 +51,19 @@ const CASES: [Case; 7] = [
 /// its time.
 #[test]
 fn machines_that_fail_are_quarantined_and_their_reservations_served() {
-    let names: Vec<(String, String)> = (0..CASES.len()).map(|n| (format!("bad{n}"), format!("well{n}"))).collect();
-    let faults: Vec<(&str, &str)> =
-        names.iter().zip(&CASES).flat_map(|((bad, well), case)| [(&**bad, case.fault), (&**well, "")]).collect();
+    let names: Vec<(String, String)> =
+        (0..CASES.len()).map(|n| (format!("bad{n}"), format!("well{n}"))).collect();
+    let faults: Vec<(&str, &str)> = names
+        .iter()
+        .zip(&CASES)
+        .flat_map(|((bad, well), case)| [(&**bad, case.fault), (&**well, "")])
+        .collect();
     let lab = Lab::started(&inventory(&faults));
     lab.image("blue", &Options { content: 256 << 10, ..Options::default() });
-    let ids: Vec<String> =
-        names.iter().map(|(bad, well)| lab.queue(&[&format!("name={bad},{well}"), "--image", "blue"])).collect();
+    let ids: Vec<String> = names
+        .iter()
+        .map(|(bad, well)| lab.queue(&[&format!("name={bad},{well}"), "--image", "blue"]))
+        .collect();
     for (((bad, well), case), id) in names.iter().zip(&CASES).zip(&ids) {
         let ready = lab.until_reservation(id, "ready");
         assert_eq!(ready["machines"][0]["machine"], **well, "{}: {ready}", case.fault);

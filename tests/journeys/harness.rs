@@ -242,11 +242,14 @@ impl Lab {
         program::processes().filter(|(_, command)| command.contains(&word)).collect()
     }
 
+    /// Asks each machine's process to end, by its own view of the files.
     fn stop_machines(&self) {
-        let Ok(machines) = std::fs::read_dir(self.data().join("machines")) else { return };
-        for machine in machines.flatten() {
-            if let Err(e) = block(sim::stop(&machine.path())) {
-                eprintln!("{}: {e}", machine.path().display());
+        for (pid, command) in self.left() {
+            let words: Vec<&str> = command.split(' ').collect();
+            let Some(at) = words.iter().position(|w| *w == "--dir") else { continue };
+            let dir = PathBuf::from(format!("/proc/{pid}/root{}", words[at + 1]));
+            if let Err(e) = block(sim::stop(&dir)) {
+                eprintln!("{}: {e}", dir.display());
             }
         }
     }

@@ -100,7 +100,10 @@ fn a_command_line_that_makes_no_sense_is_explained_and_changes_nothing() {
         // for is said before there is a format.
         let json = lab.cli(&[&["-o", "json"], &*line.split(' ').collect::<Vec<_>>()].concat());
         let own = !json.stderr.starts_with("error:") && !line.contains("-o xml");
-        if own && serde_json::from_str::<serde_json::Value>(&json.stderr).map_or(true, |e| e["message"].is_null()) {
+        if own
+            && serde_json::from_str::<serde_json::Value>(&json.stderr)
+                .map_or(true, |e| e["message"].is_null())
+        {
             wrong.push(format!("pitstop -o json {line}: {json}"));
         }
     }
@@ -138,7 +141,12 @@ const REQUESTS: &[(u16, &str, &str, &[&str])] = &[
     (400, "POST /api/v1/reservations HTTP/1.1", "{\"count\": 0}", &["0 machines"]),
     (400, "POST /api/v1/reservations HTTP/1.1", "{\"count\": 1000000}", &["1000000 machines"]),
     (400, "POST /api/v1/reservations HTTP/1.1", "{\"silence\": 5}", &["session"]),
-    (400, "POST /api/v1/reservations HTTP/1.1", "{\"want\": \"disk\"}", &["did you mean", "unknown variant"]),
+    (
+        400,
+        "POST /api/v1/reservations HTTP/1.1",
+        "{\"want\": \"disk\"}",
+        &["unknown variant `disk`", "`image`"],
+    ),
     (400, "POST /api/v1/reservations HTTP/1.1\r\nIdempotency-Key: a b", "{}", &["idempotency key"]),
     (400, "POST /api/v1/machines/board01/drain HTTP/1.1", "{\"reason\": \" \"}", &["1 to 500"]),
     (400, "POST /api/v1/machines/board01/power HTTP/1.1", "{\"action\": \"blink\"}", &["blink"]),
@@ -181,11 +189,11 @@ fn a_key_stands_for_one_request() {
     assert_eq!(events.iter().filter(|e| e["kind"] == "queued").count(), 1);
 }
 
-/// `FILE:LINE:COLUMN: ` somewhere in the text.
+/// `FILE:LINE:COLUMN` somewhere in the text.
 fn has_place(text: &str, file: &str) -> bool {
     text.split(file).skip(1).any(|rest| {
-        let mut parts = rest.strip_prefix(':').unwrap_or_default().split(':');
-        let mut number = || parts.next().is_some_and(|p| p.parse::<u32>().is_ok());
+        let mut numbers = rest.lines().next().unwrap_or_default().split(':').skip(1);
+        let mut number = || numbers.next().is_some_and(|n| n.parse::<u32>().is_ok());
         number() && number()
     })
 }
@@ -230,7 +238,10 @@ fn a_reload_of_a_bad_inventory_changes_nothing() {
     std::fs::write(lab.path("inventory.toml"), INVENTORY.replace("kind =", "kind ==")).unwrap();
     let done = lab.cli(&["admin", "reload"]);
     assert_eq!(done.code, 2, "{done}");
-    assert!(done.stderr.contains("nothing was changed") && has_place(&done.stderr, "inventory.toml"), "{done}");
+    assert!(
+        done.stderr.contains("nothing was changed") && has_place(&done.stderr, "inventory.toml"),
+        "{done}"
+    );
     assert_eq!(lab.events(), before);
     let added = format!("{INVENTORY}[machine.new]\nclass = \"board\"\n");
     std::fs::write(lab.path("inventory.toml"), added).unwrap();

@@ -159,7 +159,9 @@ fn killed_at_each_phase_with_effects_mostly_done() {
 fn killed_at_each_kind_of_record() {
     let what = |event: &Value| Some(kind(event).to_owned()).filter(|k| k != "opened");
     let [prepare, back] = turn_with_kills(Duration::ZERO, what);
-    for kind in ["granted", "power-intended", "attempt-started", "agent-attached", "step-told", "disk-writing"] {
+    for kind in
+        ["granted", "power-intended", "attempt-started", "agent-attached", "step-told", "disk-writing"]
+    {
         assert!(prepare.contains(kind), "{kind}: {prepare:?}");
     }
     for kind in ["ended", "agent-attached", "disk-proven", "step-done"] {

@@ -60,7 +60,14 @@ fn a_command_goes_on_while_the_daemon_is_dead_and_is_heard_once() {
 fn a_command_that_ends_while_the_daemon_is_dead_is_not_forgotten() {
     let mut lab = Lab::started(INVENTORY);
     lab.ok(&["reserve", "name=board", "--want", "agent"]);
-    let run = lab.spawn(&["run", "board", "--", "sh", "-c", "echo began; read -r x; echo $x; sleep 1; echo ended; exit 3"]);
+    let run = lab.spawn(&[
+        "run",
+        "board",
+        "--",
+        "sh",
+        "-c",
+        "echo began; read -r x; echo $x; sleep 1; echo ended; exit 3",
+    ]);
     assert_eq!(run.line().as_deref(), Some("began"));
     let mut run = run;
     run.type_in(b"go on\n");

@@ -5,8 +5,8 @@ use crate::harness::wire::{Link, boot_script, parameters, runtime};
 use crate::harness::{Lab, kind, of_kind};
 use pitstop_drivers::sim::Request;
 use pitstop_wire::agent::{
-    AgentKind, AgentParams, DiskProof, FromAgent, Hardware, Hello, Outcome, PROTOCOL, Secret, SeenDisk, ToAgent,
-    Welcome, Work,
+    AgentKind, AgentParams, DiskProof, FromAgent, Hardware, Hello, Outcome, PROTOCOL, Secret, SeenDisk,
+    ToAgent, Welcome, Work,
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -72,7 +72,10 @@ fn until_asked(lab: &Lab, machine: &str) -> String {
 
 fn refusals(lab: &Lab, machine: &str) -> Vec<String> {
     let events = lab.events();
-    of_kind(&events, machine, "agent-refused").iter().map(|e| e["text"].as_str().unwrap().to_owned()).collect()
+    of_kind(&events, machine, "agent-refused")
+        .iter()
+        .map(|e| e["text"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 struct Door<'l> {
@@ -144,7 +147,10 @@ fn only_the_one_agent_of_this_attempt_gets_in() {
     assert_eq!(lab.machine("board")["agent"]["connected"], true, "the session is untouched");
     let (mut link, welcome) = door.hello(&resume(&params, "boot-1", KEY));
     assert!(matches!(welcome, Welcome::Accepted { .. }), "{welcome:?}");
-    assert!(matches!(link.next(&door.runtime), Some(ToAgent::Do { step: 1, work: Work::Look })), "told again");
+    assert!(
+        matches!(link.next(&door.runtime), Some(ToAgent::Do { step: 1, work: Work::Look })),
+        "told again"
+    );
 
     // A second boot with the token of the first: overheard, or the machine
     // fell over. Either way it ends the attempt.

@@ -34,11 +34,27 @@ fn a_session_ends_with_its_client_and_the_next_one_gets_the_machine_clean() {
     let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", child.display());
     let silence = format!("{SILENCE_S}s");
     let mut holder = lab.spawn(&[
-        "reserve", "name=board", "--want", "agent", "--silence", &silence, "--", "sh", "-c", &script,
+        "reserve",
+        "name=board",
+        "--want",
+        "agent",
+        "--silence",
+        &silence,
+        "--",
+        "sh",
+        "-c",
+        &script,
     ]);
     lab.until("the command of the session runs", || child.exists().then_some(()));
     assert_eq!(lab.reservation("R-1")["state"], "active");
-    lab.ok(&["run", "board", "--", "sh", "-c", "printf dirt-of-the-first | dd of=$PITSTOP_DISK bs=1 seek=4096 conv=notrunc"]);
+    lab.ok(&[
+        "run",
+        "board",
+        "--",
+        "sh",
+        "-c",
+        "printf dirt-of-the-first | dd of=$PITSTOP_DISK bs=1 seek=4096 conv=notrunc",
+    ]);
     let next = lab.queue(&["name=board", "--want", "agent"]);
     let waits = lab.reservation(&next);
     assert_eq!((&waits["state"], &waits["position"]), (&"waiting".into(), &1.into()));
@@ -64,7 +80,8 @@ fn a_session_ends_with_its_client_and_the_next_one_gets_the_machine_clean() {
     let proofs = of_kind(&events, "board", "disk-proven");
     assert!(proofs.iter().any(|e| after(&e)), "the next holder gets a fresh proof");
     lab.ok(&["reserve", "--resume", &next]);
-    let found = lab.ok(&["run", "board", "--", "sh", "-c", "grep -c dirt-of-the-first $PITSTOP_DISK || true"]);
+    let found =
+        lab.ok(&["run", "board", "--", "sh", "-c", "grep -c dirt-of-the-first $PITSTOP_DISK || true"]);
     assert_eq!(found, "0\n");
 
     // The command is the client's, not ours: it lives on.

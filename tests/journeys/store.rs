@@ -48,7 +48,10 @@ fn a_second_daemon_is_refused_and_the_first_one_undisturbed() {
         assert!(same_inventory.contains(word), "`{word}`: {same_inventory}");
     }
     let same_socket = serve(&["--inventory", &copy, "--data", &elsewhere]);
-    assert!(same_socket.contains("another daemon answers at") && same_socket.contains("--socket"), "{same_socket}");
+    assert!(
+        same_socket.contains("another daemon answers at") && same_socket.contains("--socket"),
+        "{same_socket}"
+    );
 
     assert_eq!(lab.events(), before, "nothing happened to the first one");
     assert_eq!(lab.ok(&["run", "board", "--", "echo", "mine"]), "mine\n");
@@ -115,7 +118,8 @@ fn on_a_small_disk() -> Lab {
 fn a_full_disk_loses_nothing_that_was_answered() {
     let lab = on_a_small_disk();
     let answered = ask(&lab, 2, "before");
-    let mut told: BTreeSet<String> = answered.into_iter().map(|r| r.finish().stdout.trim().to_owned()).collect();
+    let mut told: BTreeSet<String> =
+        answered.into_iter().map(|r| r.finish().stdout.trim().to_owned()).collect();
     // The daemon's own view of its data directory.
     let filler = std::path::PathBuf::from(format!("/proc/{}/root{}/filler", lab.pid(), lab.data().display()));
     fill(&filler);
@@ -127,7 +131,10 @@ fn a_full_disk_loses_nothing_that_was_answered() {
             told.insert(done.stdout.trim().to_owned());
         } else {
             assert!(done.stderr.contains("full"), "says why: {done}");
-            assert!(done.stderr.contains("retry") || done.stderr.contains("again"), "says what to do: {done}");
+            assert!(
+                done.stderr.contains("retry") || done.stderr.contains("again"),
+                "says what to do: {done}"
+            );
         }
     }
     assert!(refused.iter().any(|d| d.code == 8), "the disk was full: {refused:?}");

@@ -88,13 +88,15 @@ impl Lab {
     fn candidates<'a>(&'a self, row: &'a Reservation, role: usize) -> impl Iterator<Item = &'a MachineName> {
         let ask = &row.ask;
         let warm = |fit: bool| {
-            let fits = move |n: &&MachineName| self.machines.get(*n).is_some_and(|m| self.warm_for(m, ask) == fit);
+            let fits =
+                move |n: &&MachineName| self.machines.get(*n).is_some_and(|m| self.warm_for(m, ask) == fit);
             self.warm.iter().filter(fits)
         };
         let cold = self.free.iter().filter(|n| !self.warm.contains(*n));
         // One that waits with this very image first; one with another last.
-        (warm(true).chain(cold).chain(warm(false)))
-            .filter(move |n| self.machines.get(*n).is_some_and(|m| self.suits(m, &ask.roles[role], ask, false)))
+        (warm(true).chain(cold).chain(warm(false))).filter(move |n| {
+            self.machines.get(*n).is_some_and(|m| self.suits(m, &ask.roles[role], ask, false))
+        })
     }
 
     /// Whether the machine waits booted with just what is asked for.
@@ -274,14 +276,21 @@ impl Step<'_> {
             self.spec(name).is_some_and(|s| self.lab.inventory.after_build(s, role) == AfterBuild::Keep);
         let as_it_is = match row.ask.want {
             // Its own system is to come up: there must be one.
-            Want::Image => machine.disks.iter().all(|d| matches!(d.content, Content::Used { .. } | Content::Proven(_))),
-            Want::Bare | Want::Agent => !machine.disks.iter().any(|d| matches!(d.content, Content::Writing { .. })),
+            Want::Image => {
+                machine.disks.iter().all(|d| matches!(d.content, Content::Used { .. } | Content::Proven(_)))
+            }
+            Want::Bare | Want::Agent => {
+                !machine.disks.iter().any(|d| matches!(d.content, Content::Writing { .. }))
+            }
         };
         if keep && row.ask.clean == CleanLevel::Any && row.ask.image.is_none() && as_it_is {
             return DiskPlan::Leave;
         }
         let any_image = row.ask.image.is_none();
-        if row.ask.want == Want::Bare && machine.all_proven() && (any_image || self.holds_image(name, machine, row)) {
+        if row.ask.want == Want::Bare
+            && machine.all_proven()
+            && (any_image || self.holds_image(name, machine, row))
+        {
             return DiskPlan::Leave;
         }
         DiskPlan::Prove
@@ -291,9 +300,13 @@ impl Step<'_> {
     /// that was asked for.
     fn holds_image(&self, name: &MachineName, machine: &Machine, row: &Reservation) -> bool {
         let digest = row.ask.image.as_ref().map(|i| &i.digest);
-        (0..machine.disks.len()).all(|disk| match (&machine.disks[disk].content, self.disk_spec(name, disk)) {
-            (Content::Proven(c), Some(spec)) => spec.content == DiskContent::Zero || c.digest.as_ref() == digest,
-            _ => false,
+        (0..machine.disks.len()).all(|disk| {
+            match (&machine.disks[disk].content, self.disk_spec(name, disk)) {
+                (Content::Proven(c), Some(spec)) => {
+                    spec.content == DiskContent::Zero || c.digest.as_ref() == digest
+                }
+                _ => false,
+            }
         })
     }
 }

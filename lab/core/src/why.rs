@@ -4,6 +4,7 @@ use crate::Lab;
 use crate::id::ReservationId;
 use crate::machine::{Health, Machine, Stage};
 use crate::reservation::{Reservation, Status};
+use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::Facts;
 
@@ -39,25 +40,25 @@ impl Why {
 const LISTED: usize = 10;
 
 impl Lab {
-    /// Why a reservation waits, or what became of it.
-    pub fn why_reservation(&self, id: ReservationId) -> Option<Why> {
+    /// Why a reservation waits, or what became of it, as seen at `now`.
+    pub fn why_reservation(&self, id: ReservationId, now: LabTime) -> Option<Why> {
         let row = self.reservation(id)?;
         let mut why = Why::default();
-        let since = |at| words(self.meta().now - at);
+        let since = |at| words(now - at);
         let asks: Vec<String> =
             row.ask.roles.iter().map(|r| format!("{} of `{}`", r.count, r.select)).collect();
         let asks = asks.join(" and ");
         match &row.status {
             Status::Waiting => {
                 why.summary = format!("{id} {} waits {} for {asks}", row.owner, since(row.created));
-                self.why_waiting(row, &mut why);
+                self.why_waiting(row, now, &mut why);
             }
             Status::Preparing => {
                 why.summary = format!("{id} {} is being prepared: {asks}", row.owner);
                 for member in &row.members {
                     match self.machine(&member.machine) {
                         Some(m) if !member.ready => {
-                            why.tell(self.phase_line(m), format!("pitstop why {}", m.name));
+                            why.tell(self.phase_line(m, now), format!("pitstop why {}", m.name));
                         }
                         _ => why.say(format!("{} is ready", member.machine)),
                     }
@@ -67,12 +68,12 @@ impl Lab {
                 why.summary = format!(
                     "{id} {} is ready; kept {} more for its holder to come",
                     row.owner,
-                    words(*unclaimed_until - self.meta().now)
+                    words(*unclaimed_until - now)
                 );
                 why.tell("its holder takes it by using it", format!("pitstop reserve --resume {id}"));
             }
             Status::Active => {
-                let end = row.ends.map(|at| format!(", {} left", words(at - self.meta().now)));
+                let end = row.ends.map(|at| format!(", {} left", words(at - now)));
                 why.summary = format!("{id} {} is in use{}", row.owner, end.unwrap_or_default());
             }
             Status::Ended { at, why: end } => {
@@ -85,7 +86,7 @@ impl Lab {
         Some(why)
     }
 
-    fn why_waiting(&self, row: &Reservation, why: &mut Why) {
+    fn why_waiting(&self, row: &Reservation, now: LabTime, why: &mut Why) {
         let kept = self.kept_for_elders(row.id);
         for role in &row.ask.roles {
             let matching: Vec<&Machine> =
@@ -97,7 +98,7 @@ impl Lab {
                 role.select
             ));
             for m in matching.iter().take(LISTED) {
-                self.why_not_this(m, kept.get(&m.name).copied(), why);
+                self.why_not_this(m, now, kept.get(&m.name).copied(), why);
             }
             if matching.len() > LISTED {
                 why.say(format!("… and {} more", matching.len() - LISTED));
@@ -128,13 +129,12 @@ impl Lab {
         ));
     }
 
-    fn why_not_this(&self, m: &Machine, kept: Option<ReservationId>, why: &mut Why) {
+    fn why_not_this(&self, m: &Machine, now: LabTime, kept: Option<ReservationId>, why: &mut Why) {
         let name = &m.name;
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);
             let owner = holder.map(|r| r.owner.to_string()).unwrap_or_default();
-            let till =
-                holder.and_then(|r| r.ends).map(|at| format!(", {} left", words(at - self.meta().now)));
+            let till = holder.and_then(|r| r.ends).map(|at| format!(", {} left", words(at - now)));
             return why.tell(
                 format!("{name} is held by {owner} ({id}{})", till.unwrap_or_default()),
                 format!("pitstop show {id}"),
@@ -151,7 +151,7 @@ impl Lab {
                 format!("pitstop admin prove {name}"),
             ),
             (Health::Drained { by, reason, at }, _) => why.tell(
-                format!("{name} was drained by {by} {} ago: \"{reason}\"", words(self.meta().now - *at)),
+                format!("{name} was drained by {by} {} ago: \"{reason}\"", words(now - *at)),
                 format!("pitstop admin undrain {name}"),
             ),
             (Health::New, _) => {
@@ -160,7 +160,7 @@ impl Lab {
                     format!("pitstop admin enrol name={name}"),
                 );
             }
-            (_, Stage::Turn(_)) => why.tell(self.phase_line(m), format!("pitstop why {name}")),
+            (_, Stage::Turn(_)) => why.tell(self.phase_line(m, now), format!("pitstop why {name}")),
             (_, Stage::Free) => match kept {
                 Some(elder) => why.tell(
                     format!("{name} is kept for {elder}, which is before"),
@@ -173,9 +173,8 @@ impl Lab {
     }
 
     /// A machine's phase with its time and limit.
-    fn phase_line(&self, m: &Machine) -> String {
+    fn phase_line(&self, m: &Machine, now: LabTime) -> String {
         let Some(turn) = m.turn() else { return format!("{} is {}", m.name, m.state()) };
-        let now = self.meta().now;
         format!(
             "{} is {}: {} for {}, limit in {}",
             m.name,
@@ -186,17 +185,16 @@ impl Lab {
         )
     }
 
-    /// What is the matter with a machine. History is added by the caller,
+    /// What is the matter with a machine at `now`. History is added by the caller,
     /// who has the records.
-    pub fn why_machine(&self, name: &MachineName) -> Option<Why> {
+    pub fn why_machine(&self, name: &MachineName, now: LabTime) -> Option<Why> {
         let m = self.machine(name)?;
-        let now = self.meta().now;
         let mut why = Why {
             summary: format!("{name} is {} for {}", m.state(), words(now - m.since)),
             ..Why::default()
         };
         if let Some(turn) = m.turn() {
-            why.say(self.phase_line(m));
+            why.say(self.phase_line(m, now));
             if turn.failed > 0 {
                 why.say(format!("try {} of {}", turn.failed + 1, crate::step::TRIES));
             }

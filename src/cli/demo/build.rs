@@ -153,7 +153,11 @@ async fn maybe(work: Option<impl Future<Output = ()>>) {
     }
 }
 
-async fn lines(from: impl AsyncRead + Unpin, told: UnboundedSender<FromBuild>, what: fn(String) -> FromBuild) {
+async fn lines(
+    from: impl AsyncRead + Unpin,
+    told: UnboundedSender<FromBuild>,
+    what: fn(String) -> FromBuild,
+) {
     let mut lines = BufReader::new(from).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         if told.send(what(line)).is_err() {

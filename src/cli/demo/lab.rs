@@ -7,6 +7,8 @@ use crate::cli::{Context, Result};
 use crate::daemon::serve::{Options, ServeError, serve};
 use crate::sim::image::{self, mksimimage};
 use pitstop_client::Client;
+use pitstop_drivers::sim::Request;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -106,6 +108,17 @@ impl Lab {
         self.dir.path().join("data/machines")
     }
 
+    /// How many machines have a process of their own.
+    pub async fn processes(&self) -> Result<usize> {
+        let mut pids = BTreeSet::new();
+        for entry in std::fs::read_dir(self.machines())?.flatten() {
+            let asked = pitstop_drivers::sim::request(&entry.path(), &Request::Status).await;
+            let reply = asked.map_err(|e| Fail::internal(e.to_string()))?;
+            pids.extend(reply.and_then(|r| r.status).map(|s| s.pid));
+        }
+        Ok(pids.len())
+    }
+
     /// Makes the image and gives it to the daemon.
     pub async fn add_image(&self) -> Result {
         let path = self.image();
@@ -141,17 +154,17 @@ impl Lab {
 
     /// The daemon first, then the hardware it would otherwise miss.
     pub async fn stop(self) -> Result {
+        let machines = self.machines();
         self.stop.cancel();
         let ended = match self.served.await {
             Ok(ended) => ended.map_err(failed),
             Err(error) => Err(Fail::internal(format!("the daemon died: {error}"))),
         };
-        let machines = self.dir.path().join("data/machines");
         let off = switch_all_off(&machines).await;
         let gone = self.dir.close();
-        ended.and(off).and(
-            gone.map_err(|e| Fail::internal(format!("the demo's directory cannot be removed: {e}"))),
-        )
+        ended
+            .and(off)
+            .and(gone.map_err(|e| Fail::internal(format!("the demo's directory cannot be removed: {e}"))))
     }
 }
 
@@ -204,7 +217,8 @@ mod tests {
         let faults = |m: &pitstop_core::inventory::MachineSpec| {
             m.legs.iter().filter_map(|l| l.driver.list("faults")).flatten().count()
         };
-        let broken: Vec<_> = inventory.machines.values().filter(|m| faults(m) > 0).map(|m| m.name.as_str()).collect();
+        let broken: Vec<_> =
+            inventory.machines.values().filter(|m| faults(m) > 0).map(|m| m.name.as_str()).collect();
         assert_eq!(broken, ["board03"]);
     }
 

@@ -43,7 +43,7 @@ impl Teller {
 
     /// Text beside the story.
     pub fn text(&self, text: &str) -> Result {
-        text.lines().try_for_each(|line| self.out.line(&ascii(line)))
+        text.split('\n').try_for_each(|line| self.out.line(&ascii(line)))
     }
 
     /// Text in the colour of its meaning.

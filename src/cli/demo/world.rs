@@ -45,6 +45,10 @@ pub struct History {
     pub left: Option<Time>,
     /// What else happened.
     pub notes: Vec<String>,
+    /// Marks of a build that were seen on its disk while the build ran.
+    pub marks: usize,
+    /// What it said before it was quarantined.
+    pub console: Vec<String>,
 }
 
 /// Everything.
@@ -100,7 +104,7 @@ impl World {
         let Some(build) = self.of_reservation(Some(&r.id)) else { return Ok(()) };
         if r.state == ReservationState::Waiting && !build.waited && build.given.is_empty() {
             build.waited = true;
-            let text = format!("{} for {}: both are in use, so it waits", r.id, build.select);
+            let text = format!("{} for {}: both are taken, so it waits", r.id, build.select);
             return tell.line(r.created, &build.name, Tone::Used, "asks", &text);
         }
         Ok(())
@@ -120,16 +124,19 @@ impl World {
         let (name, id) = (build.name.clone(), build.id.clone().unwrap_or_default());
         match (event.kind.as_str(), machine) {
             ("granted", Some(machine)) => {
-                let (what, text) = match (build.given.last(), build.waited) {
-                    (Some(failed), _) => ("gets", format!("{id} gets {machine} instead of {failed}")),
-                    (None, true) => ("gets", format!("{id} gets {machine}, and need not wait any longer")),
+                let failed = build.given.last().cloned();
+                let (what, text) = match (&failed, build.waited) {
+                    (Some(failed), _) => ("gets", format!("{id}: {machine} instead of {failed}")),
+                    (None, true) => ("gets", format!("{id}: {machine}, the first that is clean again")),
                     (None, false) => ("asks", format!("{id} for {}: gets {machine}", build.select)),
                 };
                 build.given.push(machine.to_owned());
+                let note = failed.map(|failed| format!("in place of {failed}"));
+                self.history(machine).notes.extend(note);
                 tell.line(at, &name, Tone::Used, what, &text)
             }
             ("member-dropped", Some(machine)) => {
-                self.history(machine).notes.push(format!("failed {name}"));
+                self.history(machine).notes.push(format!("did not boot for {name}"));
                 Ok(())
             }
             ("ended", _) => {
@@ -145,7 +152,13 @@ impl World {
                 if !lost {
                     return Ok(());
                 }
-                tell.line(at, &name, Tone::Bad, "lost", &format!("{id}: its session stopped beating, its machine is taken back"))
+                tell.line(
+                    at,
+                    &name,
+                    Tone::Bad,
+                    "lost",
+                    &format!("{id}: its session stopped beating, so its machine is taken back"),
+                )
             }
             _ => Ok(()),
         }
@@ -156,39 +169,46 @@ impl World {
         let at = event.time;
         let busy = |what: &str, text: &str| tell.line(at, machine, Tone::Busy, what, text);
         match event.kind.as_str() {
-            "phase-entered" if text(&event.data, "/phase/phase") == Some("boot-agent") => {
-                busy("off", "read back, not assumed")
-            }
             "agent-attached" if text(&event.data, "/agent/kind") == Some("boot") => {
-                busy("boot agent", "our program in its RAM; nothing that is on the disk has run")
+                busy("boot agent", "off was read back, then our program booted into its RAM")
             }
-            "agent-attached" => busy("hand-over", "demo-os booted from the disk; its agent is there"),
+            "agent-attached" => busy("hand-over", "off again, then demo-os booted from the disk"),
             "disk-proven" => {
                 let bytes = |key: &str| {
                     let proof = event.data.pointer(&format!("/certificate/proof/{key}"));
                     mib(proof.and_then(Value::as_u64).unwrap_or(0))
                 };
-                let (written, read, size) = (bytes("written_bytes"), bytes("read_bytes"), bytes("device_bytes"));
-                busy("disk", &format!("{written} MiB written, {read} of {size} MiB read back: proven"))
+                let (written, read, size) =
+                    (bytes("written_bytes"), bytes("read_bytes"), bytes("device_bytes"));
+                busy("disk", &format!("{written} MiB written, {read} of {size} MiB read back: proven clean"))
             }
             "in-use" => {
-                let has = |b: &&Course| b.exit.is_none() && b.lost.is_none() && b.given.last().is_some_and(|m| m == machine);
+                let has = |b: &&Course| {
+                    b.exit.is_none() && b.lost.is_none() && b.given.last().is_some_and(|m| m == machine)
+                };
                 let name = self.builds.iter().rev().find(has).map(|b| b.name.clone());
                 self.history(machine).served.extend(name);
                 Ok(())
             }
             "freed" if event.data.get("good") == Some(&Value::Bool(true)) => {
-                tell.line(at, machine, Tone::Plain, "free", "off, clean, and proven so")
+                tell.line(at, machine, Tone::Plain, "free", "off again, for whoever comes next")
             }
             "phase-failed" => {
-                let (phase, evidence) = (text(&event.data, "/failure/phase"), text(&event.data, "/failure/evidence"));
+                let (phase, evidence) =
+                    (text(&event.data, "/failure/phase"), text(&event.data, "/failure/evidence"));
                 let words = format!("{}: {}", phase.unwrap_or_default(), evidence.unwrap_or_default());
                 tell.line(at, machine, Tone::Bad, "FAILED", &words)
             }
             "health-set" if text(&event.data, "/health/health") == Some("quarantined") => {
                 self.failed.push(machine.to_owned());
                 let class = text(&event.data, "/health/failure/class").unwrap_or("?");
-                tell.line(at, machine, Tone::Bad, "FAILED", &format!("twice is enough: quarantined, class {class}; its console said"))
+                tell.line(
+                    at,
+                    machine,
+                    Tone::Bad,
+                    "FAILED",
+                    &format!("twice is enough: quarantined, class {class}. Its console:"),
+                )
             }
             _ => Ok(()),
         }
@@ -200,7 +220,9 @@ impl World {
         match what {
             FromBuild::Said(line) => {
                 build.dirtied = build.given.last().cloned();
-                if build.brief && let Some(process) = &mut build.process {
+                if build.brief
+                    && let Some(process) = &mut build.process
+                {
                     process.finish();
                 }
                 let machine = build.dirtied.clone().unwrap_or_default();
@@ -214,7 +236,12 @@ impl World {
                 build.exit = Some(status);
                 match status.code() {
                     Some(0) => tell.now(&build.name, Tone::Used, "done", "exit code 0, released"),
-                    Some(code) => tell.now(&build.name, Tone::Bad, "failed", &format!("exit code {code}: {}", build.complaint)),
+                    Some(code) => tell.now(
+                        &build.name,
+                        Tone::Bad,
+                        "failed",
+                        &format!("exit code {code}: {}", build.complaint),
+                    ),
                     None => Ok(()),
                 }
             }

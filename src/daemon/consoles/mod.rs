@@ -190,6 +190,12 @@ impl Consoles {
         Entry { name: console.to_owned(), driver, shared, task }
     }
 
+    /// The last lines that a machine said on its first console, oldest first;
+    /// none for a machine without one.
+    pub fn last_lines(&self, machine: &MachineName, lines: usize) -> Vec<String> {
+        self.find(machine, None).map(|entry| watcher::last_lines(&entry.shared, lines)).unwrap_or_default()
+    }
+
     fn find(&self, machine: &MachineName, console: Option<&str>) -> Result<Arc<Entry>, ConsoleError> {
         let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
         let entries = all.get(machine).ok_or_else(|| ConsoleError::NoMachine(machine.clone()))?;

@@ -15,6 +15,8 @@ const CATCH_UP: u64 = 16 << 10;
 const MAX_REPLAY: u64 = 64 << 20;
 /// Bytes that "so many lines" are looked for in.
 const LINES_IN: u64 = 1 << 20;
+/// Characters of a line that is quoted.
+const LONGEST_LINE: usize = 200;
 
 /// Where a watcher begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +143,17 @@ fn read(shared: &Shared, from: u64, to: u64) -> Vec<u8> {
         }
     }
     Segments::of(&shared.dir).read(from, most)
+}
+
+/// What the machine said last, as lines that a terminal can be given.
+pub(super) fn last_lines(shared: &Shared, lines: usize) -> Vec<String> {
+    let end = shared.ring().end();
+    // Empty lines are asked for too, and left out.
+    let bytes = read(shared, lines_back(shared, 4 * lines, end), end);
+    let text = String::from_utf8_lossy(&bytes);
+    let plain = |line: &str| line.chars().filter(|c| !c.is_control()).take(LONGEST_LINE).collect::<String>();
+    let mut said: Vec<String> = text.lines().map(plain).filter(|line| !line.trim().is_empty()).collect();
+    said.split_off(said.len().saturating_sub(lines))
 }
 
 fn cut_at_line(shared: &Shared, from: u64, end: u64) -> u64 {

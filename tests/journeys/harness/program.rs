@@ -66,7 +66,12 @@ impl Running {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("it printed nothing for {} s; before: {}{}", PATIENCE.as_secs(), self.stdout(), self.stderr())
+                panic!(
+                    "it printed nothing for {} s; before: {}{}",
+                    PATIENCE.as_secs(),
+                    self.stdout(),
+                    self.stderr()
+                )
             }
         }
     }

@@ -44,7 +44,12 @@ pub struct Link {
 
 impl Link {
     /// Connects and says hello.
-    pub fn hello(runtime: &tokio::runtime::Runtime, lab: &Lab, server: &str, hello: &Hello) -> (Self, Welcome) {
+    pub fn hello(
+        runtime: &tokio::runtime::Runtime,
+        lab: &Lab,
+        server: &str,
+        hello: &Hello,
+    ) -> (Self, Welcome) {
         let ca = CertificateDer::from_pem_file(lab.data().join("ca/ca.pem")).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca).unwrap();

@@ -29,8 +29,12 @@ impl Lab {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk");
         fs::write(&disk, b"disk content").unwrap();
-        let namespaces =
-            Namespaces { helper: helper(), hostname: "imx8-01".into(), disk: Some(disk.clone()), steps: None };
+        let namespaces = Namespaces {
+            helper: helper(),
+            hostname: "imx8-01".into(),
+            disk: Some(disk.clone()),
+            steps: None,
+        };
         let machine = Machine { place: Place::Namespaces(namespaces), ..Machine::new(Some(&disk)) };
         let agent = start(AgentKind::Host, daemon.params(), machine, &Console::default());
         let (peer, _) = daemon.welcome().await;

@@ -10,7 +10,7 @@ usage: pitstop-simulate [--seconds N | --runs N] [--seed N] [--machines N] [--cl
                         [--without FENCE] [--trace]
 
 Runs the lab's core against a simulated world, one run per seed, and checks
-every invariant after every step. --seconds is processor time. With --trace
+every invariant after every step. --seconds bounds the whole. With --trace
 one seed is run and printed event by event.
 Fences: epoch nonce intent-first read-back may-land-until disk-before-effect";
 

@@ -80,7 +80,7 @@ impl Sim {
         let count = if self.rng.u64(0..5) == 0 { 2 } else { 1 };
         let want = [Want::Bare, Want::Agent, Want::Image][self.rng.usize(0..3)];
         let session = self.rng.bool();
-        let image = (self.rng.u64(0..3) == 0).then(|| IMAGES[self.rng.usize(0..2)].to_owned());
+        let image = self.rng.bool().then(|| IMAGES[self.rng.usize(0..2)].to_owned());
         let patience = (self.rng.u64(0..4) == 0).then(|| self.rng.u64(10_000..1_800_000));
         let ask = Ask {
             roles: vec![Role { name: "machine".into(), select, count }],
@@ -127,7 +127,7 @@ impl Sim {
         self.beat(client, id);
         if self.daemon.lab.is_none() {
             // Some lose heart when nobody answers, and leave when they can.
-            let stays = self.rng.u64(0..4) > 0;
+            let stays = self.rng.bool();
             self.clients[client].doing =
                 if stays { Doing::Waiting(id) } else { Doing::Using { id, until: self.now } };
             return;

@@ -383,7 +383,9 @@ fn right_device(
     if meant.serial.is_some() && meant.serial != proof.serial {
         return Err(format!("{path} does not have the serial number that the inventory gives"));
     }
-    if meant.min.is_some_and(|min| proof.device_bytes < min) || meant.max.is_some_and(|max| proof.device_bytes > max) {
+    if meant.min.is_some_and(|min| proof.device_bytes < min)
+        || meant.max.is_some_and(|max| proof.device_bytes > max)
+    {
         return Err(format!("{path} is not as large as the inventory says"));
     }
     let seen = machine.hardware.iter().flat_map(|h| &h.disks).find(|d| d.path == *path);

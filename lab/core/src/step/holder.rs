@@ -129,7 +129,10 @@ impl Step<'_> {
             Want::Image => Goal::Image,
         };
         if self.ready_by_power(name) {
-            return Err(ApiError::new(Code::Conflict, format!("{name} runs no agent that could write its disks")));
+            return Err(ApiError::new(
+                Code::Conflict,
+                format!("{name} runs no agent that could write its disks"),
+            ));
         }
         if let (Goal::Image, Some(seedless)) = (goal, image.as_ref().filter(|i| i.seed.is_none())) {
             let text = format!("image `{}` has no seed area for the host agent", seedless.name);

@@ -210,7 +210,8 @@ impl Step<'_> {
     /// Whether a reservation in the queue could use one of this one's machines.
     fn somebody_waits_for(&self, row: &Reservation) -> bool {
         let mine = || row.members.iter().filter_map(|m| self.lab.machines.get(&m.machine));
-        let could = |ask: &Ask| mine().any(|m| ask.roles.iter().any(|role| self.lab.suits(m, role, ask, true)));
+        let could =
+            |ask: &Ask| mine().any(|m| ask.roles.iter().any(|role| self.lab.suits(m, role, ask, true)));
         self.lab.queue().any(|waiting| could(&waiting.ask))
     }
 

@@ -16,7 +16,9 @@ fn booting(b: &mut Bench) -> AgentParams {
 }
 
 fn with(hello: Hello, change: impl FnOnce(&mut String, &mut Secret, &mut String)) -> Hello {
-    let Hello::Attach { protocol, version, kind, machine, mut nonce, mut boot_id, mut token, key_hash } = hello else {
+    let Hello::Attach { protocol, version, kind, machine, mut nonce, mut boot_id, mut token, key_hash } =
+        hello
+    else {
         panic!("no attach")
     };
     change(&mut nonce, &mut token, &mut boot_id);
@@ -40,7 +42,10 @@ fn a_guessed_token_opens_the_attempt() {
     let params = booting(&mut b);
     let hello = with(b.hello_of(AgentKind::Boot, &params), |_, token, _| *token = Secret("guess".into()));
     assert!(b.refusal(hello).contains("does not open"));
-    assert!(matches!(b.attach(AgentKind::Boot, &params), Welcome::Accepted { .. }), "a guess burned the real token");
+    assert!(
+        matches!(b.attach(AgentKind::Boot, &params), Welcome::Accepted { .. }),
+        "a guess burned the real token"
+    );
 }
 
 #[test]
@@ -128,7 +133,11 @@ fn an_agent_attaches_to_a_machine_that_rests_or_does_not_exist() {
     let machine = name("m99");
     let hello = Hello::Attach { protocol, version, kind, machine, nonce, boot_id, token, key_hash };
     assert!(matches!(b.hello(hello), Welcome::Refused { .. }));
-    assert_eq!(b.records.len(), before, "anybody can fill the history with names of machines that do not exist");
+    assert_eq!(
+        b.records.len(),
+        before,
+        "anybody can fill the history with names of machines that do not exist"
+    );
 }
 
 #[test]
@@ -149,7 +158,9 @@ fn an_agent_that_speaks_another_protocol_is_obeyed() {
 fn a_stranger_resumes_the_session() {
     let mut b = Bench::new(&["m0"]);
     b.hold("ada", ask("", Want::Image));
-    let Hello::Resume { protocol, version, machine, nonce, boot_id, key } = b.resume_of("m0") else { unreachable!() };
+    let Hello::Resume { protocol, version, machine, nonce, boot_id, key } = b.resume_of("m0") else {
+        unreachable!()
+    };
     let hello = |nonce: &str, boot_id: &str, key: &Secret| Hello::Resume {
         protocol,
         version: version.clone(),
@@ -308,7 +319,11 @@ fn the_tenants_reboot_is_a_failure() {
         assert!(agent.lost.is_none() && agent.boot_id != before, "the new boot was not let in");
     }
     assert_eq!(b.in_use_by("m0"), Some(id));
-    assert_eq!(b.count(|c| matches!(c, Change::PowerIntended { .. })), commands, "somebody else switched his power");
+    assert_eq!(
+        b.count(|c| matches!(c, Change::PowerIntended { .. })),
+        commands,
+        "somebody else switched his power"
+    );
     assert!(b.failures("m0").is_empty());
 }
 

@@ -13,8 +13,8 @@ use crate::simulator::labs::IMAGES;
 use crate::time::LabTime;
 use crate::{Lab, invariant};
 use pitstop_wire::agent::{
-    AgentKind, AgentParams, DiskProof, Hardware, Hello, ImageMode, ImageWork, Outcome, Secret, SeenDisk, ToAgent,
-    Welcome, Work,
+    AgentKind, AgentParams, DiskProof, Hardware, Hello, ImageMode, ImageWork, Outcome, Secret, SeenDisk,
+    ToAgent, Welcome, Work,
 };
 use pitstop_wire::{ApiError, Code, MachineName, UserName};
 use serde_json::Value;
@@ -498,7 +498,8 @@ impl Bench {
     pub fn refusal(&mut self, hello: Hello) -> String {
         let welcome = self.hello(hello);
         let Welcome::Refused { reason, retry: false } = welcome else { panic!("{welcome:?}") };
-        let recorded = self.changes().any(|c| matches!(c, Change::AgentRefused { reason: r, .. } if *r == reason));
+        let recorded =
+            self.changes().any(|c| matches!(c, Change::AgentRefused { reason: r, .. } if *r == reason));
         assert!(recorded, "nobody wrote down that an agent was refused: {reason}");
         reason
     }
@@ -523,7 +524,9 @@ impl Bench {
 
     fn work(&mut self, machine: &MachineName, work: &Work) -> Outcome {
         match work {
-            Work::Look => Outcome::Seen(self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine))),
+            Work::Look => {
+                Outcome::Seen(self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine)))
+            }
             Work::Image(image) => self.image_work(machine, image),
             Work::Seed { params, .. } => {
                 let board = self.board(machine);
@@ -544,8 +547,10 @@ impl Bench {
         if let Some(answer) = self.quirks.image {
             return answer(work);
         }
-        let disks = &self.inventory.machines[machine].disks;
-        let index = disks.iter().position(|d| d.name == work.disk).expect("a disk that is not declared");
+        let Some(spec) = self.inventory.machines.get(machine) else {
+            return Outcome::Failed { reason: "the machine is not in the inventory".into(), image: false };
+        };
+        let index = spec.disks.iter().position(|d| d.name == work.disk).expect("a disk that is not declared");
         let held = &mut self.boards.get_mut(machine).unwrap().disks[index];
         if work.mode == ImageMode::Verify && *held != Some(work.digest.clone()) {
             return Outcome::Differs { at: "byte 0".into() };

@@ -140,5 +140,8 @@ fn a_command_carries_line_breaks_into_the_audit() {
 fn a_command_runs_where_no_agent_is() {
     let mut b = Bench::new(&["m0"]);
     b.hold("ada", ask("", Want::Bare));
-    assert_eq!(b.refused("ada", Request::Run { machine: name("m0"), command: "true".into() }), Code::Conflict);
+    assert_eq!(
+        b.refused("ada", Request::Run { machine: name("m0"), command: "true".into() }),
+        Code::Conflict
+    );
 }

@@ -21,7 +21,10 @@ fn a_machine_that_nobody_enrolled_is_written() {
     let id = b.reserve("ada", ask("name=m1", Want::Bare));
     b.live(60_000);
     assert_eq!(b.status(id), "waiting");
-    assert_eq!(b.count(|c| matches!(c, Change::PowerIntended { machine, .. } if machine.as_str() == "m1")), 0);
+    assert_eq!(
+        b.count(|c| matches!(c, Change::PowerIntended { machine, .. } if machine.as_str() == "m1")),
+        0
+    );
     let enrol = || Request::Enrol("name=m1".parse().unwrap());
     assert_eq!(b.refused("ada", enrol()), Code::NotAllowed);
     b.ok("admin", enrol());
@@ -48,7 +51,10 @@ fn a_machine_leaves_while_somebody_holds_it() {
     b.reload(|i| drop(i.machines.remove(&name("m0"))));
     assert_eq!(b.in_use_by("m0"), Some(id));
     assert_eq!(b.machine("m0").health, Health::Retired);
-    assert_eq!(b.refused("bob", Request::Reserve { ask: Box::new(ask("name=m0", Want::Bare)), image: None }), Code::NotFound);
+    assert_eq!(
+        b.refused("bob", Request::Reserve { ask: Box::new(ask("name=m0", Want::Bare)), image: None }),
+        Code::NotFound
+    );
     b.release("ada", id);
     b.obey();
     assert!(b.lab.machine(&name("m0")).is_none(), "it stays for ever");
@@ -101,7 +107,9 @@ fn a_disk_that_came_while_the_machine_was_held_is_offered_unproven() {
     b.reload(with_scratch);
     b.board(&name("m0")).disks.insert(0, None);
     b.quirks.hardware = Some(Hardware {
-        disks: (0..1).map(|n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into() }).collect(),
+        disks: (0..1)
+            .map(|n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into() })
+            .collect(),
         ..Hardware::default()
     });
     b.release("ada", id);
@@ -174,11 +182,8 @@ fn a_reload_is_for_everybody() {
 #[test]
 fn an_empty_lab_does_not_start() {
     let mut lab = Lab::default();
-    let moment = crate::event::Moment {
-        now: crate::time::LabTime(0),
-        wall: 0,
-        entropy: crate::id::Entropy([0; 32]),
-    };
+    let moment =
+        crate::event::Moment { now: crate::time::LabTime(0), wall: 0, entropy: crate::id::Entropy([0; 32]) };
     lab.step(&moment, Event::Start { inventory: Arc::new(Inventory::default()), enrol: false });
     invariant::check(&lab).unwrap();
     assert_eq!(lab.next_deadline(), None);

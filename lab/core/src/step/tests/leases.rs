@@ -231,7 +231,10 @@ fn a_stranger_releases() {
     assert_eq!(b.refused("admin", release(id, Some("  "))), Code::Held);
     b.ok("admin", release(id, Some("fire drill")));
     assert_eq!(b.end(id), End::Released { by: "admin (fire drill)".into() });
-    assert_eq!(b.request_by(caller("ada"), release(ReservationId(99), None)).unwrap_err().code, Code::NotFound);
+    assert_eq!(
+        b.request_by(caller("ada"), release(ReservationId(99), None)).unwrap_err().code,
+        Code::NotFound
+    );
 }
 
 #[test]

@@ -70,7 +70,11 @@ fn unknown_counts_as_off() {
     b.pass(600_000);
     b.effects.clear();
     b.pass(600_000);
-    assert!(matches!(b.machine("m0").health, Health::Quarantined { .. }), "not quarantined: {}", b.state("m0"));
+    assert!(
+        matches!(b.machine("m0").health, Health::Quarantined { .. }),
+        "not quarantined: {}",
+        b.state("m0")
+    );
     assert_eq!(b.in_use_by("m0"), None);
 }
 
@@ -224,7 +228,10 @@ fn a_holders_cycle_comes_on_before_it_was_off() {
     assert_eq!(b.boards[&name("m0")].legs, [true]);
     assert_eq!(b.in_use_by("m0"), Some(id));
     assert!(b.failures("m0").is_empty());
-    assert_eq!(b.count(|c| matches!(c, Change::PowerIntended { intent, .. } if intent.want == Switch::On)), 3);
+    assert_eq!(
+        b.count(|c| matches!(c, Change::PowerIntended { intent, .. } if intent.want == Switch::On)),
+        3
+    );
 }
 
 #[test]

@@ -35,7 +35,10 @@ fn a_proof_lacks_an_item() {
         (|p| p.device_bytes = 0, "a device without a size"),
         (|p| p.zero_bytes -= 1, "a byte that is neither image nor zero"),
         (|p| (p.image_bytes, p.zero_bytes) = (u64::MAX, DISK + 1), "sums that wrap around"),
-        (|p| (p.device_bytes, p.read_bytes, p.zero_bytes) = (DISK / 2, DISK / 2, 0), "a smaller device than was seen"),
+        (
+            |p| (p.device_bytes, p.read_bytes, p.zero_bytes) = (DISK / 2, DISK / 2, 0),
+            "a smaller device than was seen",
+        ),
         (|p| p.path = String::new(), "no device"),
     ];
     for (spoil, what) in spoils {

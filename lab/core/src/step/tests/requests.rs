@@ -29,7 +29,11 @@ fn a_request_said_twice_is_done_twice() {
     let records = b.records.len();
     assert_eq!(b.request_by(keyed("ada", "k", "body"), reserve("")).unwrap(), first);
     b.restart();
-    assert_eq!(b.request_by(keyed("ada", "k", "body"), reserve("")).unwrap(), first, "forgotten by a restart");
+    assert_eq!(
+        b.request_by(keyed("ada", "k", "body"), reserve("")).unwrap(),
+        first,
+        "forgotten by a restart"
+    );
     assert_eq!(b.lab.reservations().len(), 1);
     assert!(b.records.len() > records);
 }
@@ -60,13 +64,18 @@ fn an_answer_from_before_a_release_is_given_out_as_news() {
     let id = first["reservation"].as_str().unwrap().parse().unwrap();
     b.release("ada", id);
     b.live(60_000);
-    assert_eq!(b.request_by(keyed("ada", "k", "body"), reserve("")).unwrap(), first, "it says what it did, not more");
+    assert_eq!(
+        b.request_by(keyed("ada", "k", "body"), reserve("")).unwrap(),
+        first,
+        "it says what it did, not more"
+    );
     assert_eq!(b.state("m0"), "free");
 }
 
 #[test]
 fn what_no_machine_can_ever_serve_waits_for_ever() {
-    let mut b = Bench::of([spec_with("m0", |s| drop(s.tags.insert("soc".into(), "imx8".into()))), super::spec("m1")]);
+    let mut b =
+        Bench::of([spec_with("m0", |s| drop(s.tags.insert("soc".into(), "imx8".into()))), super::spec("m1")]);
     let none = b.request("ada", reserve("soc=imx9")).unwrap_err();
     assert_eq!(none.code, Code::NotFound);
     assert!(none.hint.unwrap().contains("m0 would do"));
@@ -98,7 +107,8 @@ fn a_machine_that_is_used_now_is_taken_for_one_that_can_never_be_clean() {
 #[test]
 fn a_nonsensical_request_is_queued() {
     let mut b = Bench::new(&["m0"]);
-    let usage = |b: &mut Bench, ask: Ask| b.refused("ada", Request::Reserve { ask: Box::new(ask), image: None });
+    let usage =
+        |b: &mut Bench, ask: Ask| b.refused("ada", Request::Reserve { ask: Box::new(ask), image: None });
     let none = Ask { roles: vec![], ..ask("", Want::Bare) };
     assert_eq!(usage(&mut b, none), Code::Usage);
     let zero = Ask { roles: vec![role("a", "", 1), role("b", "", 0)], ..ask("", Want::Bare) };
@@ -135,7 +145,10 @@ fn ended_reservations_fill_the_memory() {
     // Straight to the core: the bench compares all rows after each step.
     for n in 0..ENDED_KEPT as u64 + 10 {
         let asked = Box::new(ask("", Want::Bare));
-        b.lab.step(&moment, crate::event::Event::Request(caller("bob"), Request::Reserve { ask: asked, image: None }));
+        b.lab.step(
+            &moment,
+            crate::event::Event::Request(caller("bob"), Request::Reserve { ask: asked, image: None }),
+        );
         let reservation = crate::id::ReservationId(holder.0 + n + 1);
         let release = Request::Release { reservation, force: None };
         b.lab.step(&moment, crate::event::Event::Request(caller("bob"), release));

@@ -140,7 +140,11 @@ fn an_on_that_was_lost_with_the_daemon_waits_for_its_deadline() {
     b.obey_until("m0", |p| *p == Phase::Evidence);
     b.restart(); // the on never left
     b.obey();
-    assert!(b.failures("m0").is_empty(), "the daemon's death is the machine's failure: {:?}", b.failures("m0"));
+    assert!(
+        b.failures("m0").is_empty(),
+        "the daemon's death is the machine's failure: {:?}",
+        b.failures("m0")
+    );
     b.live(60_000);
     assert_eq!(b.status(id), "ready");
 }
@@ -228,13 +232,20 @@ fn at_every_moment_a_killed_daemon_leaves_something_that_goes_on() {
         for effects in 0..36 {
             let mut b = Bench::new(&["m0"]);
             let id = b.reserve("ada", ask("", want));
-            (0..effects).for_each(|_| drop(b.obey_next()));
+            for _ in 0..effects {
+                b.obey_next();
+            }
             b.restart();
             if b.machine("m0").agent.is_some() {
                 b.resume("m0");
             }
             b.live(200_000);
-            assert_eq!(b.status(id), "ready", "{want:?}, killed after {effects} effects: {:?}", b.failures("m0"));
+            assert_eq!(
+                b.status(id),
+                "ready",
+                "{want:?}, killed after {effects} effects: {:?}",
+                b.failures("m0")
+            );
             assert!(b.failures("m0").is_empty(), "{want:?}, killed after {effects}: {:?}", b.failures("m0"));
         }
     }

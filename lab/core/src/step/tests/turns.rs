@@ -22,7 +22,11 @@ fn a_bare_machine_is_handed_over_off_and_proven() {
 
     b.ok("ada", Request::Claim(id));
     assert_eq!(b.in_use_by("m0"), Some(id));
-    assert_eq!(b.machine("m0").disks[0].content, Content::Used { by: Some(id) }, "its holder may boot it as he likes");
+    assert_eq!(
+        b.machine("m0").disks[0].content,
+        Content::Used { by: Some(id) },
+        "its holder may boot it as he likes"
+    );
 
     b.release("ada", id);
     b.obey();
@@ -53,7 +57,10 @@ fn the_image_runs_from_disk_and_its_own_agent_attached() {
     assert_eq!(b.phases("m0"), ["off", "boot agent", "disk", "hand-over", "hand-over", "evidence", "settle"]);
     assert_eq!(b.status(id), "ready");
     assert_eq!(b.boards[&name("m0")].disks, [Some(Some("b3:yocto".to_owned()))]);
-    assert_eq!(b.machine("m0").stage, Stage::Ready { reservation: Some(id), until: None, image: Some(image("yocto")) });
+    assert_eq!(
+        b.machine("m0").stage,
+        Stage::Ready { reservation: Some(id), until: None, image: Some(image("yocto")) }
+    );
     b.ok("ada", Request::Claim(id));
     b.release("ada", id);
     b.obey();
@@ -169,7 +176,9 @@ fn release_at_any_moment_leads_back_to_rest() {
         for effects in 0..40 {
             let mut b = Bench::of([spec("m0")]);
             let id = b.reserve("ada", ask("", want));
-            (0..effects).for_each(|_| drop(b.obey_next()));
+            for _ in 0..effects {
+                b.obey_next();
+            }
             b.release("ada", id);
             b.live(120_000);
             assert_eq!(b.state("m0"), "free", "{want:?}, released after {effects} effects");
