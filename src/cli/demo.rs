@@ -41,7 +41,7 @@ pub async fn run(cx: &Context, args: &Args) -> Result {
 }
 
 fn stopped(cx: &Context, signal: &str) -> Fail {
-    cx.out.say(&format!("\n{signal}: everything is stopped and removed"));
+    cx.out.say(&format!("\n{signal}: machines and daemon are stopped, their files removed"));
     Fail::Exit(INTERRUPTED)
 }
 

@@ -18,8 +18,6 @@ use tokio::task::JoinHandle;
 const WITH_PARENT: &str = "demo-child";
 /// This very program, even if its file was replaced meanwhile.
 const SELF: &str = "/proc/self/exe";
-/// Seconds of silence after which a build's session is lost.
-pub const SILENCE: u64 = 2;
 /// What every mark begins with.
 pub const MARK: &str = "pitstop-demo-mark/";
 /// Sectors that a build dirties: in what the image maps, in a hole of it,
@@ -74,6 +72,8 @@ pub struct Plan<'a> {
     pub select: &'a str,
     /// What it leaves on the disk.
     pub mark: String,
+    /// Silence after which its session is lost, such as `2s`.
+    pub silence: &'a str,
     /// Whether this host lets commands have namespaces.
     pub sandbox: bool,
 }
@@ -82,11 +82,10 @@ impl Plan<'_> {
     /// Starts it; what it does arrives in `told`. Must be called on the main
     /// thread: the process ends with the thread that started it.
     pub fn start(&self, socket: &Path, told: UnboundedSender<FromBuild>) -> Result<Build> {
-        let silence = format!("{SILENCE}s");
         let mut command = Command::new(SELF);
         command
             .args([WITH_PARENT, "reserve", self.select, "--image", IMAGE, "--reason", self.name])
-            .args(["--silence", &silence, "--color", "never", "--", SELF, WITH_PARENT, "run", "--"])
+            .args(["--silence", self.silence, "--color", "never", "--", SELF, WITH_PARENT, "run", "--"])
             .args(self.on_the_machine())
             .env("PITSTOP_SOCKET", socket)
             .env_remove("PITSTOP_MACHINE")

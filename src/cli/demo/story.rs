@@ -1,6 +1,6 @@
 //! The story: three builds, two boards, and a fourth build on a broken one.
 
-use super::build::{FromBuild, Plan, SILENCE};
+use super::build::{FromBuild, Plan};
 use super::lab::{IMAGE, Lab};
 use super::tell::Teller;
 use super::world::{Course, World, mark};
@@ -16,6 +16,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Longest wait for any one thing; each takes a second or a few.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Silence that tells of a killed build. Of the others it would only tell
+/// that this computer is busy.
+const SOON: &str = "2s";
+const LATE: &str = "30s";
 const FIRST: usize = 0;
 const KILLED: usize = 1;
 const WAITS: usize = 2;
@@ -73,7 +77,8 @@ impl<'a> Story<'a> {
     async fn start(&mut self, select: &str, brief: bool) -> Result {
         let number = self.world.builds.len();
         let name = format!("build-{}", number + 1);
-        let plan = Plan { name: &name, select, mark: mark(&name)?, sandbox: self.sandbox };
+        let silence = if number == KILLED { SOON } else { LATE };
+        let plan = Plan { name: &name, select, mark: mark(&name)?, silence, sandbox: self.sandbox };
         let (told, mut heard) = unbounded_channel();
         let process = plan.start(self.lab.client.socket(), told)?;
         let all = self.builds.0.clone();
@@ -129,7 +134,7 @@ impl<'a> Story<'a> {
             "you",
             Tone::Plain,
             "kill -9",
-            &format!("{name}: nobody is left to give {board} back, {SILENCE} s of silence must tell"),
+            &format!("{name}: nobody is left to give {board} back, {SOON} of silence must tell"),
         )?;
         if let Some(process) = &build.process {
             process.kill()?;

@@ -38,7 +38,7 @@ impl Teller {
     /// More about the line above.
     pub fn more(&self, text: &str) -> Result {
         let text = self.out.paint(Tone::Dim, &ascii(text));
-        self.out.line(&format!("{:<30}{text}", ""))
+        self.out.line(&format!("{:<19}{text}", ""))
     }
 
     /// Text beside the story.

@@ -180,7 +180,11 @@ impl World {
                 };
                 let (written, read, size) =
                     (bytes("written_bytes"), bytes("read_bytes"), bytes("device_bytes"));
-                busy("disk", &format!("{written} MiB written, {read} of {size} MiB read back: proven clean"))
+                let wrote = match written.as_str() {
+                    "0" => "holds it already".to_owned(),
+                    some => format!("{some} MiB written"),
+                };
+                busy("disk", &format!("{wrote}, {read} of {size} MiB read back: proven clean"))
             }
             "in-use" => {
                 let has = |b: &&Course| {

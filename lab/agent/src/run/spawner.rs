@@ -143,6 +143,7 @@ fn work(place: Place, todo: &Receiver<Job>, facts: &Arc<Facts>) {
     backend.end_all();
 }
 
+#[allow(clippy::large_enum_variant, reason = "one per agent")]
 enum Backend {
     Here { processes: Arc<Processes>, around: Surroundings },
     Inside { sandbox: Sandboxed, steps: Steps },

@@ -234,7 +234,7 @@ async fn a_block_map_of_another_image_or_none_is_the_images_fault() {
 }
 
 #[tokio::test]
-async fn an_image_too_large_for_the_disk_is_the_machines_fault_and_writes_nothing() {
+async fn an_image_too_large_for_the_disk_is_the_images_fault_and_writes_nothing() {
     let (bench, daemon) = (Bench::new(), Daemon::start().await);
     fs::write(&bench.disk, vec![0xa5; 5 * CHUNK]).unwrap();
     let agent = agent(&daemon, &bench.disk);
@@ -242,7 +242,7 @@ async fn an_image_too_large_for_the_disk_is_the_machines_fault_and_writes_nothin
     peer.order(1, bench.work(ImageMode::Write)).await;
     let outcome = bench.serve_until_done(&mut peer).await;
     assert!(
-        matches!(&outcome, Outcome::Failed { image: false, reason } if reason.contains("holds")),
+        matches!(&outcome, Outcome::Failed { image: true, reason } if reason.contains("holds")),
         "{outcome:?}"
     );
     assert!(fs::read(&bench.disk).unwrap().iter().all(|&b| b == 0xa5));

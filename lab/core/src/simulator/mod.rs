@@ -6,6 +6,7 @@
 //! step the invariants are checked against both; at the end faults stop,
 //! clients leave, and everything must come to rest.
 
+mod agents;
 mod board;
 mod clients;
 mod daemon;
@@ -112,7 +113,7 @@ pub(crate) struct Sim {
     inventory: Arc<Inventory>,
     daemon: Daemon,
     boards: BTreeMap<MachineName, Board>,
-    agents: Vec<board::SimAgent>,
+    agents: Vec<agents::SimAgent>,
     clients: Vec<Client>,
     /// Who was told that he has a machine.
     holders: BTreeMap<MachineName, ReservationId>,

@@ -81,7 +81,8 @@ const CONSOLE: &[DriverSchema] = &[
     built(
         "serial",
         &[
-            FieldSchema::required("path", FieldKind::Path, "the device"),
+            FieldSchema::optional("path", FieldKind::Path, "the device"),
+            FieldSchema::optional("by_path", FieldKind::Text, "its name under by-path"),
             FieldSchema::optional("baud", FieldKind::Int { min: 50, max: 4_000_000 }, "its speed"),
             HOST,
         ],

@@ -19,7 +19,7 @@ fn an_on_that_was_accepted_without_effect_is_waited_for_for_ever() {
     let id = b.reserve("ada", ask("", Want::Agent));
     b.obey_until("m0", |p| *p == Phase::BootAgent);
     let on = b.take_power();
-    assert_eq!(on.3, Switch::On);
+    assert_eq!(on.want, Switch::On);
     b.answer_power(&on, Ok(Reading::Off), false);
     assert_eq!(b.failures("m0").len(), 1, "tried again, with a new attempt");
     b.live(120_000);
@@ -157,7 +157,7 @@ fn of_two_commands_alike_the_second_one_settles_the_first() {
     let second = b.take_power();
     b.board(&name("m0")).legs[0] = false;
     b.answer_power(&second, Ok(Reading::Off), true);
-    assert_eq!(first.3, second.3);
+    assert_eq!(first.want, second.want);
     assert!(!b.machine("m0").settled(), "which of the two was seen to land can not be told");
     assert_eq!(b.phase("m0"), Phase::Off);
     b.live(60_000);
@@ -191,11 +191,11 @@ fn a_driver_that_never_reports_an_on_makes_the_turn_go_round_for_ever() {
 fn facts_of_an_earlier_daemon_are_obeyed() {
     let mut b = Bench::new(&["m0"]);
     b.reserve("ada", ask("", Want::Agent));
-    let (machine, leg, intent, want, _) = b.take_power();
+    let off = b.take_power();
     let old = b.lab.meta().epoch;
     b.restart();
     let before = b.records.len();
-    b.fact(old, Fact::Power { machine, leg, intent, want, result: Ok(Reading::Off), witnessed: true });
+    b.fact(old, off.done(Ok(Reading::Off), true));
     assert_eq!(b.records.len(), before);
 }
 

@@ -27,7 +27,8 @@ fn spoilt(b: &mut Bench, spoil: fn(&mut DiskProof), what: &str) {
 
 #[test]
 fn a_proof_lacks_an_item() {
-    let spoils: [(fn(&mut DiskProof), &str); 9] = [
+    type Spoil = fn(&mut DiskProof);
+    let spoils: [(Spoil, &str); 9] = [
         (|p| p.digest = None, "no digest"),
         (|p| p.digest = Some("b3:else".into()), "another image"),
         (|p| p.read_bytes -= 512, "one block was not read back"),

@@ -156,7 +156,7 @@ fn a_holders_cycle_stays_half_done() {
     b.ok("ada", Request::Power { machine: name("m0"), action: PowerAction::Cycle, force: None });
     let off = b.take_power();
     b.board(&name("m0")).legs[0] = false; // it lands, and nobody is told
-    assert_eq!(off.3, Switch::Off);
+    assert_eq!(off.want, Switch::Off);
     b.restart();
     b.live(60_000);
     assert_eq!(b.boards[&name("m0")].legs, [true]);
