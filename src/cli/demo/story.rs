@@ -40,7 +40,9 @@ struct Story<'a> {
     world: World,
     tell: Teller,
     sandbox: bool,
-    builds: (UnboundedSender<(usize, FromBuild)>, UnboundedReceiver<(usize, FromBuild)>),
+    /// What builds do, with their numbers.
+    told: UnboundedSender<(usize, FromBuild)>,
+    heard: UnboundedReceiver<(usize, FromBuild)>,
 }
 
 impl<'a> Story<'a> {
@@ -70,7 +72,8 @@ impl<'a> Story<'a> {
              Each gets a machine that was proven clean, leaves marks on its disk, and gives it back.\n"
         ))?;
         lab.add_image().await?;
-        Ok(Self { lab, stream, world: World::default(), tell, sandbox, builds: unbounded_channel() })
+        let (told, heard) = unbounded_channel();
+        Ok(Self { lab, stream, world: World::default(), tell, sandbox, told, heard })
     }
 
     /// Starts a build and waits until the daemon knows it.
@@ -81,7 +84,7 @@ impl<'a> Story<'a> {
         let plan = Plan { name: &name, select, mark: mark(&name)?, silence, sandbox: self.sandbox };
         let (told, mut heard) = unbounded_channel();
         let process = plan.start(self.lab.client.socket(), told)?;
-        let all = self.builds.0.clone();
+        let all = self.told.clone();
         tokio::spawn(async move {
             while let Some(what) = heard.recv().await {
                 // Nobody listens only when the demo itself ends.
@@ -167,7 +170,7 @@ impl<'a> Story<'a> {
             let next = async {
                 tokio::select! {
                     item = self.stream.next() => self.world.update(item?.update, &self.tell),
-                    Some((number, what)) = self.builds.1.recv() => self.world.heard(number, what, &self.tell),
+                    Some((number, what)) = self.heard.recv() => self.world.heard(number, what, &self.tell),
                 }
             };
             match tokio::time::timeout(left, next).await {

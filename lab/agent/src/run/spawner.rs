@@ -118,7 +118,8 @@ fn work(place: Place, todo: &Receiver<Job>, facts: &Arc<Facts>) {
             Backend::Here { processes: Arc::default(), around: Surroundings { env: None, home } }
         }
         Place::Namespaces(setup) => {
-            Backend::Inside { steps: Steps::new(setup.clone()), sandbox: Sandboxed::new(setup) }
+            let steps = Box::new(Steps::new(setup.clone()));
+            Backend::Inside { sandbox: Box::new(Sandboxed::new(setup)), steps }
         }
     };
     while let Ok(job) = todo.recv() {
@@ -146,7 +147,7 @@ fn work(place: Place, todo: &Receiver<Job>, facts: &Arc<Facts>) {
 #[allow(clippy::large_enum_variant, reason = "one per agent")]
 enum Backend {
     Here { processes: Arc<Processes>, around: Surroundings },
-    Inside { sandbox: Sandboxed, steps: Steps },
+    Inside { sandbox: Box<Sandboxed>, steps: Box<Steps> },
 }
 
 /// The built-in steps of a machine whose host refuses namespaces.
