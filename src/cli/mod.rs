@@ -2,7 +2,7 @@
 //!
 //! Data goes to stdout, talk to stderr; every failure is an
 //! [`ApiError`](pitstop_wire::ApiError) and becomes text or JSON and an exit
-//! code in one place ([`fail`]).
+//! code in one place (`fail`).
 
 mod admin;
 mod completion;

@@ -1,7 +1,7 @@
 //! Records: the history of the lab, and the only way it changes.
 //!
 //! A [`Change`] is one thing that became true. The lab's rows are the fold
-//! of all changes ([`crate::Lab::apply`] is the only code that touches a
+//! of all changes (`Lab::apply` is the only code that touches a
 //! row), so history and state cannot disagree; the simulator checks it.
 
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
