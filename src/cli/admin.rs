@@ -104,7 +104,7 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
                 cx.out.say(&format!("{}: will be erased: {disks}", m.name));
             }
             let n = found.machines.len();
-            if !cx.yes {
+            if n > 0 && !cx.yes {
                 if !cx.out.can_ask {
                     return Err(Fail::usage(format!("{n} machines would be enrolled"))
                         .hint(format!("say so with --count {n}")));

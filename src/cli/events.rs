@@ -46,12 +46,27 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
 
 async fn once(cx: &Context, args: &Args, query: EventQuery) -> Result {
     let mut history = cx.client.history(&query).await?;
+    if history.events.is_empty() {
+        exists(cx, &query).await?;
+    }
     history.events.retain(|e| wanted(args, e));
     history.events.drain(..history.events.len().saturating_sub(args.last));
     if cx.out.format == Format::Json {
         return cx.out.json(&history);
     }
     history.events.iter().try_for_each(|e| print(cx, e))
+}
+
+/// Nothing is known of it: because nothing happened, or because there is no
+/// such thing?
+async fn exists(cx: &Context, query: &EventQuery) -> Result {
+    if let Some(name) = &query.machine {
+        cx.client.machine(name).await?;
+    }
+    if let Some(id) = &query.reservation {
+        cx.client.reservation(id).await?;
+    }
+    Ok(())
 }
 
 /// The newest first as asked, then what happens, for as long as anybody

@@ -52,6 +52,7 @@ const COMMAND_LINES: &[(i32, &str, &[&str])] = &[
     (2, "reserve --no-wait -- true", &["cannot be used with"]),
     (3, "reserve --resume R-9", &["there is no reservation R-9"]),
     (3, "release R-99", &["there is no reservation R-99"]),
+    (3, "events R-99", &["there is no reservation R-99"]),
     (3, "release bord01", &["there is no machine `bord01`", "did you mean board01?"]),
     (1, "release board01", &["nobody holds board01", "pitstop reserve board01"]),
     (3, "release", &["you have no reservation"]),
