@@ -197,6 +197,19 @@ impl Lab {
         history["events"].as_array().unwrap().clone()
     }
 
+    /// The same once the daemon has looked at its machines, as it does at
+    /// every start: a first reading of their power is a change of its own.
+    pub fn events_at_rest(&self) -> Vec<Value> {
+        self.until("every power leg was read", || {
+            let machines = self.json(&["ls"]);
+            let read = |m: &Value| {
+                let row = self.machine(m["name"].as_str().unwrap_or_default());
+                row["legs"].as_array().is_some_and(|legs| legs.iter().all(|leg| leg["reading"].is_string()))
+            };
+            machines["machines"].as_array()?.iter().all(read).then(|| self.events())
+        })
+    }
+
     /// What is on record now and what comes.
     pub fn follow(&self) -> Follow {
         Follow::start(self.spawn(&["events", "--follow", "--all", "--last", "100000", "-o", "jsonl"]))

@@ -87,7 +87,7 @@ const COMMAND_LINES: &[(i32, &str, &[&str])] = &[
 #[test]
 fn a_command_line_that_makes_no_sense_is_explained_and_changes_nothing() {
     let lab = Lab::started(INVENTORY);
-    let before = lab.events();
+    let before = lab.events_at_rest();
     let inventory = lab.path("inventory.toml").display().to_string();
     let mut wrong = Vec::new();
     for (code, line, words) in COMMAND_LINES {
@@ -157,7 +157,7 @@ const REQUESTS: &[(u16, &str, &str, &[&str])] = &[
 #[test]
 fn a_request_that_makes_no_sense_is_explained_and_changes_nothing() {
     let lab = Lab::started(INVENTORY);
-    let before = lab.events();
+    let before = lab.events_at_rest();
     let mut wrong = Vec::new();
     for (status, head, body, words) in REQUESTS {
         let (got, text) = request(&lab, head, body);
@@ -235,7 +235,7 @@ fn a_bad_inventory_is_refused_with_the_place_by_check_and_by_the_daemon() {
 #[test]
 fn a_reload_of_a_bad_inventory_changes_nothing() {
     let lab = Lab::started(INVENTORY);
-    let before = lab.events();
+    let before = lab.events_at_rest();
     std::fs::write(lab.path("inventory.toml"), INVENTORY.replace("kind =", "kind ==")).unwrap();
     let done = lab.cli(&["admin", "reload"]);
     assert_eq!(done.code, 2, "{done}");

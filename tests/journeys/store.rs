@@ -25,7 +25,7 @@ class = "board"
 fn a_second_daemon_is_refused_and_the_first_one_undisturbed() {
     let lab = Lab::started(INVENTORY);
     lab.ok(&["reserve", "name=board", "--want", "agent"]);
-    let before = lab.events();
+    let before = lab.events_at_rest();
     let pid = lab.pid().to_string();
     let inventory = lab.path("inventory.toml").display().to_string();
     let copy = lab.path("copy.toml").display().to_string();
