@@ -2,15 +2,12 @@
 
 use super::App;
 use super::error::{Refusal, usage};
-use pitstop_core::Lab;
 use pitstop_core::reservation as core;
 use pitstop_wire::api::{CleanLevel, HoldKind, Reserve, RoleAsk, Time, Until, Want};
 
 /// Longest anything may last, in seconds: a year. What is longer is a
 /// mistake in units.
 const LONGEST: u64 = 366 * 24 * 3_600;
-/// A person's reservation, unless said.
-const DEFAULT_LENGTH: u64 = 2 * 3_600;
 /// A session's silence, unless said.
 const DEFAULT_SILENCE: u64 = 30;
 /// Unless said; only admins go higher.
@@ -19,7 +16,7 @@ const MAX_REASON: usize = 500;
 const MAX_ROLES: usize = 32;
 
 /// The core's ask; the image goes by name beside it.
-pub fn ask(app: &App, lab: &Lab, body: &Reserve, now: Time) -> Result<core::Ask, Refusal> {
+pub fn ask(app: &App, body: &Reserve, now: Time) -> Result<core::Ask, Refusal> {
     let session = body.hold == Some(HoldKind::Session);
     let hold = match (session, body.silence) {
         (true, silence) => {
@@ -28,17 +25,12 @@ pub fn ask(app: &App, lab: &Lab, body: &Reserve, now: Time) -> Result<core::Ask,
         (false, None) => core::Hold::Time,
         (false, Some(_)) => return Err(usage("`silence` is for `\"hold\": \"session\"`")),
     };
-    let said = length(Until { length: body.length, until: body.until }, now)?;
-    let limit = match said {
-        Some(ms) => Some(ms),
-        None if session => None,
-        None => Some(DEFAULT_LENGTH * 1_000),
-    };
+    let limit = length(Until { length: body.length, until: body.until }, now)?;
     if body.reason.as_ref().is_some_and(|r| r.len() > MAX_REASON) {
         return Err(usage(format!("a `reason` has at most {MAX_REASON} bytes")));
     }
     Ok(core::Ask {
-        roles: roles(app, lab, body)?,
+        roles: roles(app, body)?,
         image: None,
         want: want(body),
         hold,
@@ -63,13 +55,14 @@ fn want(body: &Reserve) -> core::Want {
     }
 }
 
-fn roles(app: &App, lab: &Lab, body: &Reserve) -> Result<Vec<core::Role>, Refusal> {
+fn roles(app: &App, body: &Reserve) -> Result<Vec<core::Role>, Refusal> {
+    let inventory = app.desk.inventory();
     if body.roles.is_empty() {
         let select = body.select.as_deref().unwrap_or_default();
         let count = body.count.unwrap_or(1);
         return Ok(vec![core::Role {
             name: "machine".to_owned(),
-            select: app.known.act(lab, select)?,
+            select: app.known.act(&inventory, select)?,
             count,
         }]);
     }
@@ -93,7 +86,7 @@ fn roles(app: &App, lab: &Lab, body: &Reserve) -> Result<Vec<core::Role>, Refusa
         }
         roles.push(core::Role {
             name: name.clone(),
-            select: app.known.act(lab, select)?,
+            select: app.known.act(&inventory, select)?,
             count: count.unwrap_or(1),
         });
     }

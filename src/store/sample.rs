@@ -4,14 +4,13 @@ use super::Batch;
 use pitstop_core::Lab;
 use pitstop_core::event::{Answer, Caller, Event, Moment, Request};
 use pitstop_core::id::{Entropy, ReservationId, SecretHash};
-use pitstop_core::inventory::model::{
-    DriverSpec, Idle, Inventory, LegSpec, Limits, MachineSpec, OtherDisks, Sources,
-};
+use pitstop_core::inventory::model::{Inventory, Limits, MachineSpec};
 use pitstop_core::lab::RowKey;
 use pitstop_core::reservation::{Ask, CleanLevel, Hold, Role, Want};
+use pitstop_core::simulator::plain_machine;
 use pitstop_core::time::LabTime;
 use pitstop_wire::{MachineName, Selector, UserName};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Machines `m0`, `m1`, … with one leg and no disk.
@@ -22,40 +21,8 @@ pub fn inventory(machines: usize) -> Arc<Inventory> {
 }
 
 fn machine(name: MachineName) -> MachineSpec {
-    let leg = LegSpec {
-        name: "power".into(),
-        driver: DriverSpec::named("sim"),
-        min_off_ms: 0,
-        readback: true,
-        usage: None,
-    };
-    MachineSpec {
-        name,
-        n: None,
-        class: None,
-        tags: BTreeMap::new(),
-        location: None,
-        note: None,
-        circuit: None,
-        image: None,
-        legs: vec![leg],
-        consoles: BTreeMap::new(),
-        boot: DriverSpec::named("sim"),
-        disks: Vec::new(),
-        other_disks: OtherDisks::Quarantine,
-        ready: DriverSpec::named("agent"),
-        reimage: DriverSpec::named("agent"),
-        shell: None,
-        switches: BTreeMap::new(),
-        buttons: BTreeMap::new(),
-        shared: false,
-        policy: None,
-        after_build: None,
-        idle: Some(Idle::Off),
-        on_agent_lost: None,
-        limits: Limits::default(),
-        sources: Arc::new(Sources::nowhere()),
-    }
+    let limits = Limits::default();
+    MachineSpec { image: None, disks: Vec::new(), limits, ..plain_machine(name) }
 }
 
 pub fn caller(user: &str, key: Option<&str>) -> Caller {

@@ -21,6 +21,20 @@ use tempfile::TempDir;
 /// No condition takes this long unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A lab of one board, the common case.
+pub const ONE_BOARD: &str = r#"
+format = 1
+[lab]
+name = "one-board"
+[machine.board]
+power.sim        = { disk = "1M", boot = "10ms" }
+console.main.sim = {}
+boot.sim         = {}
+disk.root        = {}
+ready.agent      = {}
+timeout          = { power = "10s", firmware = "30s", attach = "30s", reimage = "60s" }
+"#;
+
 /// A lab and, while one runs, its daemon.
 pub struct Lab {
     dir: TempDir,

@@ -1,21 +1,8 @@
 //! The daemon is killed while a machine is in use: its holder notices
 //! nothing but a pause.
 
-use crate::harness::{Lab, kind};
+use crate::harness::{Lab, ONE_BOARD, kind};
 use std::time::{Duration, Instant};
-
-const INVENTORY: &str = r#"
-format = 1
-[lab]
-name = "in-use"
-[machine.board]
-power.sim        = { disk = "1M", boot = "10ms" }
-console.main.sim = {}
-boot.sim         = {}
-disk.root        = {}
-ready.agent      = {}
-timeout          = { power = "10s", firmware = "30s", attach = "30s", reimage = "60s" }
-"#;
 
 /// Says a line every hundredth of a second, `count` of them.
 fn counting(count: usize) -> String {
@@ -24,7 +11,7 @@ fn counting(count: usize) -> String {
 
 #[test]
 fn a_command_goes_on_while_the_daemon_is_dead_and_is_heard_once() {
-    let mut lab = Lab::started(INVENTORY);
+    let mut lab = Lab::started(ONE_BOARD);
     lab.ok(&["reserve", "name=board", "--want", "agent"]);
     let before = lab.sim_status("board");
     let from = lab.events().len();
@@ -58,7 +45,7 @@ fn a_command_goes_on_while_the_daemon_is_dead_and_is_heard_once() {
 
 #[test]
 fn a_command_that_ends_while_the_daemon_is_dead_is_not_forgotten() {
-    let mut lab = Lab::started(INVENTORY);
+    let mut lab = Lab::started(ONE_BOARD);
     lab.ok(&["reserve", "name=board", "--want", "agent"]);
     let run = lab.spawn(&[
         "run",

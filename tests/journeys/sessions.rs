@@ -1,23 +1,10 @@
 //! What keeps a reservation alive: a session lives with its client, time
 //! needs nobody.
 
-use crate::harness::{Lab, kind, of_kind, until};
+use crate::harness::{Lab, ONE_BOARD, kind, of_kind, until};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-const INVENTORY: &str = r#"
-format = 1
-[lab]
-name = "sessions"
-[machine.board]
-power.sim        = { disk = "1M", boot = "10ms" }
-console.main.sim = {}
-boot.sim         = {}
-disk.root        = {}
-ready.agent      = {}
-timeout          = { power = "10s", firmware = "30s", attach = "30s", reimage = "60s" }
-"#;
 
 const SILENCE_S: u64 = 2;
 
@@ -29,7 +16,7 @@ fn wall(event: &Value) -> u128 {
 
 #[test]
 fn a_session_ends_with_its_client_and_the_next_one_gets_the_machine_clean() {
-    let lab = Lab::started(INVENTORY);
+    let lab = Lab::started(ONE_BOARD);
     let child = lab.path("child");
     let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", child.display());
     let silence = format!("{SILENCE_S}s");
@@ -95,7 +82,7 @@ fn a_session_ends_with_its_client_and_the_next_one_gets_the_machine_clean() {
 
 #[test]
 fn a_session_ends_with_its_command() {
-    let lab = Lab::started(INVENTORY);
+    let lab = Lab::started(ONE_BOARD);
     let script = "echo $PITSTOP_RESERVATION $PITSTOP_MACHINE; exit 9";
     let done = lab.cli(&["reserve", "name=board", "--want", "agent", "--", "sh", "-c", script]);
     assert_eq!((done.stdout.as_str(), done.code), ("R-1 board\n", 9), "{done}");
@@ -105,7 +92,7 @@ fn a_session_ends_with_its_command() {
 
 #[test]
 fn a_reservation_by_time_outlives_its_client_and_a_restart() {
-    let mut lab = Lab::started(INVENTORY);
+    let mut lab = Lab::started(ONE_BOARD);
     lab.ok(&["reserve", "name=board", "--for", "1h", "--reason", "a long look"]);
     let before = lab.reservation("R-1");
     assert_eq!((&before["state"], &before["hold"]["kind"]), (&"active".into(), &"time".into()));

@@ -3,6 +3,7 @@
 
 use crate::harness::{Lab, Running, kind, numbers};
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const INVENTORY: &str = r#"
@@ -102,17 +103,26 @@ fn a_locked_database_is_waited_for() {
 fn on_a_small_disk() -> Lab {
     let mut lab = Lab::new(INVENTORY);
     std::fs::create_dir(lab.data()).unwrap();
-    lab.serve_within(&[
-        "unshare",
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        "mount -t tmpfs -o size=8m,mode=0700 pitstop \"$PITSTOP_DATA\" && exec \"$@\"",
-        "sh",
-    ]);
+    let namespace = ["unshare", "--map-root-user", "--mount"];
+    let given = Command::new(namespace[0]).args(&namespace[1..]).arg("true").status().unwrap();
+    if given.success() {
+        lab.serve_within(&[&namespace[..], &["sh", "-c", SMALL_DISK, "sh"]].concat());
+    } else {
+        let namespace = ["unshare", "--mount", "--propagation", "unchanged"];
+        lab.serve_within(&[&namespace[..], &["sh", "-c", SMALL_DISK_IN_CHROOT, "sh"]].concat());
+    }
     lab
 }
+
+const SMALL_DISK: &str = r#"mount -t tmpfs -o size=8m,mode=0700 pitstop "$PITSTOP_DATA" && exec "$@""#;
+
+/// In a chroot there is no user namespace, and `/` is no mount that could be
+/// made private. Who enters his own mount namespace has its root as his, and
+/// may: else the new mount would be the host's, too.
+const SMALL_DISK_IN_CHROOT: &str = r#"
+    cd "$PITSTOP_DATA" && nsenter --mount=/proc/self/ns/mnt sh -c '
+        mount --make-rprivate / && mount -t tmpfs -o size=8m,mode=0700 pitstop "/proc/$PPID/cwd"
+    ' && cd / && exec "$@""#;
 
 #[test]
 fn a_full_disk_loses_nothing_that_was_answered() {

@@ -281,4 +281,5 @@ def main():
     print(f"ok      qemu {boot}{' --kill' if kill else ''}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -22,13 +22,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["sandbox"] => sandbox::main(),
         _ if std::process::id() == 1 => pid1::init(),
-        [pid1::BOOT] => match pid1::boot(&say) {
-            Ok(never) => match never {},
-            Err(e) => {
-                say.line(&e.to_string());
-                ExitCode::FAILURE
-            }
-        },
+        [pid1::BOOT] => run_boot(&pid1::console()),
         ["host"] => run_host(None, &say),
         ["host", place] => run_host(Some(place), &say),
         ["--version"] => {
@@ -38,6 +32,16 @@ fn main() -> ExitCode {
         _ => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn run_boot(say: &Say) -> ExitCode {
+    match pid1::boot(say) {
+        Ok(never) => match never {},
+        Err(e) => {
+            say.line(&e.to_string());
+            ExitCode::FAILURE
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::id::IntentId;
 use crate::machine::Switch;
+use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::ToAgent;
 
@@ -25,8 +26,10 @@ pub enum Effect {
         want: Switch,
         /// What an `on` is to boot.
         boot: Boot,
-        /// Milliseconds until the report is due.
-        within: u64,
+        /// Until when the report is due, and a command may be sent: the
+        /// intent's own time counts from the decision, too, however long the
+        /// commit, or the legs before this one, have taken since.
+        until: LabTime,
     },
     /// Read a leg and report [`crate::event::Fact::Read`].
     Observe {

@@ -104,8 +104,9 @@ pub enum Request {
     Extend {
         /// The reservation.
         reservation: ReservationId,
-        /// Milliseconds from now.
-        more: u64,
+        /// Milliseconds from now; `None`: as long as the policy gives one
+        /// that does not say.
+        more: Option<u64>,
     },
     /// Give it back, or leave the queue.
     Release {
@@ -147,7 +148,13 @@ pub enum Request {
     /// Put a drained machine back.
     Undrain(MachineName),
     /// Accept new machines.
-    Enrol(Selector),
+    Enrol {
+        /// Which.
+        select: Selector,
+        /// The machines whose disks somebody saw listed: no others are
+        /// accepted, although more may match by now.
+        listed: Vec<MachineName>,
+    },
     /// Send a quarantined machine through a proving turn.
     Prove(MachineName),
     /// An image was added to the image store.
@@ -206,13 +213,6 @@ pub enum Fact {
         /// What it showed.
         reading: Reading,
     },
-    /// A warning for the history (a console that cannot be opened).
-    Evidence {
-        /// The machine.
-        machine: MachineName,
-        /// In words.
-        text: String,
-    },
 }
 
 /// What an agent reports in its session.
@@ -251,4 +251,7 @@ pub enum BootAnswer {
     Disk,
     /// Nothing: this request makes no sense now.
     Refused(String),
+    /// Nothing yet: what was decided could not be stored, for this reason.
+    /// The lab's trouble is not the machine's; ask again.
+    NotKnown(String),
 }

@@ -6,7 +6,7 @@ use crate::id::ReservationId;
 use crate::inventory::model::OnAgentLost;
 use crate::lab::{Lab, Meta, NamedImage, Remembered, RowKey, Timer};
 use crate::machine::{Attempt, Content, Disk, Expect, Goal, Health, Leg, Machine, Phase, Seen, Stage, Turn};
-use crate::record::{Change, Record};
+use crate::record::{Change, Part, Record};
 use crate::reservation::{Hold, Member, Reservation, Status};
 use crate::step::AGENT_LOST_IN_TURN;
 use crate::time::LabTime;
@@ -90,6 +90,7 @@ impl Lab {
                 status: Status::Waiting,
                 members: Vec::new(),
                 failed_on: Vec::new(),
+                began: None,
                 ends: None,
             };
             self.reservations.insert(id, Arc::new(row));
@@ -104,6 +105,7 @@ impl Lab {
         match &record.change {
             Change::Granted { machine, role, .. } => {
                 row.status = Status::Preparing;
+                row.ends = None; // its time begins when all are ready
                 row.members.push(Member { role: *role, machine: machine.clone(), ready: false });
             }
             Change::MemberDropped { machine, failed, .. } => {
@@ -118,6 +120,7 @@ impl Lab {
             }
             Change::ReservationReady { unclaimed_until, ends, .. } => {
                 row.status = Status::Ready { unclaimed_until: *unclaimed_until };
+                row.began = Some(record.at);
                 row.ends = *ends;
             }
             Change::Claimed { .. } => row.status = Status::Active,
@@ -139,6 +142,7 @@ impl Lab {
                 return;
             }
             Change::MachineForgotten { .. } => {
+                self.calls.remove(name);
                 self.machines.remove(name);
                 return;
             }
@@ -147,13 +151,19 @@ impl Lab {
         let Some(row) = self.machines.get_mut(name) else { return };
         let machine = Arc::make_mut(row);
         match &record.change {
-            Change::HealthSet { health, .. } => machine.health = health.clone(),
+            Change::HealthSet { health, .. } => {
+                machine.health = health.clone();
+                // Whether a reservation of several can be served has changed.
+                self.queue_dirty = true;
+            }
             Change::HardwareSeen { hardware, .. } => machine.hardware = Some((**hardware).clone()),
             Change::PowerIntended { .. }
             | Change::PowerUnsettled { .. }
             | Change::PowerSettled { .. }
             | Change::PowerSeen { .. }
-            | Change::PowerByHolder { .. } => apply_power(machine, record),
+            | Change::PowerByHolder { .. }
+            | Change::LandingMoved { .. }
+            | Change::CycleStopped { .. } => apply_power(machine, record),
             Change::AgentAttached { .. }
             | Change::AgentResumed { .. }
             | Change::AgentLost { .. }
@@ -265,7 +275,8 @@ impl Lab {
         if row.status == Status::Waiting {
             self.queue_dirty |= self.waiting.insert(place);
         } else {
-            self.waiting.remove(&place);
+            // An elder that leaves sets free what it kept from the younger.
+            self.queue_dirty |= self.waiting.remove(&place);
         }
         if let Status::Ended { at, .. } = row.status {
             self.ended.insert((at, id));
@@ -304,9 +315,18 @@ impl Lab {
     }
 }
 
-fn declared(name: &MachineName, legs: &[String], disks: &[String], health: &Health, at: LabTime) -> Machine {
-    let leg = |name: &String| Leg { name: name.clone(), seen: None, unsettled: Vec::new() };
-    let disk = |name: &String| Disk { name: name.clone(), content: Content::Unknown };
+fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, at: LabTime) -> Machine {
+    let leg = |part: &Part| Leg {
+        name: part.name.clone(),
+        identity: part.identity.clone(),
+        seen: None,
+        unsettled: Vec::new(),
+    };
+    let disk = |part: &Part| Disk {
+        name: part.name.clone(),
+        identity: part.identity.clone(),
+        content: Content::Unknown,
+    };
     Machine {
         name: name.clone(),
         health: health.clone(),
@@ -354,6 +374,15 @@ fn apply_power(machine: &mut Machine, record: &Record) {
             }
             if let Some(agent) = &mut machine.agent {
                 agent.excused = true;
+            }
+        }
+        Change::LandingMoved { ms, .. } => {
+            let open = machine.legs.iter_mut().flat_map(|l| &mut l.unsettled).filter(|i| i.open);
+            open.for_each(|i| i.may_land_until = i.may_land_until + *ms);
+        }
+        Change::CycleStopped { .. } => {
+            if let Stage::InUse { cycling, .. } = &mut machine.stage {
+                *cycling = false;
             }
         }
         _ => {}

@@ -44,6 +44,8 @@ pub struct Lab {
     pub(crate) beats: BTreeMap<ReservationId, LabTime>,
     /// When to ask a machine's power again, after an answer that said nothing.
     pub(crate) retries: BTreeMap<MachineName, LabTime>,
+    /// How often each machine's agents called in the last minute.
+    pub(crate) calls: BTreeMap<MachineName, Calls>,
     /// Whether the queue must be looked at: a machine came free, a
     /// reservation came in, or the inventory changed.
     pub(crate) queue_dirty: bool,
@@ -86,6 +88,13 @@ pub struct Remembered {
     pub answer: serde_json::Value,
     /// The record that remembered it: its age.
     pub number: RecordNo,
+}
+
+/// Calls of one machine's agents since a moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Calls {
+    pub since: LabTime,
+    pub count: u32,
 }
 
 /// What a timer is about.

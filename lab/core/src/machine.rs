@@ -379,6 +379,10 @@ impl Reading {
 pub struct Leg {
     /// Its name: `power`, `mains`.
     pub name: String,
+    /// What the inventory means by that name, as a digest: another outlet
+    /// under the old name is another leg, and nobody has enrolled it.
+    #[serde(default)]
+    pub identity: String,
     /// What was read last, and when.
     pub seen: Option<Seen>,
     /// Intents whose effect may still land, oldest first.
@@ -417,6 +421,9 @@ pub struct Intent {
 pub struct Disk {
     /// Its name in the inventory.
     pub name: String,
+    /// What the inventory means by that name, as a digest.
+    #[serde(default)]
+    pub identity: String,
     /// Its content.
     pub content: Content,
 }

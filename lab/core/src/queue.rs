@@ -184,6 +184,25 @@ impl Lab {
         all
     }
 
+    /// Who of the queue can have which machine now, and for which role.
+    pub(crate) fn servable(&self) -> Vec<(ReservationId, MachineName, usize)> {
+        let mut claims = Claims::default();
+        let mut served = Vec::new();
+        for (_, id) in self.waiting.iter() {
+            if self.claim_slots(&mut claims, *id) {
+                served.push(*id);
+            }
+            if claims.by_machine.len() >= self.free.len() {
+                break;
+            }
+        }
+        let of = |id: ReservationId| {
+            let slots = claims.by_machine.iter().filter(move |(_, slot)| slot.reservation == id);
+            slots.map(move |(name, slot)| (id, name.clone(), slot.role))
+        };
+        served.into_iter().flat_map(of).collect()
+    }
+
     /// A hint for a role that nothing matches: which single term stands in
     /// the way.
     pub(crate) fn nearly(&self, role: &Role, _ask: &Ask) -> Option<String> {
@@ -207,24 +226,8 @@ impl Step<'_> {
         if self.lab.waiting.is_empty() || self.lab.free.is_empty() {
             return;
         }
-        let mut claims = Claims::default();
-        let mut served = Vec::new();
-        for (_, id) in self.lab.waiting.iter() {
-            if self.lab.claim_slots(&mut claims, *id) {
-                served.push(*id);
-            }
-            if claims.by_machine.len() >= self.lab.free.len() {
-                break;
-            }
-        }
-        for id in served {
-            let granted: Vec<(MachineName, usize)> = (claims.by_machine.iter())
-                .filter(|(_, slot)| slot.reservation == id)
-                .map(|(name, slot)| (name.clone(), slot.role))
-                .collect();
-            for (name, role) in granted {
-                self.grant(id, &name, role);
-            }
+        for (id, name, role) in self.lab.servable() {
+            self.grant(id, &name, role);
         }
         self.lab.queue_dirty = false;
     }
@@ -252,7 +255,7 @@ impl Step<'_> {
     fn grant(&mut self, id: ReservationId, name: &MachineName, role: usize) {
         let Some(row) = self.lab.reservations.get(&id).cloned() else { return };
         let Some(machine) = self.machine(name) else { return };
-        debug_assert!(matches!(row.status, Status::Waiting | Status::Preparing));
+        debug_assert!(matches!(row.status, Status::Waiting | Status::Preparing | Status::Ready { .. }));
         self.change(Change::Granted { reservation: id, machine: name.clone(), role });
         if self.lab.warm_for(&machine, &row.ask) {
             self.change(Change::WarmTaken { machine: name.clone(), reservation: id });

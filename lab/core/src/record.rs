@@ -47,6 +47,15 @@ pub enum Actor {
     Lab,
 }
 
+/// A leg or disk as the inventory declared it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// What it is behind that name: [`crate::machine::Leg::identity`].
+    pub identity: String,
+}
+
 /// One thing that became true.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
@@ -61,9 +70,9 @@ pub enum Change {
         /// The machine.
         machine: MachineName,
         /// Its power legs.
-        legs: Vec<String>,
+        legs: Vec<Part>,
         /// Its disks.
-        disks: Vec<String>,
+        disks: Vec<Part>,
         /// Its health from now on.
         health: Health,
     },
@@ -381,6 +390,19 @@ pub enum Change {
         /// In words.
         action: String,
     },
+    /// The loop did not run for so long: commands under way may land later by
+    /// as much.
+    LandingMoved {
+        /// The machine.
+        machine: MachineName,
+        /// By how many milliseconds.
+        ms: u64,
+    },
+    /// The holder's power cycle ended half-way: its off never happened.
+    CycleStopped {
+        /// The machine.
+        machine: MachineName,
+    },
     /// A command was started on the machine.
     RunStarted {
         /// The machine.
@@ -448,6 +470,8 @@ impl Change {
             | InUse { machine }
             | Freed { machine, .. }
             | PowerByHolder { machine, .. }
+            | LandingMoved { machine, .. }
+            | CycleStopped { machine }
             | RunStarted { machine, .. } => Some(machine),
             _ => None,
         }

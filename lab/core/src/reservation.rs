@@ -25,6 +25,9 @@ pub struct Reservation {
     pub members: Vec<Member>,
     /// Machines that failed it.
     pub failed_on: Vec<MachineName>,
+    /// When all its machines were ready: its time counts from here.
+    #[serde(default)]
+    pub began: Option<LabTime>,
     /// When it ends, once it holds machines.
     pub ends: Option<LabTime>,
 }

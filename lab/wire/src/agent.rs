@@ -101,6 +101,15 @@ pub enum Hello {
     },
 }
 
+impl Hello {
+    /// The machine that the agent says it speaks for.
+    pub fn machine(&self) -> &MachineName {
+        match self {
+            Self::Attach { machine, .. } | Self::Resume { machine, .. } => machine,
+        }
+    }
+}
+
 /// The daemon's answer to a [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "welcome", rename_all = "kebab-case")]

@@ -158,6 +158,10 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::PowerUnsettled { answer, .. } => story(format!("▲ power command may still land: {answer}")),
         Change::PowerSettled { .. } => detail("power command settled"),
         Change::PowerSeen { reading: seen, .. } => detail(format!("power read: {}", reading(Some(*seen)))),
+        Change::LandingMoved { .. } => detail("a power command under way may land later"),
+        Change::CycleStopped { .. } => {
+            story("✗ power cycle: it did not go off, and is not switched on again")
+        }
         Change::PowerByHolder { action, .. } => story(format!("power {action} by the holder")),
         Change::AgentAttached { agent, .. } => {
             story(format!("{} agent {} attached", agent_kind(agent.kind), agent.version))

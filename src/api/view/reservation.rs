@@ -39,7 +39,7 @@ pub fn reservation(lab: &Lab, r: &core::Reservation) -> Reservation {
             Status::Ready { unclaimed_until } => Some(clock.wall(unclaimed_until)),
             _ => None,
         },
-        position: position(lab, r.id),
+        position: if r.status == Status::Waiting { position(lab, r.id) } else { None },
         failed_on: r.failed_on.clone(),
         end: match &r.status {
             Status::Ended { at, why } => {

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, WaitOptions, wait};
 use rustix::system::{RebootCommand, reboot};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::hardware::RealMachine;
 use crate::params::{self, ParamsError};
@@ -65,6 +66,7 @@ pub enum BootError {
 pub fn init() -> ! {
     let trouble = mount_all();
     let say = console();
+    say.line(&format!("first process, on Linux {}", rustix::system::uname().release().to_string_lossy()));
     for line in trouble {
         say.line(&line);
     }
@@ -106,15 +108,21 @@ fn mount_all() -> Vec<String> {
     trouble
 }
 
-/// Lines go to the console itself: the standard streams of an init may lead nowhere.
-fn console() -> Say {
+/// Lines go to the console itself: the standard streams of an init may lead nowhere. They are stamped as the
+/// kernel stamps its own, so that a journal shows what a slow boot waited for.
+pub fn console() -> Say {
     match OpenOptions::new().write(true).open("/dev/console") {
         Err(_) => Say::stderr(),
         Ok(console) => Say::new(move |line| {
+            let text = stamped(clock_gettime(ClockId::Boottime), line);
             // Nobody can be told that the console does not work.
-            let _ = std::io::Write::write_all(&mut &console, format!("pitstop-agent: {line}\n").as_bytes());
+            let _ = std::io::Write::write_all(&mut &console, text.as_bytes());
         }),
     }
+}
+
+fn stamped(since_boot: Timespec, line: &str) -> String {
+    format!("[{:5}.{:06}] pitstop-agent: {line}\n", since_boot.tv_sec, since_boot.tv_nsec / 1000)
 }
 
 fn start_agent() -> std::io::Result<Pid> {
@@ -151,8 +159,9 @@ pub fn boot(say: &Say) -> Result<std::convert::Infallible, BootError> {
     if let Err(e) = rustix::system::sethostname(params.machine.as_str().as_bytes()) {
         say.line(&format!("host name: {e}"));
     }
-    modules::load_all(Path::new(MODULES), say);
+    // First: a cable takes its time to come up, and a server to answer, while the other modules load.
     let leases = net::bring_up(say.clone()).map_err(BootError::Net)?;
+    modules::load_all(Path::new(MODULES), say);
     entropy::wait(say)?;
     net::first_lease(&leases, say);
     let platform = Arc::new(RealMachine { home: Some("/tmp".into()) });
@@ -167,5 +176,18 @@ pub fn boot(say: &Say) -> Result<std::convert::Infallible, BootError> {
     say.line("waiting to be powered off");
     loop {
         std::thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_stamped_as_the_kernels_are() {
+        let early = Timespec { tv_sec: 1, tv_nsec: 2_345_678 };
+        assert_eq!(stamped(early, "attached"), "[    1.002345] pitstop-agent: attached\n");
+        let late = Timespec { tv_sec: 123_456, tv_nsec: 0 };
+        assert_eq!(stamped(late, "x"), "[123456.000000] pitstop-agent: x\n");
     }
 }

@@ -21,10 +21,12 @@ pub(super) fn load_all(list: &Path, say: &Say) {
         Err(e) => return say.line(&format!("{}: {e}", list.display())),
     };
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut loaded = 0;
     for path in paths(&text, &release) {
         match load(&path) {
+            Ok(()) => loaded += 1,
             // Built in or loaded already; or for hardware that this machine does not have.
-            Ok(()) | Err(Errno::EXIST | Errno::NODEV) => {}
+            Err(Errno::EXIST | Errno::NODEV) => {}
             // "Unknown symbol": the list names it before a module that it needs.
             Err(Errno::NOENT) if path.exists() => {
                 say.line(&format!("module {}: needs a module that was not loaded before it", path.display()));
@@ -32,6 +34,7 @@ pub(super) fn load_all(list: &Path, say: &Say) {
             Err(e) => say.line(&format!("module {}: {e}", path.display())),
         }
     }
+    say.line(&format!("{loaded} modules loaded"));
 }
 
 fn load(path: &Path) -> Result<(), Errno> {

@@ -7,6 +7,7 @@
 //! simulated machine is killed, the helper dies with it (PR_SET_PDEATHSIG), with the helper its child, and
 //! with the first process of a PID namespace the kernel kills everything in it.
 
+mod chroot;
 mod init;
 mod mounts;
 mod outer;

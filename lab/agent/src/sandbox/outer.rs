@@ -2,10 +2,12 @@
 
 use std::process::{Command, ExitCode, Stdio};
 
+use rustix::io::Errno;
 use rustix::process::{Signal, getgid, getuid, set_parent_process_death_signal};
 use rustix::stdio::stdin;
 use rustix::thread::UnshareFlags;
 
+use super::chroot;
 use super::protocol::{FromInit, send};
 
 pub(super) fn main() -> ExitCode {
@@ -31,7 +33,7 @@ fn enter() -> Result<(), String> {
         (UnshareFlags::NEWIPC, "IPC"),
     ];
     for (flag, name) in kinds {
-        crate::sys::unshare(flag).map_err(|e| {
+        unshare(flag, uid).map_err(|e| {
             format!(
                 "this host refuses {name} namespaces (unshare: {e}); commands on simulated machines need them: \
                  see user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns, or the container's \
@@ -43,6 +45,18 @@ fn enter() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The kernel gives no user namespace to a process in a chroot, not even to root (EPERM, user_namespaces(7)).
+/// Root can turn the chroot into a file tree of its own first, and ask again.
+fn unshare(flag: UnshareFlags, uid: u32) -> Result<(), rustix::io::Errno> {
+    match crate::sys::unshare(flag) {
+        Err(refused @ Errno::PERM) if flag == UnshareFlags::NEWUSER && uid == 0 => {
+            // What stood in the way of this detour is not what has to be mended.
+            chroot::make_root().and_then(|()| crate::sys::unshare(flag)).map_err(|_| refused)
+        }
+        other => other,
+    }
 }
 
 /// Makes this user root inside. One user is all that an unprivileged process may map.

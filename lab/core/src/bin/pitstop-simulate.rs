@@ -2,16 +2,18 @@
 
 use pitstop_core::fence::Fence;
 use pitstop_core::simulator::{Config, Report, run};
+use rustix::time::{ClockId, clock_gettime};
+use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const USAGE: &str = "\
 usage: pitstop-simulate [--seconds N | --runs N] [--seed N] [--machines N] [--clients N] [--hours N]
                         [--without FENCE] [--trace]
 
 Runs the lab's core against a simulated world, one run per seed, and checks
-every invariant after every step. --seconds bounds the whole. With --trace
-one seed is run and printed event by event.
+every invariant after every step. --seconds bounds the whole, in seconds of
+processor time: a busy machine gets as much done. With --trace one seed is run and printed event by event.
 Fences: epoch nonce intent-first read-back may-land-until disk-before-effect";
 
 struct Options {
@@ -26,9 +28,26 @@ fn main() -> ExitCode {
             eprintln!("{text}\n{USAGE}");
             ExitCode::from(2)
         }
-        Ok(options) if options.config.trace => trace(&options.config),
-        Ok(options) => many(&options),
+        Ok(options) => match simulate(&options) {
+            Ok(code) => code,
+            // Whoever read along has seen enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("stdout: {e}");
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+fn simulate(options: &Options) -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    if options.config.trace { trace(&options.config, &mut out) } else { many(options, &mut out) }
+}
+
+/// Processor time of this program so far.
+fn spent() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -57,23 +76,22 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     Ok(options)
 }
 
-fn trace(config: &Config) -> ExitCode {
+fn trace(config: &Config, out: &mut impl Write) -> io::Result<ExitCode> {
     let report = run(config);
     for line in &report.trace {
-        println!("{line}");
+        writeln!(out, "{line}")?;
     }
-    match report.violation {
+    Ok(match report.violation {
         Some(_) => ExitCode::FAILURE,
         None => ExitCode::SUCCESS,
-    }
+    })
 }
 
-fn many(options: &Options) -> ExitCode {
-    let began = Instant::now();
+fn many(options: &Options, out: &mut impl Write) -> io::Result<ExitCode> {
     let mut total = Report::default();
     let mut seed = options.config.seed;
     let mut runs = 0;
-    while runs < options.runs && began.elapsed() < options.budget {
+    while runs < options.runs && spent() < options.budget {
         let config = Config { seed, ..options.config.clone() };
         let report = run(&config);
         total.add(&report);
@@ -81,23 +99,25 @@ fn many(options: &Options) -> ExitCode {
         if let Some(violation) = report.violation {
             let (m, c, h) = (config.machines, config.clients, config.span / 3_600_000);
             let without = config.without.map(|f| format!(" --without {}", f.name())).unwrap_or_default();
-            println!("seed {seed}: {violation}");
-            println!(
+            writeln!(out, "seed {seed}: {violation}")?;
+            writeln!(
+                out,
                 "replay: pitstop-simulate --seed {seed} --machines {m} --clients {c} --hours {h}{without} --trace"
-            );
-            summary(&total, runs, began.elapsed());
-            return ExitCode::FAILURE;
+            )?;
+            summary(&total, runs, out)?;
+            return Ok(ExitCode::FAILURE);
         }
         seed += 1;
     }
-    summary(&total, runs, began.elapsed());
-    ExitCode::SUCCESS
+    summary(&total, runs, out)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn summary(total: &Report, runs: u64, took: Duration) {
-    let seconds = took.as_secs_f64();
-    println!(
-        "{runs} seeds, {} steps, {} checks, {} records, {} hand-overs, {} kills, {:.0} simulated hours in {seconds:.1} s ({:.1} seeds/s)",
+fn summary(total: &Report, runs: u64, out: &mut impl Write) -> io::Result<()> {
+    let seconds = spent().as_secs_f64();
+    writeln!(
+        out,
+        "{runs} seeds, {} steps, {} checks, {} records, {} hand-overs, {} kills, {:.0} simulated hours in {seconds:.1} CPU-s ({:.1} seeds/s)",
         total.steps,
         total.checks,
         total.records,
@@ -105,7 +125,7 @@ fn summary(total: &Report, runs: u64, took: Duration) {
         total.kills,
         total.simulated as f64 / 3_600_000.0,
         runs as f64 / seconds,
-    );
+    )?;
     let faults: Vec<String> = total.faults.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-    println!("faults: {}", faults.join(", "));
+    writeln!(out, "faults: {}", faults.join(", "))
 }

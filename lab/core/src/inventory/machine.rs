@@ -85,7 +85,7 @@ impl MachineReader<'_, '_> {
         self.usable("hook", table);
         let rest = self.rest(table, &reader, owner);
         Some(MachineSpec {
-            legs,
+            legs: real_legs(legs, &rest.disks),
             consoles: consoles?,
             boot: boot?,
             ready: ready?,
@@ -333,6 +333,15 @@ impl MachineReader<'_, '_> {
             );
         }
     }
+}
+
+/// `power.none` is no leg: there is nothing to switch, to read or to wait for. On a machine with disks it stays one, of
+/// which nothing is ever known: no disk may be proven where nobody can end what the last holder started.
+fn real_legs(mut legs: Vec<LegSpec>, disks: &[DiskSpec]) -> Vec<LegSpec> {
+    if disks.is_empty() {
+        legs.retain(|leg| leg.driver.driver != "none");
+    }
+    legs
 }
 
 fn raise_name(key: &str, name: &str, entry: &Entry, problems: &mut Problems) {

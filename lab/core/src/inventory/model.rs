@@ -9,6 +9,7 @@ use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// A whole lab.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -146,6 +147,11 @@ pub struct Lease {
     pub max_ms: u64,
     /// Who may extend.
     pub extend: Extend,
+}
+
+impl Lease {
+    /// How long a reservation held by time lasts where nobody says: 2 hours.
+    pub const DEFAULT_MS: u64 = 2 * 3_600_000;
 }
 
 /// When a lease may be extended.
@@ -321,6 +327,14 @@ impl DriverSpec {
             .map(|items| items.iter().filter_map(Value::as_str).collect())
     }
 
+    /// What this driver switches or speaks to, as a short digest. Every field counts: which of them say
+    /// *which* outlet is meant, and which only how, is known to the driver alone.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let fields: BTreeMap<&String, &Value> = self.fields.iter().collect();
+        digest(&(&self.driver, &self.host, &self.controller, fields))
+    }
+
     /// A reference to a secret.
     #[must_use]
     pub fn secret(&self, field: &str) -> Option<SecretRef> {
@@ -328,6 +342,12 @@ impl DriverSpec {
         let text = |key: &str| table.get(key).and_then(Value::as_str).map(str::to_owned);
         text("env").map(SecretRef::Env).or_else(|| text("file").map(SecretRef::File))
     }
+}
+
+/// Sixteen digits of the SHA-256 of a value's JSON. Not against forgers: the inventory is the admin's.
+fn digest(value: &impl Serialize) -> String {
+    let json = serde_json::to_vec(value).unwrap_or_default();
+    hex::encode(&Sha256::digest(json)[..8])
 }
 
 impl fmt::Debug for DriverSpec {
@@ -378,6 +398,14 @@ pub struct DiskMatch {
     pub min: Option<u64>,
     /// Largest size, bytes.
     pub max: Option<u64>,
+}
+
+impl DiskMatch {
+    /// Which disk is meant, as a short digest.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        digest(self)
+    }
 }
 
 /// What a disk holds after a reimage.

@@ -15,7 +15,12 @@ const NOT_YET: &[(&str, &str)] = &[
     ("machine.*.shell", "there is no `pitstop shell` yet"),
     ("group.*", "every user may reserve every machine so far"),
     ("policy.*.on_failure", "a failed build's machine is not held so far"),
-    ("policy.*.at_end.quiet", "warnings are sent at any hour so far"),
+    (
+        "policy.*.at_end",
+        "at its end a reservation is over as if it were released, and nobody is warned so far",
+    ),
+    ("circuit.*", "power-on is not limited so far"),
+    ("resource.*", "reservations cannot ask for anything but machines so far"),
 ];
 
 /// Whether the key can be used; raises it if it is on the list. `path` has `*` for names.

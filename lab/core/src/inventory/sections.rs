@@ -41,9 +41,11 @@ pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Probl
         inventory.lab = lab(table, problems);
     }
     for (name, entry, table) in named(root, "circuit", problems) {
+        not_yet::usable("circuit.*", entry.key, problems);
         inventory.circuits.insert(name.to_string(), circuit(name, entry, table, problems));
     }
     for (name, entry, table) in named(root, "resource", problems) {
+        not_yet::usable("resource.*", entry.key, problems);
         inventory
             .resources
             .extend(resource(name, entry, table, problems).map(|resource| (name.to_string(), resource)));
@@ -111,8 +113,10 @@ fn policy(name: &str, table: &Table, problems: &mut Problems) -> Policy {
     let path = format!("`policy.{name}`");
     let reader = Reader::new(table, &path);
     reader.only(&["after_build", "idle", "on_agent_lost", "on_failure", "lease", "at_end"], problems);
-    if let Some(entry) = table.get("on_failure") {
-        not_yet::usable("policy.*.on_failure", entry.key, problems);
+    for key in ["on_failure", "at_end"] {
+        if let Some(entry) = table.get(key) {
+            not_yet::usable(&format!("policy.*.{key}"), entry.key, problems);
+        }
     }
     Policy {
         after_build: reader.word("after_build", &AFTER_BUILD, problems),
@@ -180,9 +184,6 @@ fn lease(table: &Table, problems: &mut Problems) -> Option<Lease> {
 fn at_end(table: &Table, problems: &mut Problems) -> AtEnd {
     let reader = Reader::new(table, "`at_end`");
     reader.only(&["warn", "quiet", "then", "keep_disk"], problems);
-    if let Some(entry) = table.get("quiet") {
-        not_yet::usable("policy.*.at_end.quiet", entry.key, problems);
-    }
     let mut warn_ms = Vec::new();
     for (text, at) in reader.texts("warn", problems).unwrap_or_default() {
         match super::units::duration_ms(text) {

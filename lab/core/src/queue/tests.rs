@@ -59,7 +59,7 @@ fn the_elder_takes_the_only_machine_that_the_younger_can_use() {
     let wide = b.reserve("ada", bare("name=m0,m1"));
     let narrow = b.reserve("bob", bare("name=m0"));
     // Both come free in one step.
-    b.ok("admin", Request::Enrol("".parse().unwrap()));
+    b.ok("admin", Request::Enrol { select: "".parse().unwrap(), listed: vec![name("m0"), name("m1")] });
     b.obey();
     assert_eq!((b.status(wide), b.status(narrow)), ("ready", "ready"));
     assert_eq!((b.members(wide), b.members(narrow)), (vec!["m1".to_owned()], vec!["m0".to_owned()]));
@@ -230,4 +230,17 @@ fn everybody_is_served_in_the_end_and_in_order() {
     }
     b.obey();
     assert!(open.is_empty(), "{} are never served", open.len());
+}
+
+#[test]
+fn an_elder_that_gives_up_still_keeps_the_machine_it_waited_with() {
+    let mut b = Bench::new(&["m0", "m1"]);
+    let held = b.hold("holder", bare("name=m1"));
+    let elder = b.reserve("ada", two(""));
+    let younger = b.reserve("bob", bare("name=m0"));
+    assert_eq!(b.status(younger), "waiting", "the elder keeps it");
+    b.release("ada", elder);
+    b.obey();
+    assert_eq!(b.status(younger), "ready");
+    let _ = held;
 }

@@ -81,6 +81,8 @@ pub(super) struct DiskTruth {
 #[derive(Debug)]
 pub(super) struct Board {
     pub legs: Vec<bool>,
+    /// Legs whose state can be read.
+    readable: Vec<bool>,
     /// When commands under way will land.
     pub inflight: Vec<LabTime>,
     pub boot: u64,
@@ -98,6 +100,7 @@ impl Board {
     pub fn new(spec: &MachineSpec) -> Self {
         Self {
             legs: vec![false; spec.legs.len()],
+            readable: spec.legs.iter().map(|l| l.readback).collect(),
             inflight: Vec::new(),
             boot: 0,
             flaked: false,
@@ -148,8 +151,7 @@ impl Sim {
     /// Effects that left the daemon.
     pub(super) fn perform(&mut self, effect: Effect, epoch: Epoch) {
         match effect {
-            Effect::Power { machine, leg, intent, want, boot, within } => {
-                let until = self.now + within;
+            Effect::Power { machine, leg, intent, want, boot, until } => {
                 let order =
                     Order { machine, leg, intent, want, boot, params: None, epoch, until, witnessed: true };
                 // The lane switches one leg after the other.
@@ -188,6 +190,7 @@ impl Sim {
             return self.report_power(&order, Ok(reading));
         }
         order.witnessed = reading != Reading::Unknown;
+        let blind = !self.readable(&order.machine, order.leg);
         let within = order.until - self.now;
         if self.fault("power refused", 60) {
             if self.rng.bool() {
@@ -196,14 +199,22 @@ impl Sim {
             }
             return self.report_power(&order, Err("the device answered an error".into()));
         }
-        if self.fault("power lost", 60) {
+        // What is lost on a leg that nobody can read is never noticed: such
+        // legs are for those who can rely on theirs.
+        if !blind && self.fault("power lost", 60) {
             // Accepted, without effect.
         } else if self.fault("power late", 60) {
-            let delay = within + self.rng.u64(1..within.max(2));
+            // As late as a controller may be by what the limit says of it.
+            let linger = self.inventory.machines.get(&order.machine).map_or(2, |m| m.limits.power_ms);
+            let delay = within + self.rng.u64(1..linger);
             self.fly(delay, order.clone());
         } else {
             let delay = self.rng.u64(20..800);
             self.fly(delay, order.clone());
+        }
+        if blind {
+            let assumed = Reading::Assumed(order.want);
+            return self.report_power(&order, Ok(assumed));
         }
         if !self.daemon_fence(Fence::ReadBack) {
             let reading = if order.want == Switch::On { Reading::On } else { Reading::Off };
@@ -232,8 +243,12 @@ impl Sim {
         self.at(1_000, Happening::Judge(order));
     }
 
+    fn readable(&self, machine: &MachineName, leg: usize) -> bool {
+        self.boards.get(machine).is_none_or(|b| b.readable.get(leg).copied().unwrap_or(true))
+    }
+
     fn read(&mut self, machine: &MachineName, leg: usize) -> Reading {
-        if self.fault("power unreadable", 80) {
+        if !self.readable(machine, leg) || self.fault("power unreadable", 80) {
             return Reading::Unknown;
         }
         match self.boards.get(machine).and_then(|b| b.legs.get(leg)) {

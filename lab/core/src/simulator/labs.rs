@@ -17,7 +17,7 @@ pub(crate) const IMAGES: [&str; 2] = ["debian", "yocto"];
 pub(super) fn inventory(machines: usize, seed: u64) -> Inventory {
     let mut inventory = Inventory::default();
     for n in 0..machines {
-        let kind = (seed as usize + n) % 6;
+        let kind = (seed as usize + n) % 7;
         if let Ok(name) = MachineName::new(&format!("m{n}")) {
             inventory.machines.insert(name.clone(), machine(name, n, kind));
         }
@@ -25,7 +25,7 @@ pub(super) fn inventory(machines: usize, seed: u64) -> Inventory {
     inventory
 }
 
-/// The lab's machine number `n`, of one of six kinds.
+/// The lab's machine number `n`, of one of seven kinds.
 fn machine(name: MachineName, n: usize, kind: usize) -> MachineSpec {
     let mut spec = plain(name);
     spec.tags.insert("half".to_owned(), TagValue::from(if n.is_multiple_of(2) { "even" } else { "odd" }));
@@ -34,6 +34,7 @@ fn machine(name: MachineName, n: usize, kind: usize) -> MachineSpec {
         2 => spec.disks.push(disk("scratch", DiskContent::Zero)),
         3 => spec.after_build = Some(AfterBuild::PowerOff),
         4 => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),
+        5 => spec.legs[0].readback = false,
         _ => {}
     }
     spec
@@ -56,7 +57,7 @@ pub(crate) fn disk(name: &str, content: DiskContent) -> DiskSpec {
 }
 
 /// A machine with one leg, one disk, the agent's evidence and short limits.
-pub(crate) fn plain(name: MachineName) -> MachineSpec {
+pub fn plain(name: MachineName) -> MachineSpec {
     MachineSpec {
         name,
         n: None,

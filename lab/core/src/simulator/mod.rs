@@ -13,6 +13,8 @@ mod daemon;
 pub(crate) mod labs;
 mod oracle;
 
+pub use labs::plain as plain_machine;
+
 use crate::fence::{Fence, Fences};
 use crate::id::{Entropy, ReservationId};
 use crate::inventory::model::Inventory;

@@ -17,6 +17,11 @@ impl Sim {
         if let Err(text) = invariant::check(lab) {
             return self.violation(text);
         }
+        if !lab.free.is_empty()
+            && let Some((id, name, _)) = lab.servable().first()
+        {
+            return self.violation(format!("{id} waits, and could have {name}"));
+        }
         let mut wrong = None;
         for record in &out.records {
             let found = match &record.change {
@@ -116,11 +121,13 @@ impl Sim {
 
 /// While somebody holds a machine, its power is his.
 fn power_on_held(lab: &Lab, name: &MachineName, want: Switch, actor: &Actor) -> Result<(), String> {
-    let Some(machine::Stage::InUse { reservation, .. }) = lab.machine(name).map(|m| &m.stage) else {
+    let Some(machine::Stage::InUse { reservation, cycling, .. }) = lab.machine(name).map(|m| &m.stage) else {
         return Ok(());
     };
     let second_half = want == Switch::On && *actor == Actor::Driver;
-    if matches!(actor, Actor::User(_)) || second_half {
+    // A daemon that finds a cycle half done gives its off again.
+    let taken_up = *cycling && want == Switch::Off && *actor == Actor::Lab;
+    if matches!(actor, Actor::User(_)) || second_half || taken_up {
         return Ok(());
     }
     Err(format!("{name} was switched {want:?} by {actor:?} while {reservation} holds it"))

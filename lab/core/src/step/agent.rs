@@ -6,6 +6,7 @@ use crate::event::{Answer, Report};
 use crate::fence::Fence;
 use crate::id::{AttemptNo, ReservationId, SecretHash};
 use crate::inventory::model::{DiskMatch, OtherDisks};
+use crate::lab::Calls;
 use crate::machine::{Agent, Attempt, Certificate, Content, Disk, FailureClass, Machine, Phase, Stage, Turn};
 use crate::record::{Actor, Change};
 use crate::reservation::CleanLevel;
@@ -26,11 +27,18 @@ struct Claim {
     key_hash: String,
 }
 
+/// An agent that reconnects as fast as it may calls less often.
+const CALLS_PER_MINUTE: u32 = 60;
+
 /// Longest text taken from an agent for a short field, in bytes.
 const SHORT: usize = 128;
 
 impl Step<'_> {
     pub(crate) fn hello(&mut self, hello: Hello) -> Answer {
+        if self.calls_too_often(hello.machine()) {
+            let reason = format!("more than {CALLS_PER_MINUTE} calls in a minute");
+            return Answer::Welcome(Welcome::Refused { reason, retry: true });
+        }
         let (name, verdict) = match hello {
             Hello::Attach { protocol, version, kind, machine, nonce, boot_id, token, key_hash } => {
                 self.actor = Actor::Machine(machine.clone());
@@ -59,6 +67,21 @@ impl Step<'_> {
         })
     }
 
+    /// Every call leaves a record, and whoever knows a machine's name can
+    /// call: he must not be able to fill the history.
+    fn calls_too_often(&mut self, name: &MachineName) -> bool {
+        if !self.lab.machines.contains_key(name) {
+            return false; // leaves none
+        }
+        let now = self.now();
+        let calls = self.lab.calls.entry(name.clone()).or_default();
+        if calls.since + 60_000 <= now {
+            *calls = Calls { since: now, count: 0 };
+        }
+        calls.count += 1;
+        calls.count > CALLS_PER_MINUTE
+    }
+
     /// Takes a first contact, or says why not.
     fn attach(&mut self, name: &MachineName, claim: &Claim) -> Result<Option<String>, String> {
         speaks(claim.protocol, &claim.version)?;
@@ -69,7 +92,7 @@ impl Step<'_> {
         }
         if let Some(agent) = &machine.agent
             && agent.kind == AgentKind::Host
-            && matches!(machine.stage, Stage::Ready { .. } | Stage::InUse { .. })
+            && runs_image(&machine.stage)
         {
             return self.rejoin(name, agent, claim, key);
         }
@@ -214,7 +237,8 @@ impl Step<'_> {
             }
             // The seed's token left with the first telling; a new one is
             // drawn, and the old one opens nothing any more.
-            None if turn.phase == Phase::Seed => self.enter(name, Phase::Seed),
+            // No new deadline: a link that flaps must not hold the machine.
+            None if turn.phase == Phase::Seed => self.begin_seed(name),
             None => {}
         }
     }
@@ -327,6 +351,16 @@ impl Step<'_> {
         });
         self.change(Change::DiskProven { machine: name.clone(), disk, certificate });
         self.phase_done(name);
+    }
+}
+
+/// Whether the image was seen to run: from here on its reboots are its own.
+/// An image that boots twice on a new disk does so while power settles.
+fn runs_image(stage: &Stage) -> bool {
+    match stage {
+        Stage::Ready { .. } | Stage::InUse { .. } => true,
+        Stage::Turn(turn) => turn.phase == Phase::Settle,
+        Stage::Free => false,
     }
 }
 

@@ -17,7 +17,7 @@ impl Step<'_> {
             None => BootAnswer::Refused("there is no such machine".into()),
             Some(machine) => match &machine.stage {
                 Stage::Turn(turn) => match turn.phase {
-                    Phase::BootAgent => self.boot_agent(name),
+                    Phase::BootAgent => self.boot_agent(name, lane),
                     Phase::Disk { .. } | Phase::Seed | Phase::Serve => self.burn(name),
                     Phase::Evidence => BootAnswer::Disk,
                     Phase::Settle if turn.goal != crate::machine::Goal::Off => BootAnswer::Disk,
@@ -29,11 +29,13 @@ impl Step<'_> {
         })
     }
 
-    fn boot_agent(&mut self, name: &MachineName) -> BootAnswer {
+    fn boot_agent(&mut self, name: &MachineName, lane: bool) -> BootAnswer {
         let Some(attempt) = self.turn(name).and_then(|t| t.attempt) else {
             return BootAnswer::Refused("no attempt is under way".into());
         };
-        if attempt.given {
+        // The lane that asks again never heard the answer: its commit was in
+        // doubt. Nobody else did either, so the old token is worth nothing.
+        if attempt.given && !lane {
             return self.burn(name);
         }
         let token = self.token();

@@ -64,13 +64,14 @@ impl Step<'_> {
         action: PowerAction,
         force: Option<&str>,
     ) -> Result<Value, ApiError> {
+        self.still_known(name)?;
         let (machine, _) = self.in_use(caller, name, force)?;
         if machine.legs.is_empty() {
             return Err(ApiError::new(Code::Conflict, format!("{name} has no power leg")));
         }
-        if !machine.settled() && action != PowerAction::Off {
-            let last = machine.legs.iter().flat_map(|l| &l.unsettled).map(|i| i.may_land_until).max();
-            let seconds = last.map_or(1, |at| (at - self.now()) / 1_000 + 1);
+        if let Some(seconds) = self.unsettled_for(&machine)
+            && action != PowerAction::Off
+        {
             let mut error = ApiError::new(
                 Code::Conflict,
                 format!("an earlier power command may still act on {name} for {seconds} s"),
@@ -86,6 +87,12 @@ impl Step<'_> {
         self.change(Change::PowerByHolder { machine: name.clone(), action: word.to_owned() });
         self.switch_all(name, want, Boot::AsIs);
         Ok(json!({ "machine": name, "power": word }))
+    }
+
+    /// For how many seconds a power command may still land, if one may.
+    pub(crate) fn unsettled_for(&self, machine: &Machine) -> Option<u64> {
+        let last = machine.legs.iter().flat_map(|l| &l.unsettled).map(|i| i.may_land_until).max();
+        last.map(|at| (at - self.now()) / 1_000 + 1)
     }
 
     pub(crate) fn run_started(
@@ -114,6 +121,7 @@ impl Step<'_> {
         name: &MachineName,
         image: Option<&str>,
     ) -> Result<Value, ApiError> {
+        self.still_known(name)?;
         let (machine, id) = self.in_use(caller, name, None)?;
         let image = match image {
             Some(image) => Some(self.image(image)?),
@@ -144,6 +152,16 @@ impl Step<'_> {
         }
         self.begin_turn(name, Purpose::Prepare, goal, Some(id), image, DiskPlan::Write);
         Ok(json!({ "machine": name, "reservation": id.to_string() }))
+    }
+
+    /// A reload may have given the machine other legs and disks while it is
+    /// held. Nobody has accepted that those are switched and erased.
+    fn still_known(&self, name: &MachineName) -> Result<(), ApiError> {
+        if self.is_known(name) || self.machine(name).is_none() {
+            return Ok(());
+        }
+        let text = format!("{name} has other legs or disks in the inventory now than when you got it");
+        Err(ApiError::new(Code::Conflict, text).hint("release it; an admin must enrol it again"))
     }
 
     pub(crate) fn no_machine(&self, name: &MachineName) -> ApiError {

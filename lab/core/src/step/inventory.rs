@@ -1,11 +1,11 @@
 //! The start of a daemon, and what a changed inventory means.
 
 use super::Step;
-use crate::effect::Effect;
+use crate::effect::{Boot, Effect};
 use crate::id::Epoch;
-use crate::inventory::model::{Inventory, MachineSpec};
-use crate::machine::{Health, Machine, Phase, Stage, Switch};
-use crate::record::Change;
+use crate::inventory::model::{DiskSpec, Inventory, LegSpec, MachineSpec};
+use crate::machine::{Failure, FailureClass, Health, Machine, Phase, Stage, Switch};
+use crate::record::{Change, Part};
 use pitstop_wire::{ApiError, Code, MachineName, Selector};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -40,7 +40,13 @@ impl Step<'_> {
             self.change(Change::AgentLost { machine: name.clone() });
         }
         let Some(turn) = machine.turn() else {
-            if matches!(machine.stage, Stage::InUse { cycling: true, .. }) || !machine.settled() {
+            if !self.is_known(name) {
+                // What its name means now was never his to switch.
+            } else if matches!(machine.stage, Stage::InUse { cycling: true, .. }) {
+                // Its off may never have left. Where it is off already,
+                // nothing is sent.
+                self.switch_all(name, Switch::Off, Boot::AsIs);
+            } else if !machine.settled() {
                 self.observe_all(name);
             } else if machine.stage == Stage::Free {
                 for leg in 0..machine.legs.len() {
@@ -78,10 +84,8 @@ impl Step<'_> {
                 self.retime(name);
                 continue;
             }
-            // Parts that changed under a tenant, or while a person has the
-            // machine out, are seen when that is over.
             match known {
-                Some(_) => self.came_to_rest(name),
+                Some(machine) => self.parts_changed(name, &machine),
                 None => self.declare_new(name),
             }
         }
@@ -98,6 +102,39 @@ impl Step<'_> {
         self.lab.queue_dirty = true;
     }
 
+    /// Other legs or disks under a known name. Nobody has accepted that these
+    /// are switched and erased, so whatever was under way ends here, without
+    /// a command. A tenant keeps his machine, and a drain its word, until
+    /// that is over.
+    fn parts_changed(&mut self, name: &MachineName, machine: &Machine) {
+        let failure = || Failure {
+            class: FailureClass::Power,
+            phase: "reload".into(),
+            evidence: "its legs or disks are others in the inventory now: it must be enrolled again".into(),
+        };
+        match &machine.stage {
+            Stage::Free => self.came_to_rest(name),
+            Stage::InUse { .. } => {}
+            Stage::Turn(_) | Stage::Ready { .. } => {
+                if let Some(id) = machine.reservation() {
+                    self.member_failed(id, name, &failure(), false);
+                }
+                self.leave_alone(name);
+            }
+        }
+    }
+
+    /// Nobody's any more, and not to be touched: what the inventory now means
+    /// by its name is not what is known of it.
+    pub(crate) fn leave_alone(&mut self, name: &MachineName) {
+        self.dismiss(name, "its legs or disks are others in the inventory now");
+        self.change(Change::Freed { machine: name.clone(), good: false });
+        if self.machine(name).is_some_and(|m| matches!(m.health, Health::Good | Health::Quarantined { .. })) {
+            self.change(Change::HealthSet { machine: name.clone(), health: Health::New });
+        }
+        self.came_to_rest(name);
+    }
+
     /// What the inventory said while somebody had the machine counts now: it
     /// goes if it left, and is new if its parts are others.
     pub(crate) fn came_to_rest(&mut self, name: &MachineName) {
@@ -105,7 +142,7 @@ impl Step<'_> {
         if machine.stage != Stage::Free {
             return;
         }
-        if machine.health == Health::Retired {
+        if machine.health == Health::Retired && machine.settled() {
             self.lab.retries.remove(name);
             return self.change(Change::MachineForgotten { machine: name.clone() });
         }
@@ -121,8 +158,8 @@ impl Step<'_> {
         let Some(spec) = self.spec(name) else { return };
         let change = Change::MachineDeclared {
             machine: name.clone(),
-            legs: spec.legs.iter().map(|l| l.name.clone()).collect(),
-            disks: spec.disks.iter().map(|d| d.name.clone()).collect(),
+            legs: spec.legs.iter().map(leg_part).collect(),
+            disks: spec.disks.iter().map(disk_part).collect(),
             health: Health::New,
         };
         self.change(change);
@@ -135,7 +172,12 @@ impl Step<'_> {
         machine.is_some_and(|m| self.spec(name).is_some_and(|s| !same_parts(m, s)))
     }
 
-    pub(crate) fn enrol(&mut self, selector: &Selector) -> Result<Value, ApiError> {
+    /// Whether what is known of the machine is still what its name means.
+    pub(crate) fn is_known(&self, name: &MachineName) -> bool {
+        self.spec(name).is_some() && !self.changed_parts(name)
+    }
+
+    pub(crate) fn enrol(&mut self, selector: &Selector, listed: &[MachineName]) -> Result<Value, ApiError> {
         let new: Vec<MachineName> = (self.lab.machines.values())
             .filter(|m| m.health == Health::New)
             .filter(|m| self.spec(&m.name).is_some_and(|s| selector.matches(&self.lab.facts(m, s))))
@@ -144,6 +186,10 @@ impl Step<'_> {
         if new.is_empty() {
             return Err(ApiError::new(Code::NotFound, format!("no new machine matches `{selector}`"))
                 .hint("pitstop ls state=new"));
+        }
+        if let Some(other) = new.iter().find(|n| !listed.contains(n)) {
+            let text = format!("{other} is new since the list was made: nobody has seen its disks listed");
+            return Err(ApiError::new(Code::Conflict, text).hint("look at the list again"));
         }
         for name in &new {
             self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
@@ -157,8 +203,17 @@ fn is_starting(machine: &Machine) -> bool {
     machine.legs.iter().flat_map(|leg| &leg.unsettled).any(|intent| intent.open && intent.want == Switch::On)
 }
 
+fn leg_part(leg: &LegSpec) -> Part {
+    Part { name: leg.name.clone(), identity: leg.driver.identity() }
+}
+
+fn disk_part(disk: &DiskSpec) -> Part {
+    Part { name: disk.name.clone(), identity: disk.matching.identity() }
+}
+
 /// Whether the machine still has the legs and disks it was enrolled with.
 fn same_parts(machine: &Machine, spec: &MachineSpec) -> bool {
-    machine.legs.iter().map(|l| &l.name).eq(spec.legs.iter().map(|l| &l.name))
-        && machine.disks.iter().map(|d| &d.name).eq(spec.disks.iter().map(|d| &d.name))
+    let legs = machine.legs.iter().map(|l| Part { name: l.name.clone(), identity: l.identity.clone() });
+    let disks = machine.disks.iter().map(|d| Part { name: d.name.clone(), identity: d.identity.clone() });
+    legs.eq(spec.legs.iter().map(leg_part)) && disks.eq(spec.disks.iter().map(disk_part))
 }

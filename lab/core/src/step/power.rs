@@ -10,7 +10,7 @@ use crate::effect::{Boot, Effect};
 use crate::event::Fact;
 use crate::fence::Fence;
 use crate::id::IntentId;
-use crate::machine::{FailureClass, Intent, Machine, Phase, Reading, Stage, Switch};
+use crate::machine::{FailureClass, Intent, Leg, Machine, Phase, Reading, Seen, Stage, Switch};
 use crate::record::Change;
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
@@ -22,19 +22,21 @@ impl Step<'_> {
     /// Decides a power command for every leg.
     pub(crate) fn switch_all(&mut self, name: &MachineName, want: Switch, boot: Boot) {
         let Some(machine) = self.machine(name) else { return };
-        let within = self.limits(name).power_ms;
+        let power_ms = self.limits(name).power_ms;
         for leg in 0..machine.legs.len() {
             self.abandon(name, leg, "superseded");
             let id = self.lab.machines.get(name).map_or(0, |m| m.intents) + 1;
-            // The runner stops commanding after `within`; a controller that
-            // queued the last command may act on it for as long again.
-            let may_land_until = self.now() + 2 * within;
+            // A leg's turn comes when those before it are done. The runner
+            // sends nothing after `until`; a controller that queued the
+            // last command may act on it for as long again.
+            let until = self.now() + (leg as u64 + 1) * power_ms;
+            let may_land_until = until + power_ms;
             let twin = machine.legs[leg].unsettled.iter().any(|i| i.want == want);
             let intent = Intent { id, want, may_land_until, open: true, twin };
             self.change(Change::PowerIntended { machine: name.clone(), leg, intent });
             // A machine boots when its last leg comes on.
             let boot = if leg + 1 == machine.legs.len() { boot } else { Boot::AsIs };
-            self.effect(Effect::Power { machine: name.clone(), leg, intent: id, want, boot, within });
+            self.effect(Effect::Power { machine: name.clone(), leg, intent: id, want, boot, until });
         }
     }
 
@@ -80,7 +82,6 @@ impl Step<'_> {
                 self.power_result(&machine, leg, intent, want, result, witnessed);
             }
             Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),
-            Fact::Evidence { .. } => {}
         }
     }
 
@@ -134,9 +135,10 @@ impl Step<'_> {
     fn power_read(&mut self, name: &MachineName, leg: usize, asked: LabTime, reading: Reading) {
         let Some(machine) = self.machine(name) else { return };
         let Some(row) = machine.legs.get(leg) else { return };
-        if reading != Reading::Unknown && self.lab.retries.remove(name).is_some() {
-            self.retime(name);
-        }
+        let readable = self.readable(name, leg);
+        let reading = if readable { reading } else { assumed(row) };
+        // Of a leg that cannot be read, no answer will ever say more.
+        let says = reading != Reading::Unknown || !readable;
         // A reading asked for before the newest one was taken is the older of
         // the two, however late it arrives: it says nothing of what is now.
         let old = row.seen.is_some_and(|s| asked < s.at);
@@ -146,15 +148,30 @@ impl Step<'_> {
         if news && !old {
             self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
         }
-        if reading == Reading::Unknown {
-            return; // says nothing; `retries` asks again
+        if !says {
+            return; // `retries` asks again
         }
         let over: Vec<IntentId> =
             row.unsettled.iter().filter(|i| !i.open && i.may_land_until <= asked).map(|i| i.id).collect();
         for intent in over {
             self.change(Change::PowerSettled { machine: name.clone(), leg, intent });
         }
+        if !self.asks(name) && self.lab.retries.remove(name).is_some() {
+            self.retime(name);
+        }
         self.power_progress(name);
+    }
+
+    /// Whether a leg still owes an answer. As long as one does, none is asked
+    /// again before its time: else a leg that answers would have a dead one
+    /// asked as fast as it answers itself.
+    fn asks(&self, name: &MachineName) -> bool {
+        let now = self.now();
+        let Some(machine) = self.machine(name) else { return false };
+        machine.legs.iter().enumerate().any(|(leg, row)| {
+            let unread = self.readable(name, leg) && row.seen.is_none_or(|s| s.reading == Reading::Unknown);
+            unread || row.unsettled.iter().any(|i| !i.open && i.may_land_until <= now)
+        })
     }
 
     /// Goes on where a turn waited for power.
@@ -180,7 +197,9 @@ impl Step<'_> {
         }
         if !machine.all_legs(Switch::Off) {
             // Read and found on: command it again, until the phase's deadline.
-            let unread = machine.legs.iter().any(|l| l.seen.is_none_or(|s| s.reading == Reading::Unknown));
+            let unread = machine.legs.iter().enumerate().any(|(leg, row)| {
+                self.readable(name, leg) && row.seen.is_none_or(|s| s.reading == Reading::Unknown)
+            });
             if !unread && self.may_ask(name) {
                 self.ask_later(name, ASK_AGAIN);
                 self.switch_all(name, Switch::Off, Boot::AsIs);
@@ -213,21 +232,70 @@ impl Step<'_> {
         if !machine.settled() && self.fence(Fence::MayLandUntil) {
             return;
         }
-        if machine.all_legs(want) {
+        if machine.all_legs(want) || self.agent_shows(name, machine, want) {
             self.phase_done(name);
         } else if machine.legs.iter().all(|l| l.seen.is_some_and(|s| s.reading != Reading::Unknown)) {
             self.fail_phase(name, FailureClass::Power, "power changed by itself before the hand-over");
         }
     }
 
+    /// Legs that cannot be read are on if this turn's agent speaks: it could
+    /// not otherwise. Those that can be read must show it themselves.
+    pub(crate) fn agent_shows(&self, name: &MachineName, machine: &Machine, want: Switch) -> bool {
+        let nonce = machine.turn().and_then(|t| t.attempt.as_ref()).map(|a| &a.nonce);
+        let speaks = machine.agent.as_ref().is_some_and(|a| a.lost.is_none() && Some(&a.nonce) == nonce);
+        let shown = |(leg, row): (usize, &Leg)| {
+            !self.readable(name, leg) || row.seen.is_some_and(|s| s.reading.shows(want))
+        };
+        want == Switch::On && speaks && machine.legs.iter().enumerate().all(shown)
+    }
+
     /// A holder's own power command went through: the second half of a cycle.
     fn holder_progress(&mut self, name: &MachineName, machine: &Machine) {
-        if let Stage::InUse { cycling: true, .. } = machine.stage
-            && machine.settled()
-            && machine.all_legs(Switch::Off)
-        {
-            self.switch_all(name, Switch::On, Boot::AsIs);
+        let Stage::InUse { cycling: true, .. } = machine.stage else { return };
+        if !machine.settled() {
+            return;
         }
+        if machine.all_legs(Switch::Off) {
+            self.switch_all(name, Switch::On, Boot::AsIs);
+        } else if machine.legs.iter().any(|l| l.seen.is_some_and(|s| s.reading.shows(Switch::On))) {
+            // Its off never happened, and never will now. To go on waiting
+            // would have a later off of the holder's switch on again.
+            self.change(Change::CycleStopped { machine: name.clone() });
+        }
+    }
+
+    /// Whether an off is to be given again to a leg that does not answer: it
+    /// may need just that to answer again (a virtual machine that was left
+    /// half started). Off does no harm where it is already so.
+    fn off_again(&self, name: &MachineName, machine: &Machine) -> bool {
+        let unknown = |(leg, row): (usize, &Leg)| {
+            self.readable(name, leg) && row.seen.is_some_and(|s| s.reading == Reading::Unknown)
+        };
+        let busy = machine.legs.iter().any(|l| l.unsettled.iter().any(|i| i.open));
+        !busy
+            && machine.turn().is_some_and(|t| t.phase.wants_off())
+            && machine.legs.iter().enumerate().any(unknown)
+    }
+
+    /// A machine that left the inventory has no driver to read its power. Its
+    /// name is forgotten, and may come back, only when nothing can land.
+    fn settle_by_time(&mut self, name: &MachineName) {
+        let Some(machine) = self.machine(name) else { return };
+        let now = self.now();
+        self.lab.retries.remove(name);
+        for (leg, row) in machine.legs.iter().enumerate() {
+            for intent in row.unsettled.iter().filter(|i| i.may_land_until <= now) {
+                self.change(Change::PowerSettled { machine: name.clone(), leg, intent: intent.id });
+            }
+        }
+        self.retime(name);
+        self.came_to_rest(name);
+    }
+
+    /// Whether a leg's state can be read at all.
+    fn readable(&self, name: &MachineName, leg: usize) -> bool {
+        self.spec(name).and_then(|s| s.legs.get(leg)).is_none_or(|l| l.readback)
     }
 
     /// A command failed; what it may still do later is the intent's matter.
@@ -263,6 +331,9 @@ impl Step<'_> {
                 self.change(Change::PowerUnsettled { machine, leg, intent, answer });
             }
         }
+        if self.spec(name).is_none() {
+            return self.settle_by_time(name);
+        }
         let Some(machine) = self.machine(name) else { return };
         let retry_due = self.lab.retries.get(name).is_some_and(|at| *at <= now);
         let landed = machine.legs.iter().flat_map(|l| &l.unsettled).any(|i| i.may_land_until <= now);
@@ -270,11 +341,29 @@ impl Step<'_> {
         if retry_due || (landed && first) {
             self.lab.retries.remove(name);
             let waits = machine.turn().is_some_and(|t| !matches!(t.phase, Phase::Disk { .. } | Phase::Seed));
-            if landed || waits {
+            if self.off_again(name, &machine) {
+                self.ask_later(name, self.limits(name).power_ms);
+                self.switch_all(name, Switch::Off, Boot::AsIs);
+            } else if landed || waits {
                 self.observe_all(name);
             } else {
                 self.retime(name);
             }
         }
+    }
+}
+
+/// What a leg that cannot be read is: what the last command made of it, as
+/// far as anybody knows, and not even that once a command for the opposite
+/// may have landed later. The row knows this; the lane that gave the command
+/// may have died since.
+fn assumed(row: &Leg) -> Reading {
+    match row.seen {
+        Some(Seen { reading: Reading::Assumed(want), at })
+            if row.unsettled.iter().all(|i| i.want == want || i.may_land_until <= at) =>
+        {
+            Reading::Assumed(want)
+        }
+        _ => Reading::Unknown,
     }
 }

@@ -67,9 +67,9 @@ impl Step<'_> {
                 admin(caller, "undrain machines")?;
                 self.undrain(&machine)
             }
-            Request::Enrol(selector) => {
+            Request::Enrol { select, listed } => {
                 admin(caller, "enrol machines")?;
-                self.enrol(&selector)
+                self.enrol(&select, &listed)
             }
             Request::Prove(machine) => {
                 admin(caller, "prove machines")?;
@@ -131,6 +131,12 @@ impl Step<'_> {
             return Err(ApiError::new(Code::Conflict, format!("{name} is not drained: {}", machine.state())));
         }
         if machine.stage == Stage::Free && self.changed_parts(name) {
+            if let Some(seconds) = self.unsettled_for(&machine) {
+                let text = format!("a power command may still act on {name} for {seconds} s");
+                let mut error = ApiError::new(Code::Conflict, text);
+                error.retry_after = Some(seconds);
+                return Err(error);
+            }
             self.declare_new(name);
             return Ok(json!({ "machine": name, "health": "new" }));
         }

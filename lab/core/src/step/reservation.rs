@@ -3,10 +3,12 @@
 use super::{ENDED_KEPT, MACHINES_PER_RESERVATION, Step};
 use crate::event::Caller;
 use crate::id::ReservationId;
+use crate::inventory::model::{Extend, Lease};
 use crate::lab::RowKey;
 use crate::machine::{Failure, FailureClass, Health, ImageRef, Stage};
 use crate::record::Change;
 use crate::reservation::{Ask, CleanLevel, End, Hold, Reservation, Status, Want};
+use crate::why::words;
 use pitstop_wire::selector::Term;
 use pitstop_wire::{ApiError, Code, MachineName};
 use serde_json::{Value, json};
@@ -39,6 +41,7 @@ impl Step<'_> {
         if !caller.admin && ask.priority > 50 {
             return Err(ApiError::new(Code::NotAllowed, "priorities over 50 are the admins'"));
         }
+        ask.limit = self.lease_for(&ask)?;
         ask.image = image.map(|name| self.image(name)).transpose()?;
         if ask.want == Want::Image && ask.image.as_ref().is_some_and(|i| i.seed.is_none()) {
             let name = image.unwrap_or_default();
@@ -53,6 +56,27 @@ impl Step<'_> {
         self.change(Change::Queued { reservation, owner: caller.user.clone(), ask: Box::new(ask) });
         self.look_at_queue();
         Ok(json!({ "reservation": reservation.to_string() }))
+    }
+
+    /// What the policy says of how long a reservation may last.
+    fn lease(&self, hold: Hold) -> Option<&Lease> {
+        self.lab.inventory.policies.get(hold.role()).and_then(|p| p.lease.as_ref())
+    }
+
+    /// For how long: as long as was asked for, else by the policy. What is
+    /// held by time always has an end; a session ends with its beats.
+    fn lease_for(&self, ask: &Ask) -> Result<Option<u64>, ApiError> {
+        let lease = self.lease(ask.hold);
+        let usual = match ask.hold {
+            Hold::Time => Some(Lease::DEFAULT_MS),
+            Hold::Session { .. } => None,
+        };
+        let limit = ask.limit.or(lease.map(|l| l.default_ms)).or(usual);
+        let Some(lease) = lease.filter(|l| limit.is_some_and(|ms| ms > l.max_ms)) else { return Ok(limit) };
+        let asked = words(limit.unwrap_or_default());
+        let most = words(lease.max_ms);
+        Err(ApiError::new(Code::NotAllowed, format!("{asked} is longer than a reservation may last: {most}"))
+            .hint(format!("policy.{}.lease.max in the inventory", ask.hold.role())))
     }
 
     /// An image by name.
@@ -178,29 +202,37 @@ impl Step<'_> {
         &mut self,
         caller: &Caller,
         id: ReservationId,
-        more: u64,
+        more: Option<u64>,
     ) -> Result<Value, ApiError> {
         let row = self.alive(caller, id)?;
         let Some(ends) = row.ends else {
-            return Err(ApiError::new(Code::Conflict, format!("{id} has no end to move"))
-                .hint("its time starts when its machines are ready"));
+            let why = match row.ask.limit {
+                Some(_) => "its time starts when its machines are ready",
+                None => "it lasts as long as its session",
+            };
+            return Err(ApiError::new(Code::Conflict, format!("{id} has no end to move")).hint(why));
         };
-        let now = self.now();
-        let wanted = now + more;
-        let lease = self.lab.inventory.policies.get(row.ask.hold.role()).and_then(|p| p.lease.as_ref());
-        if let Some(lease) = lease {
+        let usual = self.lease(row.ask.hold).map_or(Lease::DEFAULT_MS, |l| l.default_ms);
+        let wanted = self.now() + more.unwrap_or(usual);
+        if wanted <= ends {
+            // Who asks for more time must not lose some.
+            let left = words(ends - self.now());
+            let text = format!("{id} lasts longer than that already: {left} more");
+            return Err(ApiError::new(Code::Conflict, text).hint("to give it up: pitstop release"));
+        }
+        if let Some(lease) = self.lease(row.ask.hold) {
             let waits = self.somebody_waits_for(&row);
-            let never = lease.extend == crate::inventory::model::Extend::Never
-                || (lease.extend == crate::inventory::model::Extend::WhileNobodyWaits && waits);
-            if never && wanted > ends {
+            let never = lease.extend == Extend::Never || (lease.extend == Extend::WhileNobodyWaits && waits);
+            if never {
                 return Err(ApiError::new(Code::NotAllowed, format!("{id} cannot be extended now"))
                     .hint("somebody waits, or the policy says never"));
             }
-            if more > lease.max_ms {
-                return Err(ApiError::new(
-                    Code::NotAllowed,
-                    format!("{id} can be extended to {} h from now at the most", lease.max_ms / 3_600_000),
-                ));
+            let last = row.began.unwrap_or(self.now()) + lease.max_ms;
+            if wanted > last {
+                let most = words(lease.max_ms);
+                let text = format!("{id} may last {most} in all; {} are left", words(last - self.now()));
+                return Err(ApiError::new(Code::NotAllowed, text)
+                    .hint(format!("policy.{}.lease.max in the inventory", row.ask.hold.role())));
             }
         }
         self.change(Change::Extended { reservation: id, ends: wanted });

@@ -20,6 +20,7 @@ use crate::machine::{
     Turn,
 };
 use crate::record::Change;
+use crate::reservation::Ask;
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{AgentKind, AgentParams, DiskMatch, ImageMode, ImageWork, Secret, ToAgent, Work};
@@ -45,6 +46,9 @@ impl Step<'_> {
     /// Back to rest, by the policy of the machine for what held it.
     pub(crate) fn turn_around(&mut self, name: &MachineName, role: &str) {
         let Some(machine) = self.machine(name) else { return };
+        if !self.is_known(name) {
+            return self.leave_alone(name);
+        }
         let policy = match self.spec(name) {
             Some(spec) => self.lab.inventory.after_build(spec, role),
             None => AfterBuild::PowerOff,
@@ -56,7 +60,7 @@ impl Step<'_> {
             self.came_to_rest(name);
             return;
         }
-        let image = self.default_image(name);
+        let image = self.next_image(name, &machine);
         let warm = policy == AfterBuild::Reimage && self.stays_warm(name, role, image.as_ref());
         let goal = if warm { Goal::Image } else { Goal::Off };
         let disks = match policy {
@@ -81,6 +85,15 @@ impl Step<'_> {
             Some(Idle::Warm { max_age_ms }) => Some(self.now() + max_age_ms),
             _ => Some(self.now() + Idle::DEFAULT_WARM_MS),
         }
+    }
+
+    /// What the next holder wants on the disks: the image of the first in the
+    /// queue whom the machine suits, else its own. To write another than the
+    /// one that is waited for would be to write twice.
+    fn next_image(&self, name: &MachineName, machine: &Machine) -> Option<ImageRef> {
+        let suits = |ask: &Ask| ask.roles.iter().any(|role| self.lab.suits(machine, role, ask, true));
+        let next = (!machine.disks.is_empty()).then(|| self.lab.queue().find(|r| suits(&r.ask))).flatten();
+        next.and_then(|r| r.ask.image.clone()).or_else(|| self.default_image(name))
     }
 
     /// The machine's default image, if the image store has it.
@@ -164,7 +177,7 @@ impl Step<'_> {
         })
     }
 
-    fn begin_seed(&mut self, name: &MachineName) {
+    pub(crate) fn begin_seed(&mut self, name: &MachineName) {
         let Some(turn) = self.turn(name) else { return };
         let (Some(attempt), Some(image)) = (&turn.attempt, &turn.image) else {
             return self.fail_phase(name, FailureClass::Image, "there is no image to hand over to");
@@ -219,7 +232,8 @@ impl Step<'_> {
 
     fn begin_settle(&mut self, name: &MachineName) {
         let Some(machine) = self.machine(name) else { return };
-        let seen = machine.all_legs(self.settled_switch(&machine));
+        let want = self.settled_switch(&machine);
+        let seen = machine.all_legs(want) || self.agent_shows(name, &machine, want);
         if seen && (machine.settled() || !self.fence(Fence::MayLandUntil)) {
             self.phase_done(name);
         } else {

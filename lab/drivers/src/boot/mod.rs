@@ -6,6 +6,7 @@ use crate::power::PowerOn;
 use crate::site::Site;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
 use pitstop_wire::agent::{AgentParams, Secret};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -38,6 +39,12 @@ pub trait Boot: Send + Sync {
 
     /// What the power-on must carry.
     fn power_on(&self, target: Target<'_>) -> Result<PowerOn, DriverError>;
+
+    /// The only address that the machine's firmware asks from, where that is
+    /// known.
+    fn asks_from(&self) -> Option<IpAddr> {
+        None
+    }
 }
 
 /// `boot.sim`: a simulated machine is told by its power-on, or asks by HTTP
@@ -67,7 +74,14 @@ pub const DIRECT: DriverSchema = DriverSchema {
 /// `boot.http`: the machine's own firmware fetches an iPXE script.
 pub const HTTP: DriverSchema = DriverSchema {
     name: "http",
-    fields: &[FieldSchema::optional("append", FieldKind::Raw, "added to the agent's kernel command line")],
+    fields: &[
+        FieldSchema::optional("append", FieldKind::Raw, "added to the agent's kernel command line"),
+        FieldSchema::optional(
+            "address",
+            FieldKind::Text,
+            "IP address its firmware asks from; nobody else is given its boot parameters",
+        ),
+    ],
     ..DriverSchema::EMPTY
 };
 
@@ -94,6 +108,7 @@ struct Direct {
 
 struct Http {
     script: String,
+    address: Option<IpAddr>,
 }
 
 struct PowerOnly;
@@ -117,7 +132,14 @@ pub fn direct(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
 
 /// Makes `boot.http`.
 pub fn http(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
-    Ok(Arc::new(Http { script: script_url(site, "boot.http")? }))
+    let address = site.spec.boot.text("address").map(|text| {
+        text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|e| {
+            DriverError::new("boot.http", format!("boot {}", site.name()), format!("address `{text}`: {e}"))
+                .permanent()
+                .next("give the IP address that its firmware has, as in `192.0.2.17`")
+        })
+    });
+    Ok(Arc::new(Http { script: script_url(site, "boot.http")?, address: address.transpose()? }))
 }
 
 /// Makes `boot.power`.
@@ -202,6 +224,10 @@ impl Boot for Http {
         // Network first for every target: the script that the daemon answers
         // with decides, so a guest's own reboot is decided too.
         Ok(PowerOn::Network { url: self.script.clone() })
+    }
+
+    fn asks_from(&self) -> Option<IpAddr> {
+        self.address
     }
 }
 

@@ -78,3 +78,14 @@ fn the_token_is_on_no_debug_line() {
     assert!(!format!("{on:?} {:?}", PowerOn::Agent(params())).contains("s3cr3t"));
     assert!(kernel_words(&params()).0.contains("pitstop.token=s3cr3t"));
 }
+
+#[test]
+fn an_address_that_is_none_is_said_before_anybody_may_ask_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |address: &str| http(&at(dir.path(), "none", driver("http", json!({ "address": address }))));
+    assert_eq!(at("192.0.2.17").unwrap().asks_from(), Some([192, 0, 2, 17].into()));
+    assert_eq!(at("::ffff:192.0.2.17").unwrap().asks_from(), Some([192, 0, 2, 17].into()));
+    for bad in ["", "m1.lab.example", "192.0.2.0/24", "192.0.2.17:80"] {
+        assert!(at(bad).err().unwrap().permanent, "{bad}");
+    }
+}

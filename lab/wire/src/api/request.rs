@@ -31,8 +31,8 @@ pub struct Reserve {
     /// Seconds of silence after which a session is lost; 30 unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silence: Option<u64>,
-    /// Seconds it lasts once it holds machines; 2 hours for `time` unless
-    /// said, no limit for `session`.
+    /// Seconds it lasts once it holds machines. Unless said: what the policy
+    /// says, else 2 hours for `time` and no limit for `session`.
     #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
     /// The same as a moment; instead of `for`.

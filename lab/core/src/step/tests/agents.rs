@@ -1,6 +1,7 @@
 //! Who may attach, who may come back, and who is refused with a reason.
 
 use super::bench::{Bench, ask, hex_of, name};
+use super::spec_with;
 use crate::event::{BootAnswer, Event, Report, Request};
 use crate::machine::Phase;
 use crate::record::Change;
@@ -364,4 +365,53 @@ fn silence_in_use_is_borne_for_ever_where_it_was_asked_to_be_a_failure() {
     b.lost("m0");
     b.pass(15_000);
     assert!(matches!(b.end(id), End::Failed { .. }));
+}
+
+#[test]
+fn an_image_that_reboots_while_power_settles_is_a_failure() {
+    let mut b = Bench::of([spec_with("m0", |s| s.legs[0].readback = false)]);
+    let id = b.reserve("ada", ask("", Want::Image));
+    b.obey_until("m0", |p| *p == Phase::Settle);
+    b.tenant_reboots("m0");
+    assert!(b.machine("m0").agent.as_ref().is_some_and(|a| a.lost.is_none()), "it was not let in again");
+    b.live(120_000);
+    assert_eq!(b.status(id), "ready");
+    assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
+}
+
+#[test]
+fn a_link_that_flaps_holds_a_machine_in_its_hand_over_for_ever() {
+    let mut b = Bench::new(&["m0"]);
+    b.reserve("ada", ask("", Want::Image));
+    b.obey_until("m0", |p| *p == Phase::Seed);
+    for _ in 0..200 {
+        b.effects.clear(); // what it is told never arrives whole
+        b.pass(1_000);
+        if b.phase("m0") != Phase::Seed {
+            return assert_eq!(b.failures("m0").len(), 1);
+        }
+        b.lost("m0");
+        b.resume("m0");
+    }
+    panic!("still in its hand-over after 200 s");
+}
+
+#[test]
+fn whoever_knows_a_machines_name_fills_the_history() {
+    let mut b = Bench::new(&["m0"]);
+    b.reserve("ada", ask("", Want::Image));
+    let params = booting(&mut b);
+    let guess = with(b.hello_of(AgentKind::Boot, &params), |_, token, _| *token = Secret("guess".into()));
+    let before = b.records.len();
+    for _ in 0..500 {
+        b.hello(guess.clone());
+    }
+    assert!(b.records.len() - before < 100, "{} records", b.records.len() - before);
+    let welcome = b.attach(AgentKind::Boot, &params);
+    assert!(
+        matches!(welcome, Welcome::Refused { retry: true, .. }),
+        "the real one is sent away: {welcome:?}"
+    );
+    b.pass(60_000);
+    assert!(matches!(b.attach(AgentKind::Boot, &params), Welcome::Accepted { .. }), "and for good");
 }

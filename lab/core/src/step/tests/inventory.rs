@@ -1,12 +1,13 @@
 //! Machines come, change and go.
 
-use super::bench::{Bench, DISK, ask, name};
+use super::bench::{Bench, DISK, ask, name, role};
 use super::{spec, spec_with};
-use crate::event::{Event, Request};
+use crate::effect::Effect;
+use crate::event::{Event, PowerAction, Request};
 use crate::inventory::model::{DiskContent, Inventory};
 use crate::machine::{Health, Phase};
 use crate::record::Change;
-use crate::reservation::Want;
+use crate::reservation::{Ask, Want};
 use crate::simulator::labs;
 use crate::{Lab, invariant};
 use pitstop_wire::Code;
@@ -25,7 +26,7 @@ fn a_machine_that_nobody_enrolled_is_written() {
         b.count(|c| matches!(c, Change::PowerIntended { machine, .. } if machine.as_str() == "m1")),
         0
     );
-    let enrol = || Request::Enrol("name=m1".parse().unwrap());
+    let enrol = || Request::Enrol { select: "name=m1".parse().unwrap(), listed: vec![name("m1")] };
     assert_eq!(b.refused("ada", enrol()), Code::NotAllowed);
     b.ok("admin", enrol());
     b.obey();
@@ -197,4 +198,95 @@ fn a_proving_turn_outlives_the_machines_place_in_the_inventory() {
     b.reload(|i| drop(i.machines.remove(&name("m0"))));
     b.live(600_000);
     assert!(b.lab.machine(&name("m0")).is_none(), "a machine outside the inventory is {}", b.state("m0"));
+}
+
+fn other_outlet(inventory: &mut Inventory) {
+    let spec = inventory.machines.get_mut(&name("m0")).unwrap();
+    let fields = serde_json::from_value(serde_json::json!({ "outlet": 7 })).unwrap();
+    spec.legs[0].driver.fields = Arc::new(fields);
+}
+
+#[test]
+fn another_outlet_under_the_old_name_is_switched_without_being_enrolled() {
+    let mut b = Bench::new(&["m0"]);
+    b.reload(other_outlet);
+    assert_eq!(b.state("m0"), "new");
+    let mut b = Bench::new(&["m0"]);
+    b.reload(|i| i.machines.get_mut(&name("m0")).unwrap().disks[0].matching.serial = Some("other".into()));
+    assert_eq!(b.state("m0"), "new", "another disk would be erased");
+    let mut b = Bench::new(&["m0"]);
+    b.reload(|i| i.machines.get_mut(&name("m0")).unwrap().note = Some("fan".into()));
+    assert_eq!(b.state("m0"), "free", "a note is no part");
+}
+
+#[test]
+fn a_tenant_switches_an_outlet_that_nobody_enrolled() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.reload(other_outlet);
+    let power = |action| Request::Power { machine: name("m0"), action, force: None };
+    assert_eq!(b.refused("ada", power(PowerAction::Cycle)), Code::Conflict);
+    assert_eq!(b.refused("ada", Request::Reimage { machine: name("m0"), image: None }), Code::Conflict);
+    b.restart();
+    assert_eq!(b.in_use_by("m0"), Some(id));
+    b.release("ada", id);
+    assert_eq!(b.power_waiting(), [], "the release switches it");
+    b.live(60_000);
+    assert_eq!(b.state("m0"), "new");
+}
+
+#[test]
+fn parts_change_in_the_middle_of_a_turn() {
+    for phase in [Phase::Off, Phase::BootAgent, Phase::Seed, Phase::Evidence] {
+        let mut b = Bench::new(&["m0", "m1"]);
+        let id = b.reserve("ada", ask("", Want::Image));
+        b.obey_until("m0", |p| *p == phase);
+        b.effects.clear();
+        b.reload(other_outlet);
+        let touched = |e: &Effect| matches!(e, Effect::Power { machine, .. } if machine.as_str() == "m0");
+        assert!(!b.effects.iter().any(|(_, e)| touched(e)), "switched in {phase:?}");
+        b.live(600_000);
+        assert_eq!(b.state("m0"), "new", "changed in {phase:?}");
+        assert_eq!((b.status(id), b.members(id)), ("ready", vec!["m1".to_owned()]));
+    }
+}
+
+#[test]
+fn parts_of_one_of_two_change_when_both_are_ready() {
+    let mut b = Bench::new(&["m0", "m1", "m2"]);
+    let asked = Ask { roles: vec![role("machine", "", 2)], ..ask("", Want::Agent) };
+    let id = b.reserve("ada", asked);
+    b.obey();
+    assert_eq!(b.status(id), "ready");
+    b.reload(other_outlet);
+    b.live(600_000);
+    assert_eq!((b.status(id), b.members(id)), ("ready", vec!["m1".to_owned(), "m2".to_owned()]));
+}
+
+#[test]
+fn an_undrain_forgets_a_command_that_may_still_land() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.reserve("ada", ask("", Want::Agent));
+    b.obey_until("m0", |p| *p == Phase::BootAgent);
+    b.take_power();
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    b.release("ada", id);
+    b.reload(other_outlet);
+    assert_eq!(b.refused("admin", Request::Undrain(name("m0"))), Code::Conflict);
+    b.live(120_000);
+    b.ok("admin", Request::Undrain(name("m0")));
+    assert_eq!(b.state("m0"), "new");
+}
+
+#[test]
+fn a_machine_that_came_after_the_list_is_enrolled_with_it() {
+    let mut b = Bench::new(&["m0"]);
+    b.reload(|i| i.machines.extend(["m1", "m2"].map(|m| (name(m), spec(m)))));
+    let enrol = |listed: &[&str]| Request::Enrol {
+        select: "".parse().unwrap(),
+        listed: listed.iter().map(|m| name(m)).collect(),
+    };
+    assert_eq!(b.refused("admin", enrol(&["m1"])), Code::Conflict);
+    assert_eq!(b.state("m1"), "new");
+    b.ok("admin", enrol(&["m1", "m2"]));
 }

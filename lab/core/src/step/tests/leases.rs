@@ -114,18 +114,18 @@ fn a_time_reservation_is_held_for_ever() {
 fn an_extension_does_not_extend() {
     let mut b = Bench::new(&["m0"]);
     let id = b.hold("ada", ask("", Want::Bare));
-    let extend = |more| Request::Extend { reservation: id, more };
+    let extend = |more| Request::Extend { reservation: id, more: Some(more) };
     b.pass(3_000_000);
     b.ok("ada", extend(3_600_000));
     b.pass(3_500_000);
     assert_eq!(b.status(id), "active");
-    b.ok("ada", extend(1_000)); // shorter is fine, too
-    b.pass(1_000);
+    assert_eq!(b.refused("ada", extend(1_000)), Code::Conflict, "an extension that shortens");
+    b.pass(100_000);
     assert_eq!(b.end(id), End::Expired);
     assert_eq!(b.refused("ada", extend(1)), Code::Conflict, "what has ended comes back");
     let waiting = b.reserve("ada", ask("", Want::Bare));
-    assert_eq!(b.refused("ada", Request::Extend { reservation: waiting, more: 1 }), Code::Conflict);
-    assert_eq!(b.refused("eve", Request::Extend { reservation: waiting, more: 1 }), Code::Held);
+    assert_eq!(b.refused("ada", Request::Extend { reservation: waiting, more: Some(1) }), Code::Conflict);
+    assert_eq!(b.refused("eve", Request::Extend { reservation: waiting, more: Some(1) }), Code::Held);
 }
 
 fn leased(extend: Extend) -> Bench {
@@ -143,13 +143,11 @@ fn leased(extend: Extend) -> Bench {
 fn an_extension_is_given_while_somebody_waits() {
     let mut b = leased(Extend::WhileNobodyWaits);
     let id = b.hold("ada", ask("name=m0", Want::Bare));
-    let extend = |more| Request::Extend { reservation: id, more };
-    b.ok("ada", extend(7_200_000));
-    assert_eq!(b.refused("ada", extend(7_200_001)), Code::NotAllowed, "longer than the policy says");
+    let extend = |more| Request::Extend { reservation: id, more: Some(more) };
+    b.ok("ada", extend(7_000_000));
     b.reserve("bob", ask("name=m0", Want::Bare));
     b.pass(1);
-    assert_eq!(b.refused("ada", extend(7_200_000)), Code::NotAllowed);
-    b.ok("ada", extend(60_000)); // to give up time is always possible
+    assert_eq!(b.refused("ada", extend(7_000_000)), Code::NotAllowed);
 }
 
 #[test]
@@ -158,14 +156,45 @@ fn an_extension_is_refused_because_somebody_waits_for_another_machine() {
     let id = b.hold("ada", ask("name=m0", Want::Bare));
     b.hold("bob", ask("name=m1", Want::Bare));
     b.reserve("eve", ask("name=m1", Want::Bare));
-    b.ok("ada", Request::Extend { reservation: id, more: 7_200_000 });
+    b.ok("ada", Request::Extend { reservation: id, more: Some(7_000_000) });
+}
+
+#[test]
+fn many_extensions_last_longer_than_the_policy_allows_in_all() {
+    let mut b = leased(Extend::Always);
+    let id = b.hold("ada", ask("name=m0", Want::Bare));
+    let extend = |more| Request::Extend { reservation: id, more: Some(more) };
+    assert_eq!(b.refused("ada", extend(7_200_001)), Code::NotAllowed);
+    b.pass(3_500_000);
+    b.ok("ada", extend(3_600_000));
+    assert_eq!(b.refused("ada", extend(3_800_000)), Code::NotAllowed, "7,300 s in all");
+    b.pass(3_500_000);
+    b.ok("ada", extend(150_000));
+    assert_eq!(b.refused("ada", extend(600_000)), Code::NotAllowed);
+    assert_eq!(b.refused("ada", Request::Extend { reservation: id, more: None }), Code::NotAllowed);
+}
+
+#[test]
+fn the_policy_is_asked_only_at_an_extension() {
+    let mut b = leased(Extend::Always);
+    let unsaid = b.hold("ada", Ask { limit: None, ..ask("name=m0", Want::Bare) });
+    assert_eq!(b.lab.reservations[&unsaid].ask.limit, Some(3_600_000), "the policy's default");
+    let long = Ask { limit: Some(7_200_001), ..ask("", Want::Bare) };
+    let request = Request::Reserve { ask: Box::new(long), image: None };
+    assert_eq!(b.refused("ada", request), Code::NotAllowed, "longer than the policy says");
+    let mut free = Bench::new(&["m0"]);
+    let unsaid = free.hold("ada", Ask { limit: None, ..ask("", Want::Bare) });
+    assert_eq!(free.lab.reservations[&unsaid].ask.limit, Some(Lease::DEFAULT_MS), "held for ever");
 }
 
 #[test]
 fn an_extension_is_given_where_the_policy_says_never() {
     let mut b = leased(Extend::Never);
     let id = b.hold("ada", ask("", Want::Bare));
-    assert_eq!(b.refused("ada", Request::Extend { reservation: id, more: 7_200_000 }), Code::NotAllowed);
+    assert_eq!(
+        b.refused("ada", Request::Extend { reservation: id, more: Some(7_200_000) }),
+        Code::NotAllowed
+    );
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use super::bench::{Bench, ask, name};
 use super::spec_with;
-use crate::event::{Fact, PowerAction, Request};
+use crate::effect::Effect;
+use crate::event::{Event, Fact, PowerAction, Request};
 use crate::machine::{Health, Phase, Reading, Switch};
 use crate::record::Change;
 use crate::reservation::Want;
@@ -264,4 +265,112 @@ fn a_machine_that_runs_no_agent_is_ready_when_power_reads_on() {
     b.obey();
     assert_eq!(b.status(id), "ready");
     assert_eq!(b.boards[&name("m0")].legs, [true]);
+}
+
+#[test]
+fn a_cycle_whose_off_failed_waits_for_a_later_off_to_switch_on_again() {
+    let mut b = Bench::new(&["m0"]);
+    b.hold("ada", ask("", Want::Image));
+    let power = |action| Request::Power { machine: name("m0"), action, force: None };
+    b.ok("ada", power(PowerAction::Cycle));
+    let off = b.take_power();
+    b.answer_power(&off, Err("refused"), false);
+    b.live(2 * LATEST);
+    assert_eq!(b.boards[&name("m0")].legs, [true]);
+    b.ok("ada", power(PowerAction::Off));
+    b.live(2 * LATEST);
+    assert_eq!(b.boards[&name("m0")].legs, [false], "the old cycle goes on");
+}
+
+fn blind() -> Bench {
+    Bench::of([spec_with("m0", |s| s.legs[0].readback = false)])
+}
+
+#[test]
+fn a_leg_without_read_back_never_gets_ready_when_the_daemon_restarts() {
+    for phase in [Phase::Settle, Phase::Off, Phase::Evidence, Phase::BootAgent] {
+        let mut b = blind();
+        let id = b.reserve("ada", ask("", Want::Image));
+        b.obey_until("m0", |p| *p == phase);
+        b.restart();
+        b.live(400_000);
+        assert_eq!(b.status(id), "ready", "killed in {phase:?}: {:?}", b.failures("m0"));
+        assert!(b.failures("m0").is_empty(), "killed in {phase:?}: {:?}", b.failures("m0"));
+    }
+}
+
+#[test]
+fn an_off_is_assumed_although_an_older_on_may_have_landed_after_it() {
+    let mut b = blind();
+    let id = b.reserve("ada", ask("", Want::Agent));
+    b.obey_until("m0", |p| *p == Phase::BootAgent);
+    let _late = b.take_power();
+    b.release("ada", id);
+    let off = b.take_power();
+    b.answer_power(&off, Ok(Reading::Assumed(Switch::Off)), false);
+    b.pass(LATEST - 1_000);
+    b.board(&name("m0")).legs[0] = true; // the old one lands, and nothing shows it
+    b.live(120_000);
+    assert_eq!(b.state("m0"), "free");
+    assert_eq!(b.boards[&name("m0")].legs, [false]);
+}
+
+#[test]
+fn a_dead_controller_is_asked_as_fast_as_its_neighbour_answers() {
+    let mut b = Bench::of([spec_with("m0", |s| s.legs.insert(0, labs::leg("mains")))]);
+    let id = b.hold("ada", ask("", Want::Bare));
+    b.ok("ada", Request::Power { machine: name("m0"), action: PowerAction::On, force: None });
+    for leg in 0..2 {
+        let on = b.take_power();
+        let answer = if leg == 0 { Ok(Reading::On) } else { Err("no answer") };
+        b.answer_power(&on, answer, leg == 0);
+    }
+    b.pass(3 * LATEST);
+    b.effects.clear();
+    let mut asked = 0;
+    for _ in 0..300 {
+        b.read("m0", 0, Reading::On); // one answers at once, the other never
+        asked += b.effects.drain(..).filter(|(_, e)| matches!(e, Effect::Observe { leg: 1, .. })).count();
+        b.pass(100);
+    }
+    assert!((1..=4).contains(&asked), "asked {asked} times in 30 s");
+    assert_eq!(b.status(id), "active");
+}
+
+#[test]
+fn a_leg_that_answers_nothing_after_an_off_is_never_switched_off_again() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.release("ada", id);
+    let off = b.take_power();
+    b.answer_power(&off, Ok(Reading::Unknown), false);
+    b.pass(2_000);
+    b.effects.retain(|(_, e)| !matches!(e, Effect::Observe { .. }));
+    assert_eq!(b.power_waiting(), [Switch::Off]);
+    b.live(60_000);
+    assert_eq!(b.state("m0"), "free");
+}
+
+#[test]
+fn the_time_of_a_second_leg_counts_from_its_own_start() {
+    let mut b = Bench::of([spec_with("m0", |s| s.legs.insert(0, labs::leg("mains")))]);
+    b.hold("ada", ask("", Want::Bare));
+    b.ok("ada", Request::Power { machine: name("m0"), action: PowerAction::On, force: None });
+    let landings: Vec<u64> = b.machine("m0").legs.iter().map(|l| l.unsettled[0].may_land_until.0).collect();
+    assert_eq!(
+        landings[1] - landings[0],
+        LATEST / 2,
+        "it is sent when the first may have taken all its time"
+    );
+}
+
+#[test]
+fn a_stopped_loop_shortens_the_time_of_commands_under_way() {
+    let mut b = Bench::new(&["m0"]);
+    b.hold("ada", ask("", Want::Bare));
+    b.ok("ada", Request::Power { machine: name("m0"), action: PowerAction::On, force: None });
+    let landing = |b: &Bench| b.machine("m0").legs[0].unsettled[0].may_land_until;
+    let before = landing(&b);
+    b.event(Event::Gap(30_000));
+    assert_eq!(landing(&b), before + 30_000);
 }

@@ -108,11 +108,12 @@ impl Bench {
         let was = self.board(machine).legs.iter().all(|on| *on);
         self.board(machine).legs[*leg] = *want == Switch::On;
         let is = self.board(machine).legs.iter().all(|on| *on);
-        let reading = self.reading(machine, *leg);
+        let blind = !self.readable(machine, *leg);
+        let reading = if blind { Reading::Assumed(*want) } else { self.reading(machine, *leg) };
         if was && !is {
             self.lost(machine.as_str());
         }
-        self.fact(epoch, command.done(Ok(reading), true));
+        self.fact(epoch, command.done(Ok(reading), !blind));
         if is && !was {
             self.boot(machine, *boot);
         }
@@ -134,7 +135,14 @@ impl Bench {
         self.fact(self.lab.meta().epoch, fact);
     }
 
+    fn readable(&self, machine: &MachineName, leg: usize) -> bool {
+        self.inventory.machines.get(machine).is_none_or(|m| m.legs[leg].readback)
+    }
+
     fn reading(&self, machine: &MachineName, leg: usize) -> Reading {
+        if !self.readable(machine, leg) {
+            return Reading::Unknown;
+        }
         if self.boards[machine].legs[leg] { Reading::On } else { Reading::Off }
     }
 
@@ -241,7 +249,8 @@ impl Bench {
     }
 
     pub fn report(&mut self, machine: &str, report: Report) {
-        let Some(agent) = self.machine(machine).agent.clone() else { return };
+        let row = self.lab.machine(&name(machine)).cloned();
+        let Some(agent) = row.and_then(|m| m.agent.clone()) else { return };
         let (nonce, boot_id) = (agent.nonce, agent.boot_id);
         self.event(Event::Agent { machine: name(machine), nonce, boot_id, report });
     }
