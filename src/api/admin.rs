@@ -43,7 +43,7 @@ pub async fn prove(State(app): State<Shared>, Name(machine): Name, asked: Asked<
 /// Accept new machines, or say which that would be.
 pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enrolled> {
     let lab = app.desk.snapshot().await?;
-    let selector = app.known.act(&lab, &asked.body.select)?;
+    let selector = app.known.act(lab.inventory(), &asked.body.select)?;
     let machines: Vec<NewMachine> = matching(&lab, &selector)
         .filter(|m| m.health == Health::New)
         .map(|m| NewMachine { name: m.name.clone(), disks: m.disks.iter().map(|d| d.name.clone()).collect() })
@@ -58,7 +58,8 @@ pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enr
             ApiError::new(Code::Conflict, format!("{found} new machines match `{selector}`, not {count}"));
         return Err(Refusal(error.hint(format!("pitstop ls {selector} state=new"))));
     }
-    let answer = app.desk.ask(asked.caller, Request::Enrol(selector)).await?;
+    let listed = enrolled.machines.iter().map(|m| m.name.clone()).collect();
+    let answer = app.desk.ask(asked.caller, Request::Enrol { select: selector, listed }).await?;
     if let Some(names) = answer.get("enrolled").and_then(|v| serde_json::from_value::<Vec<_>>(v.clone()).ok())
     {
         let disks = |name: &MachineName| -> Vec<String> {
@@ -94,16 +95,19 @@ pub async fn reload(State(app): State<Shared>, asked: Asked<Reload>) -> Answer<R
             .collect(),
         done: !asked.body.dry_run,
     };
-    // The core asks again; but drivers are changed before it is asked, since
-    // it may want to use them at once.
-    if !asked.body.dry_run && asked.caller.admin {
-        app.inventory.take(&new);
+    if asked.body.dry_run {
+        return Ok(Json(reloaded));
     }
-    if !asked.body.dry_run
-        && let Err(error) = app.desk.ask(asked.caller, Request::Reload(Arc::new(new))).await
-    {
-        app.inventory.take(lab.inventory());
-        return Err(Refusal(error));
+    // Drivers follow the commit, not this answer: whether there was one is
+    // sometimes not known here.
+    let new = Arc::new(new);
+    app.desk.ask(asked.caller, Request::Reload(Arc::clone(&new))).await?;
+    let now = app.desk.inventory();
+    if !Arc::ptr_eq(&now, &new) && *now != *new {
+        // Its key was answered before, and the file is another one now.
+        let text = "this reload was done before, or another came right behind it; the inventory file says \
+                    something else than the lab's inventory now";
+        return Err(Refusal(ApiError::new(Code::Conflict, text).hint("reload again, with a new key")));
     }
     Ok(Json(reloaded))
 }

@@ -11,6 +11,7 @@ use axum::response::Response;
 use pitstop_client::frames::{FrameReader, write_frame};
 use pitstop_core::Lab;
 use pitstop_core::event::Caller;
+use pitstop_core::id::RecordNo;
 use pitstop_wire::api::{ConsoleRequest, Time};
 use pitstop_wire::console::{FromConsole, PIECE, ToConsole};
 use pitstop_wire::{ApiError, Code, MachineName};
@@ -46,15 +47,15 @@ pub async fn console(
             not_found(e.to_string())
         }
     })?;
-    if body.write {
-        keyboard.take(body.steal).map_err(|who| taken(&machine, &who))?;
-    }
     let seat = Seat { desk: app.desk.clone(), caller, machine, follow: !body.no_follow };
+    if body.write {
+        seat.take(&keyboard, body.steal).await?;
+    }
     Ok(accept(upgrade, move |io| seat.serve(io, watcher, keyboard)))
 }
 
-fn taken(machine: &MachineName, words: &str) -> ApiError {
-    ApiError::new(Code::Held, format!("{machine}: {words}"))
+fn taken(machine: &MachineName, who: &str) -> ApiError {
+    ApiError::new(Code::Held, format!("{who} has the keyboard of {machine}"))
         .hint("pitstop console --write --steal takes the keyboard")
 }
 
@@ -140,11 +141,31 @@ impl Seat {
             }
             ToConsole::Write { steal } => {
                 // Who holds it now, not who held it at the attach.
-                let lab = self.desk.snapshot().await.map_err(|e| e.message)?;
-                may_type(&lab, &self.caller, &self.machine).map_err(|e| e.message)?;
-                keyboard.take(steal)
+                self.take(keyboard, steal).await.map_err(|e| e.message)
             }
         }
+    }
+
+    /// Takes the keyboard, if the caller may type.
+    async fn take(&self, keyboard: &Keyboard, steal: bool) -> Result<(), ApiError> {
+        let taken = |who: String| taken(&self.machine, &who);
+        keyboard.take(steal, self.may_type().await?).map_err(taken)?;
+        // Keyboards are freed when the machine changes hands; had that been
+        // before this one was taken, nobody would take it away again.
+        match self.may_type().await {
+            Ok(as_of) => keyboard.take(false, as_of).map_err(taken),
+            Err(refused) => {
+                keyboard.leave();
+                Err(refused)
+            }
+        }
+    }
+
+    /// The record up to which it is known that the caller may type.
+    async fn may_type(&self) -> Result<RecordNo, ApiError> {
+        let lab = self.desk.snapshot().await?;
+        may_type(&lab, &self.caller, &self.machine)?;
+        Ok(lab.meta().records)
     }
 }
 

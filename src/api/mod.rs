@@ -59,9 +59,6 @@ pub trait InventorySource: Send + Sync {
     /// # Errors
     /// Everything that is wrong with it, as one text with places.
     fn read(&self) -> Result<pitstop_core::inventory::Inventory, String>;
-
-    /// From now on this is the inventory: drivers for what is new.
-    fn take(&self, inventory: &pitstop_core::inventory::Inventory);
 }
 
 type Shared = Arc<App>;

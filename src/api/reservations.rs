@@ -3,11 +3,11 @@
 use super::error::{Answer, Refusal, not_found, usage};
 use super::extract::{Asked, Id, Params};
 use super::peer::Peer;
-use super::{Shared, ask, view};
+use super::{App, Shared, ask, view};
 use axum::Json;
 use axum::extract::State;
 use pitstop_core::Lab;
-use pitstop_core::event::Request;
+use pitstop_core::event::{Caller, Request};
 use pitstop_core::id::ReservationId;
 use pitstop_wire::api::{Beat, Done, Extend, Release, Reservation, Reservations, Reserve, Time};
 use pitstop_wire::{ApiError, Code};
@@ -36,7 +36,7 @@ pub async fn list(
 /// One reservation.
 pub async fn one(State(app): State<Shared>, _: Peer, Id(id): Id) -> Answer<Reservation> {
     let lab = app.desk.snapshot().await?;
-    shown(&lab, id)
+    Ok(Json(shown(&lab, id)?))
 }
 
 /// There is no such reservation.
@@ -45,28 +45,40 @@ pub fn no_reservation(id: ReservationId) -> ApiError {
         .hint("pitstop status; old ones are in `pitstop events`")
 }
 
-fn shown(lab: &Lab, id: ReservationId) -> Answer<Reservation> {
+fn shown(lab: &Lab, id: ReservationId) -> Result<Reservation, ApiError> {
     let row = lab.reservation(id).ok_or_else(|| no_reservation(id))?;
-    Ok(Json(view::reservation::reservation(lab, row)))
+    Ok(view::reservation::reservation(lab, row))
+}
+
+/// Asks, and shows the reservation as it is committed with the answer.
+async fn asked_for(
+    app: &App,
+    caller: Caller,
+    request: Request,
+    which: impl FnOnce(&Value) -> Result<ReservationId, ApiError> + Send + 'static,
+) -> Answer<Reservation> {
+    let look = |answer: Value, lab: &Lab| shown(lab, which(&answer)?);
+    Ok(Json(app.desk.ask_and_look(caller, request, look).await?))
+}
+
+/// The reservation that an answer is about.
+fn number(answer: &Value) -> Result<ReservationId, ApiError> {
+    let id = answer.get("reservation").and_then(Value::as_str).and_then(|id| id.parse().ok());
+    id.ok_or_else(|| {
+        ApiError::new(Code::Internal, "the reservation has no number; please report this as a bug")
+    })
 }
 
 /// Ask for machines.
 pub async fn reserve(State(app): State<Shared>, asked: Asked<Reserve>) -> Answer<Reservation> {
-    let lab = app.desk.snapshot().await?;
-    let ask = ask::ask(&app, &lab, &asked.body, Time(app.desk.wall()))?;
+    let ask = ask::ask(&app, &asked.body, Time(app.desk.wall()))?;
     let request = Request::Reserve { ask: Box::new(ask), image: asked.body.image };
-    let answer = app.desk.ask(asked.caller, request).await?;
-    let id: ReservationId =
-        answer.get("reservation").and_then(Value::as_str).and_then(|id| id.parse().ok()).ok_or_else(
-            || ApiError::new(Code::Internal, "the reservation has no number; please report this as a bug"),
-        )?;
-    shown(&*app.desk.snapshot().await?, id)
+    asked_for(&app, asked.caller, request, number).await
 }
 
 /// The holder is there.
 pub async fn claim(State(app): State<Shared>, Id(id): Id, asked: Asked<Beat>) -> Answer<Reservation> {
-    app.desk.ask(asked.caller, Request::Claim(id)).await?;
-    shown(&*app.desk.snapshot().await?, id)
+    asked_for(&app, asked.caller, Request::Claim(id), move |_| Ok(id)).await
 }
 
 /// The session lives.
@@ -78,9 +90,8 @@ pub async fn beat(State(app): State<Shared>, Id(id): Id, asked: Asked<Beat>) -> 
 /// More time.
 pub async fn extend(State(app): State<Shared>, Id(id): Id, asked: Asked<Extend>) -> Answer<Reservation> {
     let more = ask::length(asked.body, Time(app.desk.wall()))?;
-    let more = more.ok_or_else(|| usage("for how long? Say `for` (seconds) or `until`"))?;
-    app.desk.ask(asked.caller, Request::Extend { reservation: id, more }).await?;
-    shown(&*app.desk.snapshot().await?, id)
+    let request = Request::Extend { reservation: id, more };
+    asked_for(&app, asked.caller, request, move |_| Ok(id)).await
 }
 
 /// Give it back.
@@ -89,6 +100,6 @@ pub async fn release(State(app): State<Shared>, Id(id): Id, asked: Asked<Release
     if force.as_ref().is_some_and(|why| why.trim().is_empty()) {
         return Err(Refusal(ApiError::new(Code::Usage, "`force` is the reason, in words")));
     }
-    app.desk.ask(asked.caller, Request::Release { reservation: id, force }).await?;
-    shown(&*app.desk.snapshot().await?, id)
+    let request = Request::Release { reservation: id, force };
+    asked_for(&app, asked.caller, request, move |_| Ok(id)).await
 }

@@ -32,37 +32,39 @@ pub struct KnownCache {
 }
 
 impl KnownCache {
-    fn of(&self, lab: &Lab) -> Arc<Known> {
+    fn of(&self, inventory: &Arc<Inventory>) -> Arc<Known> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((inventory, known)) = &*last
-            && Arc::ptr_eq(inventory, lab.inventory())
+        if let Some((of, known)) = &*last
+            && Arc::ptr_eq(of, inventory)
         {
             return Arc::clone(known);
         }
         let mut known = Known::default();
-        for (name, spec) in &lab.inventory().machines {
+        for (name, spec) in &inventory.machines {
             known.add(name, spec.tags.iter().map(|(k, v)| (k.as_str(), v)));
         }
         known.words("state", STATES);
         known.words("clean", CLEAN);
         known.words("health", HEALTH);
         let known = Arc::new(known);
-        *last = Some((Arc::clone(lab.inventory()), Arc::clone(&known)));
+        *last = Some((Arc::clone(inventory), Arc::clone(&known)));
         known
     }
 
     /// A selector for looking: a bare word may be a tag's value.
-    pub fn look(&self, lab: &Lab, text: &str) -> Result<Selector, Refusal> {
-        self.checked(lab, parse(text)?)
+    pub fn look(&self, inventory: &Arc<Inventory>, text: &str) -> Result<Selector, Refusal> {
+        self.checked(inventory, parse(text)?)
     }
 
     /// A selector for acting: a bare word is a machine's exact name.
-    pub fn act(&self, lab: &Lab, text: &str) -> Result<Selector, Refusal> {
-        self.checked(lab, parse(text)?.acting())
+    pub fn act(&self, inventory: &Arc<Inventory>, text: &str) -> Result<Selector, Refusal> {
+        self.checked(inventory, parse(text)?.acting())
     }
 
-    fn checked(&self, lab: &Lab, selector: Selector) -> Result<Selector, Refusal> {
-        selector.check(&self.of(lab)).map_err(|e| Refusal(not_found(e.to_string()).hint(e.underlined())))?;
+    fn checked(&self, inventory: &Arc<Inventory>, selector: Selector) -> Result<Selector, Refusal> {
+        selector
+            .check(&self.of(inventory))
+            .map_err(|e| Refusal(not_found(e.to_string()).hint(e.underlined())))?;
         Ok(selector)
     }
 }

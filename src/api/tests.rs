@@ -42,6 +42,8 @@ impl Hands for Obedient {
             }
         }
     }
+
+    fn follow(&self, _: &Arc<Inventory>) {}
 }
 
 /// Machines whose agent echoes standard input, and drops each connection
@@ -134,20 +136,22 @@ impl EchoState {
     }
 }
 
-struct NoInventory;
+/// An inventory file; a bad one until it is written.
+#[derive(Default)]
+struct File(Mutex<Option<Inventory>>);
 
-impl InventorySource for NoInventory {
+impl InventorySource for File {
     fn read(&self) -> Result<Inventory, String> {
-        Err("inventory.toml:3:1: unknown key `machin`".to_owned())
+        let file = self.0.lock().unwrap();
+        file.clone().ok_or_else(|| "inventory.toml:3:1: unknown key `machin`".to_owned())
     }
-
-    fn take(&self, _: &Inventory) {}
 }
 
 struct Bench {
     desk: Desk,
     client: Client,
     socket: PathBuf,
+    file: Arc<File>,
     stop: CancellationToken,
     served: tokio::task::JoinHandle<()>,
     running: Running,
@@ -165,20 +169,21 @@ impl Bench {
         let running = opened.run(Box::new(Obedient(desk.clone()))).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
+        let file = Arc::new(File::default());
         let app = App {
             desk: desk.clone(),
             runs: Arc::new(Echo::default()),
             consoles: crate::daemon::consoles::Consoles::start(&dir.path().join("consoles"), desk.clock())
                 .unwrap(),
             images: Arc::new(pitstop_image::ImageStore::open(&dir.path().join("images")).unwrap()),
-            inventory: Arc::new(NoInventory),
+            inventory: Arc::clone(&file) as Arc<dyn InventorySource>,
             known: select::KnownCache::default(),
             progress: tokio::sync::broadcast::Sender::new(16),
         };
         let stop = CancellationToken::new();
         let listener = Listener::bind(&socket).await.unwrap();
         let served = tokio::spawn(listener.serve(router(Arc::new(app)), stop.clone()));
-        Self { desk, client: Client::new(&socket), socket, stop, served, running, _dir: dir }
+        Self { desk, client: Client::new(&socket), socket, file, stop, served, running, _dir: dir }
     }
 
     async fn end(self) {
@@ -442,4 +447,27 @@ async fn no_daemon_is_not_known_and_said_at_once() {
     assert_eq!(error.code, Code::NotKnown);
     assert!(error.hint.unwrap().contains("pitstop serve"));
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_was_answered_before_does_not_say_that_it_took_a_newer_file() {
+    let bench = Bench::new(1).await;
+    let write = |machines| {
+        *bench.file.0.lock().unwrap() = Some(Arc::unwrap_or_clone(sample::inventory(machines)));
+    };
+    let reload = async |dry_run, key: &str| {
+        bench.client.reload(&pitstop_wire::api::Reload { dry_run }, Some(key.to_owned())).await
+    };
+    write(2);
+    assert!(!reload(true, "k0").await.unwrap().done);
+    assert_eq!(bench.desk.inventory().machines.len(), 1, "a dry run changes nothing");
+    assert_eq!(reload(false, "k1").await.unwrap().added, ["m1"]);
+    assert_eq!(reload(false, "k1").await.unwrap().added, [""; 0], "the same again is fine");
+    write(3);
+    let error = reload(false, "k1").await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict, "{error}");
+    assert_eq!(bench.desk.inventory().machines.len(), 2);
+    assert_eq!(reload(false, "k2").await.unwrap().added, ["m2"]);
+    assert_eq!(bench.desk.inventory().machines.len(), 3);
+    bench.end().await;
 }

@@ -10,7 +10,9 @@
 //! (facts, reports of agents) is decided about again.
 
 mod batch;
+mod crowd;
 mod front;
+mod lag;
 mod trouble;
 
 #[cfg(test)]
@@ -20,7 +22,10 @@ use super::clock::{Clock, Pulse};
 use super::desk::{self, Desk};
 use crate::store::{CommitError, Store, StoreError, sleep};
 use batch::{Dice, Draft};
+use crowd::Crowd;
 use front::Front;
+pub(super) use lag::Arrival;
+use lag::Lag;
 use pitstop_core::Lab;
 use pitstop_core::effect::Effect;
 use pitstop_core::event::{Event, Moment};
@@ -30,6 +35,7 @@ use pitstop_core::lab::Rows;
 use pitstop_core::time::LabTime;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use trouble::{Limbo, Trouble};
 
@@ -44,6 +50,11 @@ pub trait Hands: Send {
     /// Lets effects go that are committed. Must not block: each lane queues.
     /// Facts about them are reported under `epoch`.
     fn release(&self, effects: Vec<Effect>, epoch: Epoch);
+
+    /// From now on this is the inventory: it is committed, and the effects
+    /// that are released next were decided by it. Those before were not: a
+    /// leg's index may mean another leg.
+    fn follow(&self, inventory: &Arc<Inventory>);
 }
 
 /// Why a lab could not be opened.
@@ -108,7 +119,7 @@ pub fn open(mut store: Box<dyn Store>, inventory: Arc<Inventory>, enrol: bool) -
     store.commit(&draft.batch(&lab), &mut sleep)?;
 
     let epoch = lab.meta().epoch;
-    let (desk, counter) = desk::set_up(clock, epoch, store.history());
+    let (desk, counter) = desk::set_up(clock, epoch, store.history(), Arc::clone(lab.inventory()));
     let front = Front::new(counter, clock, store.history(), Arc::clone(lab.inventory()));
     let decider = Decider {
         lab: Arc::new(lab),
@@ -119,6 +130,7 @@ pub fn open(mut store: Box<dyn Store>, inventory: Arc<Inventory>, enrol: bool) -
         trouble: None,
         limbo: None,
         stalled: false,
+        crowd: Crowd::after(Duration::ZERO, 0, 0),
     };
     Ok(Opened { decider, desk, effects })
 }
@@ -187,6 +199,8 @@ struct Decider {
     limbo: Option<Limbo>,
     /// A deadline stayed where it was although it was judged.
     stalled: bool,
+    /// Who may be about to come since the last commit.
+    crowd: Crowd,
 }
 
 impl Decider {
@@ -195,6 +209,7 @@ impl Decider {
         loop {
             let asked = self.patience();
             self.front.gather(asked);
+            self.front.linger(&self.crowd);
             self.began = self.front.clock.now();
             let away = pulse.beat(self.began, asked);
             let stop = self.front.waiting.stop;
@@ -238,8 +253,13 @@ impl Decider {
         if draft.is_empty() && self.trouble.is_none() {
             return Ok(());
         }
+        let start = Instant::now();
         match self.commit(&draft) {
-            Ok(()) => self.committed(hands, draft),
+            Ok(()) => {
+                self.front.gather(Some(0));
+                self.crowd = Crowd::after(start.elapsed(), draft.askers(), self.front.waiting.len());
+                self.committed(hands, draft);
+            }
             Err(CommitError::Superseded { by, ours }) => {
                 draft.turn_away("another pitstop has taken the lab over");
                 return Err(Halt::Superseded { by, ours });
@@ -264,16 +284,22 @@ impl Decider {
         };
         if let Some((gap, again)) = gap {
             let kept = again.then(|| gap.clone());
-            draft.take(hands, *epoch, lab.step(&moment(), gap), None, kept);
+            let outcome = lab.step(&moment(), gap);
+            draft.take(hands, *epoch, lab, outcome, None, kept, None);
         }
         // Queued beats are taken before deadlines are judged.
         for asked in front.waiting.drain() {
             let again = batch::keeps(&asked.event);
-            draft.take(hands, *epoch, lab.step(&moment(), asked.event), asked.reply, again);
+            let lag = Lag::of(&asked.event, asked.came);
+            let outcome = lab.step(&moment(), asked.event);
+            draft.reloads |= !Arc::ptr_eq(lab.inventory(), &front.inventory);
+            draft.take(hands, *epoch, lab, outcome, asked.reply, again, lag);
         }
         let is_due = |lab: &Lab| lab.next_deadline().is_some_and(|due| due <= now);
         if is_due(lab) {
-            draft.take(hands, *epoch, lab.step(&moment(), Event::Tick), None, None);
+            let lag = Lag::of(&Event::Tick, Arrival::now());
+            let outcome = lab.step(&moment(), Event::Tick);
+            draft.take(hands, *epoch, lab, outcome, None, None, lag);
         }
         self.stalled = is_due(lab);
         Ok(draft)

@@ -1,10 +1,12 @@
 //! The desk: where everybody else meets the decision loop.
 
 use super::clock::Clock;
+use super::decide::Arrival;
 use crate::store::{History, RecordQuery, StoreError};
 use pitstop_core::Lab;
 use pitstop_core::event::{Answer, BootAnswer, Caller, Event, Fact, Report, Request};
 use pitstop_core::id::Epoch;
+use pitstop_core::inventory::model::Inventory;
 use pitstop_core::record::Record;
 use pitstop_core::time::{LabTime, WallMs};
 use pitstop_wire::agent::{Hello, Welcome};
@@ -33,6 +35,7 @@ struct Shared {
     history: Arc<dyn History>,
     records: broadcast::Sender<Arc<[Record]>>,
     condition: watch::Receiver<Condition>,
+    inventory: watch::Receiver<Arc<Inventory>>,
 }
 
 /// How the loop gets on with its store.
@@ -53,7 +56,7 @@ pub enum Condition {
 /// What is put on the loop's queue.
 #[allow(clippy::large_enum_variant, reason = "nearly all are events")]
 pub(super) enum Item {
-    Event(Event, Reply),
+    Event(Event, Reply, Arrival),
     Snapshot(oneshot::Sender<Snapshot>),
     Stop,
 }
@@ -61,19 +64,30 @@ pub(super) enum Item {
 /// What a reader gets.
 pub(super) type Snapshot = Result<Arc<Lab>, ApiError>;
 
+/// Takes an answer, with the lab as it is committed with it. It runs on the
+/// loop.
+pub(super) type Tell = Box<dyn FnOnce(Result<(Answer, &Lab), ApiError>) + Send>;
+
 /// Where an answer goes; nobody may be waiting.
-pub(super) type Reply = Option<oneshot::Sender<Result<Answer, ApiError>>>;
+pub(super) type Reply = Option<Tell>;
 
 /// The loop's ends of what the desk holds.
 pub(super) struct Counter {
     pub queue: mpsc::Receiver<Item>,
     pub records: broadcast::Sender<Arc<[Record]>>,
     pub condition: watch::Sender<Condition>,
+    pub inventory: watch::Sender<Arc<Inventory>>,
 }
 
-pub(super) fn set_up(clock: Clock, epoch: Epoch, history: Arc<dyn History>) -> (Desk, Counter) {
+pub(super) fn set_up(
+    clock: Clock,
+    epoch: Epoch,
+    history: Arc<dyn History>,
+    inventory: Arc<Inventory>,
+) -> (Desk, Counter) {
     let (sender, queue) = mpsc::channel();
     let (condition, watched) = watch::channel(Condition::Well);
+    let (inventory, declared) = watch::channel(inventory);
     let records = broadcast::Sender::new(BEHIND);
     let shared = Shared {
         queue: sender,
@@ -83,8 +97,9 @@ pub(super) fn set_up(clock: Clock, epoch: Epoch, history: Arc<dyn History>) -> (
         history,
         records: records.clone(),
         condition: watched,
+        inventory: declared,
     };
-    (Desk { shared: Arc::new(shared) }, Counter { queue, records, condition })
+    (Desk { shared: Arc::new(shared) }, Counter { queue, records, condition, inventory })
 }
 
 impl Desk {
@@ -94,21 +109,38 @@ impl Desk {
     /// What the core refuses, and [`Code::NotKnown`] when the outcome is not
     /// known: the same request with the same key may be sent again.
     pub async fn ask(&self, caller: Caller, request: Request) -> Result<Value, ApiError> {
+        self.ask_and_look(caller, request, |answer, _| Ok(answer)).await
+    }
+
+    /// The same, and a look at the lab as it is committed with the answer.
+    /// `look` runs on the loop, where everybody waits for it: one row, not a
+    /// list. A snapshot in its place would wait for the next commit, and the
+    /// loop would have to copy the lab's indexes as long as it is kept.
+    ///
+    /// # Errors
+    /// As [`Desk::ask`], and what `look` finds wrong.
+    pub async fn ask_and_look<T: Send + 'static>(
+        &self,
+        caller: Caller,
+        request: Request,
+        look: impl FnOnce(Value, &Lab) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         // Beats do not queue up behind requests: they are what keeps a
         // session alive just when there is a crowd.
         let _room = match &request {
             Request::Beat(_) => None,
             _ => Some(self.shared.room.acquire().await.map_err(|_| stopping())?),
         };
-        match self.put(Event::Request(caller, request)).await? {
-            Answer::Api(answer) => answer,
+        let look = move |answer, lab: &Lab| match answer {
+            Answer::Api(answer) => look(answer?, lab),
             _ => Err(mixed_up()),
-        }
+        };
+        self.put(Event::Request(caller, request), look).await?
     }
 
     /// An agent says hello.
     pub async fn hello(&self, hello: Hello) -> Welcome {
-        match self.put(Event::Hello(hello)).await {
+        match self.put(Event::Hello(hello), |answer, _| answer).await {
             Ok(Answer::Welcome(welcome)) => welcome,
             Ok(_) => Welcome::Refused { reason: mixed_up().message, retry: true },
             Err(e) => Welcome::Refused { reason: e.message, retry: true },
@@ -118,22 +150,35 @@ impl Desk {
     /// A machine's firmware, or with `lane` the lane that boots it, asks what
     /// to boot.
     pub async fn boot(&self, machine: MachineName, lane: bool) -> BootAnswer {
-        match self.put(Event::BootRequest { machine, lane }).await {
+        match self.put(Event::BootRequest { machine, lane }, |answer, _| answer).await {
             Ok(Answer::Boot(answer)) => answer,
             Ok(_) => BootAnswer::Refused(mixed_up().message),
-            Err(e) => BootAnswer::Refused(e.message),
+            Err(e) => BootAnswer::NotKnown(e.message),
         }
     }
 
     /// A hand reports. `epoch` is that of the effect it reports about.
     /// Nothing is lost: a fact is decided about again if a commit fails.
     pub fn fact(&self, epoch: Epoch, fact: Fact) {
-        self.post(Event::Fact { epoch, fact });
+        self.post(Event::Fact { epoch, fact }, None);
     }
 
-    /// An agent reports in its session.
-    pub fn agent(&self, machine: MachineName, nonce: String, boot_id: String, report: Report) {
-        self.post(Event::Agent { machine, nonce, boot_id, report });
+    /// An agent reports in its session; the result waits until that has been
+    /// decided about, or was turned away, and need not be waited for.
+    pub fn agent(
+        &self,
+        machine: MachineName,
+        nonce: String,
+        boot_id: String,
+        report: Report,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (sender, decided) = oneshot::channel();
+        // Told by being dropped, whatever becomes of it.
+        let tell: Tell = Box::new(move |_| drop(sender));
+        self.post(Event::Agent { machine, nonce, boot_id, report }, Some(tell));
+        async move {
+            let _: Result<(), _> = decided.await;
+        }
     }
 
     /// The lab as it is committed.
@@ -164,6 +209,11 @@ impl Desk {
             Ok(records) => records.map_err(|e: StoreError| failed(&e)),
             Err(e) => Err(failed(&e)),
         }
+    }
+
+    /// The inventory as it is committed.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        Arc::clone(&self.shared.inventory.borrow())
     }
 
     /// Name of the database that record numbers belong to.
@@ -202,14 +252,22 @@ impl Desk {
         drop(self.shared.queue.send(Item::Stop));
     }
 
-    async fn put(&self, event: Event) -> Result<Answer, ApiError> {
+    async fn put<T: Send + 'static>(
+        &self,
+        event: Event,
+        look: impl FnOnce(Answer, &Lab) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let (sender, receiver) = oneshot::channel();
-        self.shared.queue.send(Item::Event(event, Some(sender))).map_err(|_| stopping())?;
+        let tell: Tell = Box::new(move |told| {
+            // An asker that has gone asks again with its key.
+            drop(sender.send(told.map(|(answer, lab)| look(answer, lab))));
+        });
+        self.shared.queue.send(Item::Event(event, Some(tell), Arrival::now())).map_err(|_| stopping())?;
         receiver.await.map_err(|_| stopping())?
     }
 
-    fn post(&self, event: Event) {
-        if self.shared.queue.send(Item::Event(event, None)).is_err() {
+    fn post(&self, event: Event, reply: Reply) {
+        if self.shared.queue.send(Item::Event(event, reply, Arrival::now())).is_err() {
             // The next daemon asks the hardware and the agents again.
             tracing::debug!("a report came after the loop had ended");
         }

@@ -8,7 +8,9 @@ pub mod decide;
 pub mod desk;
 pub mod hands;
 pub mod lock;
+mod port;
 pub mod serve;
+mod share;
 pub mod tls;
 
 pub use clock::Clock;

@@ -9,6 +9,7 @@ use super::boot;
 use super::consoles::{self, Consoles};
 use super::hands::{LabHands, Places, Rigs};
 use super::lock::{Lock, LockError};
+use super::port::{self, PortError};
 use super::tls::{self, TlsError};
 use super::{Desk, Halt, StartError, open};
 use crate::api::{App, InventorySource, ListenError, Listener, router, select::KnownCache};
@@ -23,7 +24,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -79,13 +79,8 @@ pub enum ServeError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// Machines cannot be listened to.
-    #[error("machines cannot be listened to at {at}: {source}")]
-    Machines {
-        /// Address and port.
-        at: SocketAddr,
-        /// What came back.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Machines(#[from] PortError),
     /// A file of the data directory.
     #[error("{}: {source}", path.display())]
     File {
@@ -122,10 +117,8 @@ pub async fn serve(
     let file = Lock::inventory(&options.inventory)?;
     let people = Listener::bind(&options.socket).await?;
     let identity = tls::load_or_make(&options.data.join("ca"))?;
-    let machines = listen(&options, "machines.port", options.port).await?;
-    let listens = machines
-        .local_addr()
-        .map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?;
+    let (machines, listens) =
+        port::listen(&options.data, "machines.port", options.address, options.port).await?;
     let images = Arc::new(ImageStore::open(&options.data.join("images"))?);
 
     let store = Box::new(SqliteStore::open(&options.data)?);
@@ -134,28 +127,25 @@ pub async fn serve(
     sweep(&images, opened.lab());
     let desk = opened.desk();
 
-    let boot_files = listen(&options, "boot.port", options.boot_port).await?;
-    let boot_port = boot_files
-        .local_addr()
-        .map_err(|source| ServeError::Machines { at: (options.address, 0).into(), source })?
-        .port();
-    let rigs = Arc::new(Rigs::new(places(&options, listens, boot_port, identity.fingerprint.clone())));
+    let (boot_files, boot_at) =
+        port::listen(&options.data, "boot.port", options.address, options.boot_port).await?;
+    let rigs = Arc::new(Rigs::new(places(&options, listens, boot_at.port(), identity.fingerprint.clone())));
     rigs.load(factories(), &inventory);
     let lines = Consoles::start(&options.data.join("console"), desk.clock())
         .map_err(|source| ServeError::File { path: options.data.join("console"), source })?;
     lines.load(&rigs);
-    tokio::spawn(consoles::follow(lines.clone(), desk.clone()));
+    tokio::spawn(consoles::follow(lines.clone(), &desk));
     let progress = broadcast::Sender::new(256);
     let front: Arc<dyn super::hands::Front> = Arc::new(desk.clone());
     let agents = Agents::new(Arc::clone(&front), Arc::clone(&images), progress.clone());
     let hands = LabHands::new(Arc::clone(&front), agents.clone(), Arc::new(lines.clone()), Arc::clone(&rigs));
-    let boot_task = tokio::spawn(boot::serve(front, Arc::clone(&rigs), boot_files));
+    let boot_task = tokio::spawn(boot::serve(front, Arc::clone(&rigs), agents.clone(), boot_files));
     let agents_task =
         tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
     let running = opened.run(Box::new(hands))?;
 
     let all_rigs = Arc::clone(&rigs);
-    let source = Source { options: options.clone(), rigs, lines: lines.clone(), lock: Mutex::new(file) };
+    let source = Source { options: options.clone(), rigs, lock: Mutex::new(file) };
     let app = App {
         desk: desk.clone(),
         runs: Arc::new(agents),
@@ -225,27 +215,6 @@ fn places(options: &Options, listens: SocketAddr, boot_port: u16, ca: String) ->
     }
 }
 
-/// The port is in the boot parameters of running agents, who come back to it:
-/// it must be the same at the next start.
-async fn listen(options: &Options, file: &str, port: Option<u16>) -> Result<TcpListener, ServeError> {
-    let path = options.data.join(file);
-    let failed = |source| ServeError::File { path: path.clone(), source };
-    let kept = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().ok(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        Err(e) => return Err(failed(e)),
-    };
-    let chosen = port;
-    let port = chosen.or(kept).unwrap_or(0);
-    let at = SocketAddr::new(options.address, port);
-    let listener = TcpListener::bind(at).await.map_err(|source| ServeError::Machines { at, source })?;
-    if chosen.is_none() {
-        let port = listener.local_addr().map_err(|source| ServeError::Machines { at, source })?.port();
-        std::fs::write(&path, format!("{port}\n")).map_err(failed)?;
-    }
-    Ok(listener)
-}
-
 fn check_simulated(inventory: &Inventory, allowed: bool) -> Result<(), ServeError> {
     match inventory.machines.values().find(|m| !allowed && uses_simulation(m)) {
         Some(machine) => Err(ServeError::Simulated(machine.name.to_string())),
@@ -292,7 +261,6 @@ fn sweep(images: &ImageStore, lab: &Lab) {
 struct Source {
     options: Options,
     rigs: Arc<Rigs>,
-    lines: Consoles,
     lock: Mutex<Lock>,
 }
 
@@ -302,11 +270,7 @@ impl InventorySource for Source {
         lock.follow().map_err(|e| e.to_string())?;
         let inventory = Inventory::load(&self.options.inventory, factories()).map_err(|e| e.to_string())?;
         check_simulated(&inventory, self.options.simulated).map_err(|e| e.to_string())?;
+        self.rigs.check(factories(), &inventory)?;
         Ok(inventory)
-    }
-
-    fn take(&self, inventory: &Inventory) {
-        self.rigs.load(factories(), inventory);
-        self.lines.load(&self.rigs);
     }
 }

@@ -1,7 +1,8 @@
 //! Who is connected, and who gets to hear what.
 
+use super::origin::Origins;
 use super::pool::Pool;
-use crate::daemon::hands::Front;
+use crate::daemon::hands::{Answer, Front};
 use pitstop_core::event::Report;
 use pitstop_image::ImageStore;
 use pitstop_wire::MachineName;
@@ -9,6 +10,7 @@ use pitstop_wire::agent::ToAgent;
 use pitstop_wire::api::Progress;
 use pitstop_wire::run::{FromRun, ToRun};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -28,6 +30,7 @@ pub(super) struct Inner {
     pub front: Arc<dyn Front>,
     pub images: Arc<ImageStore>,
     pub pool: Pool,
+    pub origins: Origins,
     progress: broadcast::Sender<Progress>,
     machines: Mutex<HashMap<MachineName, Seat>>,
 }
@@ -63,6 +66,15 @@ pub(super) enum Order {
     Replaced,
 }
 
+/// That a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// After the goodbye, or without it if that takes too long.
+    Dismissed,
+    /// At once.
+    Replaced,
+}
+
 /// Where a command's messages go, by the command.
 pub(super) type Routes = HashMap<String, mpsc::Sender<(FromRun, Vec<u8>)>>;
 
@@ -73,6 +85,9 @@ pub(super) struct Member {
     pub id: u64,
     pub who: Who,
     pub orders: mpsc::UnboundedSender<Order>,
+    /// Ends the session whatever its writer does: a peer that does not read
+    /// would never come to the order.
+    pub cut: watch::Sender<Option<Cut>>,
     pub runs: mpsc::Sender<(ToRun, Vec<u8>)>,
     pub routes: Arc<Mutex<Routes>>,
     pub gone: watch::Receiver<bool>,
@@ -98,7 +113,14 @@ impl Agents {
         progress: broadcast::Sender<Progress>,
     ) -> Self {
         let machines = Mutex::default();
-        Self { inner: Arc::new(Inner { front, images, pool: Pool::default(), progress, machines }) }
+        let (pool, origins) = (Pool::default(), Origins::default());
+        Self { inner: Arc::new(Inner { front, images, pool, origins, progress, machines }) }
+    }
+
+    /// The boot parameters of this attempt go to this address: its boot agent
+    /// must come from there.
+    pub fn given(&self, machine: &MachineName, nonce: &str, to: IpAddr) {
+        self.inner.origins.give(machine, nonce, to);
     }
 
     /// Says something to the agent of this attempt, if it is connected.
@@ -223,7 +245,12 @@ impl Inner {
     }
 
     pub(super) fn report(&self, who: Who, report: Report) {
-        self.front.agent(who.machine, who.nonce, who.boot_id, report);
+        drop(self.tell_loop(who, report));
+    }
+
+    /// Reports; ready when that has been decided about.
+    pub(super) fn tell_loop(&self, who: Who, report: Report) -> Answer<'static, ()> {
+        self.front.agent(who.machine, who.nonce, who.boot_id, report)
     }
 
     pub(super) fn progress(&self, member: &Member, phase: String, done: u64, total: u64) {
@@ -244,6 +271,14 @@ impl Inner {
 
 impl Member {
     fn order(&self, order: Order) {
+        let cut = match &order {
+            Order::Say(_) => None,
+            Order::Bye(_) => Some(Cut::Dismissed),
+            Order::Replaced => Some(Cut::Replaced),
+        };
+        if cut.is_some() {
+            self.cut.send_replace(cut);
+        }
         // It has just gone: whoever comes next is told again.
         let _ = self.orders.send(order);
     }

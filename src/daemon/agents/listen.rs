@@ -3,6 +3,7 @@
 
 use super::Agents;
 use super::session;
+use crate::daemon::share::Shares;
 use rustls::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,18 @@ pub struct Limits {
     pub connections: usize,
     /// Connections at the same time that have not said hello.
     pub strangers: usize,
+    /// How many of them one address may have.
+    pub each: usize,
+    /// How many this host may have besides: simulated machines, and all that
+    /// are on a user-mode network.
+    pub loopback: usize,
     /// How long a hello may take, TLS included.
     pub hello: Duration,
     /// Silence after which a connection is dead.
     pub silence: Duration,
+    /// How long one message to an agent may take; the longest are chunks of
+    /// about 1 MiB.
+    pub say: Duration,
 }
 
 impl Default for Limits {
@@ -28,8 +37,11 @@ impl Default for Limits {
         Self {
             connections: 16_384,
             strangers: 256,
+            each: 8,
+            loopback: 1024,
             hello: Duration::from_secs(10),
             silence: Duration::from_millis(3 * pitstop_wire::agent::HEARTBEAT_MS),
+            say: Duration::from_secs(60),
         }
     }
 }
@@ -39,14 +51,15 @@ pub async fn serve(agents: Agents, listener: TcpListener, tls: Arc<ServerConfig>
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(limits.connections));
     let strangers = Arc::new(Semaphore::new(limits.strangers));
+    let shares = Shares::new(limits.each, limits.loopback);
     loop {
         let (Ok(place), Ok(stranger)) =
             (places.clone().acquire_owned().await, strangers.clone().acquire_owned().await)
         else {
             return;
         };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip()),
             Err(e) => {
                 // Out of descriptors, mostly: give others time to close some.
                 tracing::warn!("the machines' listener: {e}");
@@ -54,6 +67,12 @@ pub async fn serve(agents: Agents, listener: TcpListener, tls: Arc<ServerConfig>
                 continue;
             }
         };
+        // Closed at once: it comes again when others of its own are done.
+        let Some(share) = shares.take(from) else {
+            tracing::debug!(%from, "too many strangers from one address");
+            continue;
+        };
+        let stranger = (!from.to_canonical().is_loopback()).then_some(stranger);
         let (agents, acceptor) = (agents.clone(), acceptor.clone());
         tokio::spawn(async move {
             let _place = place;
@@ -66,8 +85,8 @@ pub async fn serve(agents: Agents, listener: TcpListener, tls: Arc<ServerConfig>
                 Ok(Err(e)) => return tracing::debug!("a stranger did not say hello: {e}"),
                 Err(_) => return tracing::debug!("a stranger took too long to say hello"),
             };
-            drop(stranger);
-            session::run(agents, met, limits).await;
+            drop((stranger, share));
+            session::run(agents, met, from, limits).await;
         });
     }
 }

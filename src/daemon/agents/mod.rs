@@ -9,6 +9,7 @@
 
 mod hub;
 mod listen;
+mod origin;
 mod pool;
 mod session;
 

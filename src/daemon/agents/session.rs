@@ -1,6 +1,6 @@
 //! One connection of an agent.
 
-use super::hub::{Agents, Inner, Member, Order, Who, lock};
+use super::hub::{Agents, Cut, Inner, Member, Order, Who, lock};
 use super::listen::Limits;
 use pitstop_core::event::Report;
 use pitstop_image::{Digest, StoredImage};
@@ -8,6 +8,7 @@ use pitstop_wire::agent::{FromAgent, Hello, ImageWork, ToAgent, Welcome, Work};
 use pitstop_wire::frame::{Decoder, FrameError, encode};
 use pitstop_wire::run::{FromRun, ToRun};
 use serde::de::DeserializeOwned;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
@@ -41,6 +42,8 @@ pub enum Over {
     Silent,
     #[error("it sends more than it may: {0}")]
     TooMuch(&'static str),
+    #[error("it does not read what it is told")]
+    Stuck,
     #[error("it was dismissed")]
     Dismissed,
     #[error("a newer connection took over")]
@@ -82,7 +85,7 @@ async fn next<M: DeserializeOwned>(
 }
 
 /// Has the loop decide about the hello, then serves the session to its end.
-pub async fn run<S: Stream>(agents: Agents, met: Met<S>, limits: Limits) {
+pub async fn run<S: Stream>(agents: Agents, met: Met<S>, from: IpAddr, limits: Limits) {
     static IDS: AtomicU64 = AtomicU64::new(0);
     let (Hello::Attach { machine, nonce, boot_id, .. } | Hello::Resume { machine, nonce, boot_id, .. }) =
         &met.hello;
@@ -91,20 +94,28 @@ pub async fn run<S: Stream>(agents: Agents, met: Met<S>, limits: Limits) {
     let (runs, to_runs) = mpsc::channel(16);
     let (over, gone) = watch::channel(false);
     let id = IDS.fetch_add(1, Ordering::Relaxed);
-    let member = Member { id, who, orders, runs, routes: Arc::default(), gone };
+    let member =
+        Member { id, who, orders, cut: watch::Sender::new(None), runs, routes: Arc::default(), gone };
     let inner = agents.inner.clone();
+    let (reader, mut writer) = tokio::io::split(met.stream);
+    if let Some(reason) = inner.origins.refuse(&met.hello, from) {
+        // The loop does not hear of it: the right machine may still come.
+        tracing::warn!(machine = %member.who.machine, "an agent was refused: {reason}");
+        let welcome = Welcome::Refused { reason, retry: false };
+        let _ = timeout(limits.hello, send(&mut writer, &welcome, &[])).await;
+        return;
+    }
     inner.enter(member.clone());
     let welcome = inner.front.hello(met.hello.clone()).await;
-    let (reader, mut writer) = tokio::io::split(met.stream);
     if let Welcome::Refused { reason, .. } = &welcome {
         tracing::info!(machine = %member.who.machine, "an agent was refused: {reason}");
         inner.refused(&member);
         // He may have hung up meanwhile.
-        let _ = timeout(limits.hello, say(&mut writer, &welcome, &[])).await;
+        let _ = timeout(limits.hello, send(&mut writer, &welcome, &[])).await;
         return;
     }
     inner.accepted(&member);
-    let sent = timeout(limits.hello, say(&mut writer, &welcome, &[])).await;
+    let sent = timeout(limits.hello, send(&mut writer, &welcome, &[])).await;
     let ended = match sent {
         Err(_) => Over::Silent,
         Ok(Err(e)) => e,
@@ -120,7 +131,7 @@ pub async fn run<S: Stream>(agents: Agents, met: Met<S>, limits: Limits) {
     over.send_replace(true);
 }
 
-async fn say<M: serde::Serialize>(
+async fn send<M: serde::Serialize>(
     writer: &mut (impl AsyncWrite + Unpin),
     message: &M,
     body: &[u8],
@@ -166,8 +177,24 @@ impl Session {
             ended = self.read(reader, incoming, want) => ended,
             ended = self.write(writer, ordered, runs, to_send) => ended,
             () = self.fetch(wanted, bulk) => Ok(()),
+            over = self.cut() => Err(over),
         };
         ended.err().unwrap_or(Over::Closed)
+    }
+
+    /// Until others end the session.
+    async fn cut(&self) -> Over {
+        let mut cut = self.member.cut.subscribe();
+        let first = cut.wait_for(Option::is_some).await.map(|cut| *cut);
+        if let Ok(Some(Cut::Dismissed)) = first {
+            // The goodbye is being said; an agent that does not read it is
+            // gone all the same.
+            let replaced = cut.wait_for(|cut| *cut == Some(Cut::Replaced));
+            if timeout(self.limits.hello, replaced).await.is_err() {
+                return Over::Dismissed;
+            }
+        }
+        Over::Replaced
     }
 
     async fn read<S: Stream>(
@@ -188,7 +215,9 @@ impl Session {
                 }
                 FromAgent::Done { step, outcome } => {
                     self.inner.no_progress(&self.member.who.machine);
-                    self.inner.report(self.member.who.clone(), Report::Done { step, outcome });
+                    // No more is taken from it before this is decided: what it
+                    // says meanwhile waits with it, not here.
+                    self.inner.tell_loop(self.member.who.clone(), Report::Done { step, outcome }).await;
                 }
                 FromAgent::FetchMap { digest } => ask(Want::Map(digest))?,
                 FromAgent::Fetch { digest, index } => ask(Want::Chunk(digest, index))?,
@@ -230,10 +259,18 @@ impl Session {
                 Some((message, body)) = bulk.recv() => (message, body, false),
                 else => return Err(Over::Closed),
             };
-            say(&mut writer, &message, &body).await?;
+            let said = async {
+                send(&mut writer, &message, &body).await?;
+                if last {
+                    // A close that TLS knows of, so that the goodbye arrives.
+                    writer.shutdown().await?;
+                }
+                Ok::<(), Over>(())
+            };
+            // One that beats but does not read would have us keep all that it
+            // is to be told.
+            timeout(self.limits.say, said).await.map_err(|_| Over::Stuck)??;
             if last {
-                // A close that TLS knows of, so that the goodbye arrives.
-                writer.shutdown().await?;
                 return Err(Over::Dismissed);
             }
         }

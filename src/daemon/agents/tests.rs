@@ -12,15 +12,21 @@ use pitstop_wire::agent::{
 };
 use pitstop_wire::frame::{Decoder, encode};
 use pitstop_wire::run::{FromRun, Stream, ToRun};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
 /// A decision loop whose answers the test gives.
 struct Loop {
     hellos: mpsc::UnboundedSender<(Hello, oneshot::Sender<Welcome>)>,
     reports: mpsc::UnboundedSender<(String, Report)>,
+    /// How many reports it decides about.
+    deciding: Arc<Semaphore>,
+    /// Reports that are not decided about, and the most there ever were.
+    undecided: Arc<Mutex<(usize, usize)>>,
 }
 
 impl Front for Loop {
@@ -33,8 +39,17 @@ impl Front for Loop {
         Box::pin(async { BootAnswer::Disk })
     }
     fn fact(&self, _: Epoch, _: Fact) {}
-    fn agent(&self, _: MachineName, _: String, boot_id: String, report: Report) {
+    fn agent(&self, _: MachineName, _: String, boot_id: String, report: Report) -> Answer<'static, ()> {
+        let (deciding, undecided) = (self.deciding.clone(), self.undecided.clone());
+        if let Report::Done { .. } = report {
+            let mut undecided = undecided.lock().unwrap();
+            *undecided = (undecided.0 + 1, undecided.1.max(undecided.0 + 1));
+        }
         self.reports.send((boot_id, report)).unwrap();
+        Box::pin(async move {
+            deciding.acquire().await.unwrap().forget();
+            undecided.lock().unwrap().0 -= 1;
+        })
     }
     fn now(&self) -> LabTime {
         LabTime(0)
@@ -47,6 +62,10 @@ struct Bench {
     limits: Limits,
     hellos: mpsc::UnboundedReceiver<(Hello, oneshot::Sender<Welcome>)>,
     reports: mpsc::UnboundedReceiver<(String, Report)>,
+    deciding: Arc<Semaphore>,
+    undecided: Arc<Mutex<(usize, usize)>>,
+    /// Bytes that a connection holds until they are read.
+    pipe: usize,
     dir: tempfile::TempDir,
 }
 
@@ -57,6 +76,7 @@ struct Agent {
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 fn m1() -> MachineName {
     MachineName::new("m1").unwrap()
@@ -67,9 +87,17 @@ fn bench() -> Bench {
     let (hello, hellos) = mpsc::unbounded_channel();
     let (report, reports) = mpsc::unbounded_channel();
     let images = Arc::new(ImageStore::open(&dir.path().join("images")).unwrap());
-    let front = Arc::new(Loop { hellos: hello, reports: report });
+    let (deciding, undecided) = (Arc::new(Semaphore::new(1 << 20)), Arc::default());
+    let front = Loop {
+        hellos: hello,
+        reports: report,
+        deciding: Arc::clone(&deciding),
+        undecided: Arc::clone(&undecided),
+    };
+    let front = Arc::new(front);
     let agents = Agents::new(front, images.clone(), broadcast::Sender::new(8));
-    Bench { agents, images, limits: Limits::default(), hellos, reports, dir }
+    let (limits, pipe) = (Limits::default(), 4 << 20);
+    Bench { agents, images, limits, hellos, reports, deciding, undecided, pipe, dir }
 }
 
 fn accepted() -> Welcome {
@@ -83,11 +111,11 @@ fn refused() -> Welcome {
 impl Bench {
     /// An agent that has said hello; the loop has not answered.
     async fn hello(&mut self, boot: &str) -> (Agent, oneshot::Sender<Welcome>) {
-        let (ours, theirs) = tokio::io::duplex(4 << 20);
+        let (ours, theirs) = tokio::io::duplex(self.pipe);
         let (agents, limits) = (self.agents.clone(), self.limits);
         tokio::spawn(async move {
             if let Ok(met) = session::greet(theirs).await {
-                session::run(agents, met, limits).await;
+                session::run(agents, met, HERE, limits).await;
             }
         });
         let mut agent = Agent { stream: ours, decoder: Decoder::default() };
@@ -326,4 +354,128 @@ async fn a_caller_speaks_for_his_own_command_only() {
     let again = bench.agents.link(&m1(), "mine", "n").unwrap();
     again.send.send((signal("mine"), Vec::new())).await.unwrap();
     assert_eq!(agent.hears::<ToAgent>().await.0, ToAgent::Run(signal("mine")));
+}
+
+/// An agent that reads nothing, with a message to it stuck on the way.
+async fn stuck(bench: &mut Bench) -> Agent {
+    bench.pipe = 8 << 10;
+    let agent = bench.attached("b1").await;
+    let long = ToAgent::NoChunk { digest: "d".into(), index: None, reason: "x".repeat(100 << 10) };
+    bench.agents.tell(&m1(), "n", &long);
+    agent
+}
+
+/// Beats until the loop hears something.
+async fn beats_until_a_report(bench: &mut Bench, agent: &mut Agent) -> Report {
+    let beats = async {
+        // It may be cut off in the middle of a beat.
+        while agent.stream.write_all(&encode(&FromAgent::Beat, &[]).unwrap()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        report = bench.report() => report.1,
+        () = beats => unreachable!(),
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_beats_but_does_not_read_is_lost() {
+    let mut bench = bench();
+    bench.limits.say = Duration::from_millis(100);
+    let mut agent = stuck(&mut bench).await;
+    assert!(matches!(beats_until_a_report(&mut bench, &mut agent).await, Report::Lost));
+    assert!(!bench.agents.connected(&m1(), "n"));
+}
+
+#[tokio::test]
+async fn a_dismissed_agent_that_does_not_read_its_goodbye_is_gone_all_the_same() {
+    let mut bench = bench();
+    bench.limits.hello = Duration::from_millis(200);
+    bench.limits.say = Duration::from_secs(3600);
+    let mut agent = stuck(&mut bench).await;
+    bench.agents.dismiss(&m1(), "released");
+    assert!(matches!(beats_until_a_report(&mut bench, &mut agent).await, Report::Lost));
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_read_is_replaced_at_once() {
+    let mut bench = bench();
+    bench.limits.say = Duration::from_secs(3600);
+    let mut first = stuck(&mut bench).await;
+    let mut second = bench.attached("b1").await;
+    let closed = async {
+        while first.stream.write_all(&encode(&FromAgent::Beat, &[]).unwrap()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.expect("the older connection is kept");
+    bench.agents.tell(&m1(), "n", &look());
+    assert_eq!(second.hears::<ToAgent>().await.0, look());
+}
+
+#[tokio::test]
+async fn results_do_not_pile_up_while_a_commit_waits() {
+    let mut bench = bench();
+    bench.deciding.forget_permits(1 << 20);
+    let mut agent = bench.attached("b1").await;
+    for step in 1..=5 {
+        agent.say(&FromAgent::Done { step, outcome: Outcome::Seeded }).await;
+    }
+    for step in 1..=5 {
+        assert!(matches!(bench.report().await.1, Report::Done { step: s, .. } if s == step));
+        bench.deciding.add_permits(1);
+    }
+    assert_eq!(bench.undecided.lock().unwrap().1, 1, "more than one was waiting to be decided");
+}
+
+#[tokio::test]
+async fn silent_connections_of_one_address_leave_the_places_of_others() {
+    let bench = bench();
+    let identity = crate::daemon::tls::load_or_make(&bench.dir.path().join("ca")).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let limits =
+        Limits { strangers: 1, each: 1, loopback: 2, hello: Duration::from_secs(3600), ..Limits::default() };
+    let served = tokio::spawn(super::serve(bench.agents.clone(), listener, identity.server, limits));
+    let silent = [TcpStream::connect(at).await.unwrap(), TcpStream::connect(at).await.unwrap()];
+    // Accepted in order: the two have their places now, and none of those
+    // that others have.
+    let mut third = TcpStream::connect(at).await.unwrap();
+    let mut byte = [0];
+    let end = tokio::time::timeout(PATIENCE, third.read(&mut byte)).await.expect("it was kept");
+    assert!(matches!(end, Ok(0) | Err(_)));
+    assert!(
+        silent
+            .iter()
+            .all(|s| matches!(s.try_read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock))
+    );
+    served.abort();
+}
+
+#[tokio::test]
+async fn a_token_from_another_address_than_its_parameters_went_to_never_reaches_the_loop() {
+    let mut bench = bench();
+    bench.agents.given(&m1(), "n", Ipv4Addr::new(192, 0, 2, 9).into());
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let (agents, limits) = (bench.agents.clone(), bench.limits);
+    tokio::spawn(async move {
+        session::run(agents, session::greet(theirs).await.unwrap(), HERE, limits).await;
+    });
+    let mut agent = Agent { stream: ours, decoder: Decoder::default() };
+    let attach = Hello::Attach {
+        protocol: (1, 1),
+        version: "1".into(),
+        kind: pitstop_wire::agent::AgentKind::Boot,
+        machine: m1(),
+        nonce: "n".into(),
+        boot_id: "b".into(),
+        token: Secret("t".into()),
+        key_hash: String::new(),
+    };
+    agent.say(&attach).await;
+    let (welcome, _) = agent.hears::<Welcome>().await;
+    assert!(matches!(welcome, Welcome::Refused { reason, .. } if reason.contains("192.0.2.9")));
+    assert!(bench.hellos.try_recv().is_err(), "the token was spent");
 }

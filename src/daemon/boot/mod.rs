@@ -16,10 +16,12 @@ mod script;
 #[cfg(test)]
 mod tests;
 
+use super::agents::Agents;
 use super::hands::{Front, Rigs};
+use super::share::Shares;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Extension, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -27,6 +29,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use pitstop_core::event::BootAnswer;
 use pitstop_wire::MachineName;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +39,11 @@ use tokio_util::io::ReaderStream;
 
 /// Connections at the same time: a rack that boots together.
 const CONNECTIONS: usize = 512;
+/// How many of them one address may have.
+const EACH: usize = 8;
+/// How many this host may have, where all machines on a user-mode network
+/// come from.
+const LOOPBACK: usize = 384;
 /// How long a request's head may take.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long one connection may last: a kernel over a slow management network.
@@ -46,28 +54,39 @@ const OCTETS: &str = "application/octet-stream";
 struct Shop {
     front: Arc<dyn Front>,
     rigs: Arc<Rigs>,
+    agents: Agents,
 }
 
-/// Serves boot files until the future is dropped.
-pub async fn serve(front: Arc<dyn Front>, rigs: Arc<Rigs>, listener: TcpListener) {
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+struct Source(IpAddr);
+
+/// Serves boot files until the future is dropped. `agents` hears who was given
+/// parameters.
+pub async fn serve(front: Arc<dyn Front>, rigs: Arc<Rigs>, agents: Agents, listener: TcpListener) {
     let app = Router::new()
         .route("/boot/{machine}/script", get(script))
         .route("/boot/kernel", get(kernel))
         .route("/boot/initrd", get(initrd))
         .fallback(elsewhere)
-        .with_state(Arc::new(Shop { front, rigs }));
+        .with_state(Arc::new(Shop { front, rigs, agents }));
+    let shares = Shares::new(EACH, LOOPBACK);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok((stream, from)) => (stream, from.ip().to_canonical()),
             Err(e) => {
                 tracing::warn!("the boot files' listener: {e}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let service = TowerToHyperService::new(app.clone());
+        let Some(share) = shares.take(from) else {
+            tracing::debug!(%from, "too many connections for boot files from one address");
+            continue;
+        };
+        let service = TowerToHyperService::new(app.clone().layer(Extension(Source(from))));
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(16 << 10);
@@ -76,26 +95,41 @@ pub async fn serve(front: Arc<dyn Front>, rigs: Arc<Rigs>, listener: TcpListener
             if let Ok(Err(e)) = served {
                 tracing::debug!("boot files: {e}");
             }
-            drop(place);
+            drop((place, share));
         });
     }
 }
 
-async fn script(State(shop): State<Arc<Shop>>, Path(machine): Path<String>) -> Response {
+async fn script(
+    State(shop): State<Arc<Shop>>,
+    Extension(Source(from)): Extension<Source>,
+    Path(machine): Path<String>,
+) -> Response {
     let Ok(machine) = MachineName::new(&machine) else { return StatusCode::NOT_FOUND.into_response() };
     let Some(rig) = shop.rigs.get(&machine) else { return StatusCode::NOT_FOUND.into_response() };
     // Only machines that boot this way have business here: for all others a
     // request is somebody else's, and must not burn their attempt.
-    let asks = rig.boot().is_ok_and(|boot| boot.delivery() == pitstop_drivers::Delivery::Asked);
-    if !asks {
+    let boot = rig.boot().ok().filter(|boot| boot.delivery() == pitstop_drivers::Delivery::Asked);
+    let Some(boot) = boot else {
         return (StatusCode::FORBIDDEN, "this machine does not boot from here\n").into_response();
+    };
+    if let Some(own) = boot.asks_from().filter(|own| *own != from) {
+        tracing::warn!(%machine, %from, "asked what to boot; only {own} may: nothing was given out");
+        return (StatusCode::FORBIDDEN, "this machine asks from another address\n").into_response();
     }
     let text = match shop.front.boot(machine.clone(), false).await {
-        BootAnswer::Agent(params) => script::agent(&rig, &rig.complete(&shop.rigs.places, params)),
+        BootAnswer::Agent(params) => {
+            shop.agents.given(&machine, &params.nonce, from);
+            script::agent(&rig, &rig.complete(&shop.rigs.places, params))
+        }
         BootAnswer::Disk => script::disk(),
         BootAnswer::Refused(why) => {
             tracing::info!(%machine, "boot parameters were refused: {why}");
             script::refused(&machine, &why)
+        }
+        BootAnswer::NotKnown(why) => {
+            tracing::info!(%machine, "boot parameters: {why}; it is to ask again");
+            script::again()
         }
     };
     ([(header::CONTENT_TYPE, "text/plain"), (header::CACHE_CONTROL, "no-store")], text).into_response()

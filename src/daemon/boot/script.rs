@@ -20,6 +20,11 @@ pub fn disk() -> String {
     "#!ipxe\nexit\n".to_owned()
 }
 
+/// Asks again: the daemon cannot say now.
+pub fn again() -> String {
+    "#!ipxe\nsleep 3\nchain --replace script\n".to_owned()
+}
+
 /// Boots nothing: going on to the disk would run whatever is on it.
 pub fn refused(machine: &MachineName, why: &str) -> String {
     // One line of harmless characters: `why` may quote what a machine said,

@@ -5,18 +5,25 @@ use crate::daemon::Desk;
 use pitstop_core::machine::{Health, Purpose, Switch};
 use pitstop_core::record::{Actor, Change, Record};
 use pitstop_wire::agent::AgentKind;
+use std::sync::Arc;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 /// Marks consoles with every committed record about their machine, until the
-/// daemon ends. Records that went by too fast leave a mark too: none is
-/// silently missing.
-pub async fn follow(consoles: Consoles, desk: Desk) {
-    let mut records = desk.subscribe();
+/// daemon ends. Where records went by too fast, every console says so: none
+/// is silently missing, and nobody types into a machine that may have become
+/// somebody else's.
+pub fn follow(consoles: Consoles, desk: &Desk) -> impl Future<Output = ()> + use<> {
+    follow_records(consoles, desk.subscribe())
+}
+
+pub(super) async fn follow_records(consoles: Consoles, mut records: Receiver<Arc<[Record]>>) {
     loop {
         match records.recv().await {
             Ok(batch) => batch.iter().for_each(|record| mark(&consoles, record)),
             Err(RecvError::Lagged(batches)) => {
                 tracing::warn!("console marks: {batches} batches of records went by unseen");
+                consoles.free_all("marks are missing here: too much happened at once; keyboards are free");
             }
             Err(RecvError::Closed) => return,
         }
@@ -28,9 +35,25 @@ fn mark(consoles: &Consoles, record: &Record) {
     if let Some((kind, text)) = words(&record.change, &record.actor) {
         consoles.mark(machine, kind, &text);
     }
-    // Whoever typed for the old holder does not type for the next one.
-    if let Change::TurnStarted { purpose: Purpose::Turnaround, .. } = &record.change {
-        consoles.free_keyboards(machine);
+    // Whoever typed for the old holder, or while there was none, does not
+    // type for the next one.
+    if changes_holder(&record.change) {
+        consoles.free_keyboards(machine, record.number);
+    }
+}
+
+/// Whether the machine is somebody else's from here on. The end of a
+/// reservation is seen at its machines: each is freed or goes on a turn.
+fn changes_holder(change: &Change) -> bool {
+    match change {
+        Change::Granted { .. }
+        | Change::WarmTaken { .. }
+        | Change::MemberDropped { .. }
+        | Change::Freed { .. }
+        | Change::MachineForgotten { .. } => true,
+        // A turn that prepares follows a grant, or is its holder's own.
+        Change::TurnStarted { purpose, .. } => *purpose != Purpose::Prepare,
+        _ => false,
     }
 }
 

@@ -30,6 +30,7 @@ use super::Clock;
 use super::hands::{Answer, Attention, Rigs};
 use journal::Journal;
 use line::Task;
+use pitstop_core::id::RecordNo;
 use pitstop_drivers::{Console as Driver, DriverError};
 use pitstop_wire::MachineName;
 use ring::{Ring, Shared};
@@ -265,10 +266,24 @@ impl Consoles {
     }
 
     /// Takes the keyboard away from whoever has it, on every console of the
-    /// machine: its holder changed.
-    pub fn free_keyboards(&self, machine: &MachineName) {
+    /// machine: its holder changed with this record. Whoever took it knowing
+    /// that keeps it.
+    pub fn free_keyboards(&self, machine: &MachineName, changed: RecordNo) {
         for entry in self.entries(machine) {
-            entry.shared.free_keyboard();
+            entry.shared.free_keyboard(changed);
+        }
+    }
+
+    /// Takes every keyboard away, since nobody knows whose machines these are
+    /// now, and says so on every console.
+    fn free_all(&self, why: &str) {
+        let all: Vec<_> = {
+            let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
+            all.values().flatten().cloned().collect()
+        };
+        for entry in all {
+            entry.shared.free_keyboard(RecordNo::MAX);
+            entry.shared.mark(MarkKind::Note, why.to_owned());
         }
     }
 
@@ -279,6 +294,10 @@ impl Consoles {
 }
 
 impl Attention for Consoles {
+    fn follow(&self, rigs: &Rigs) {
+        self.load(rigs);
+    }
+
     fn ready<'a>(&'a self, machine: &'a MachineName, limit: Duration) -> Answer<'a, ()> {
         let entries = self.entries(machine);
         Box::pin(async move {

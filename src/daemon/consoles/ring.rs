@@ -1,6 +1,7 @@
 //! The newest bytes of one console, and everything its task, its journal and
 //! its watchers share.
 
+use pitstop_core::id::RecordNo;
 use pitstop_core::time::{LabTime, WallMs};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -69,12 +70,22 @@ pub struct Ring {
     pub boot: Option<u64>,
     pub line: Result<(), String>,
     pub line_since: Stamp,
-    /// Who has the keyboard, by the number of the connection.
-    pub writer: Option<(u64, String)>,
+    /// Who has the keyboard.
+    pub writer: Option<Writer>,
     pub watchers: usize,
     pub closed: Option<String>,
     /// Bytes the journal missed.
     pub lost: u64,
+}
+
+/// Whoever has the keyboard.
+pub struct Writer {
+    /// Number of the connection.
+    pub id: u64,
+    /// The user.
+    pub who: String,
+    /// The newest record that was known when he was found to be allowed to.
+    pub as_of: RecordNo,
 }
 
 impl Ring {
@@ -255,10 +266,12 @@ impl Shared {
         self.changed();
     }
 
-    /// Nobody has the keyboard any more.
-    pub fn free_keyboard(&self) {
-        self.ring().writer = None;
-        self.changed();
+    /// Whoever has the keyboard has it no more, unless he was found to be
+    /// allowed to after this record.
+    pub fn free_keyboard(&self, changed: RecordNo) {
+        if self.ring().writer.take_if(|writer| writer.as_of < changed).is_some() {
+            self.changed();
+        }
     }
 
     /// The console is over.

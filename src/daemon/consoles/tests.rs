@@ -175,19 +175,19 @@ async fn one_types_and_a_stolen_keyboard_is_announced() {
     let (mut watcher, anna) = attach("anna");
     let (_, bob) = attach("bob");
     assert!(anna.type_in(b"x").await.is_err(), "not before it is taken");
-    anna.take(false).unwrap();
-    assert_eq!(bob.take(false).unwrap_err(), "anna");
+    anna.take(false, 5).unwrap();
+    assert_eq!(bob.take(false, 5).unwrap_err(), "anna");
     anna.type_in(b"ls\r").await.unwrap();
     let mut got = [0; 3];
     machine.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"ls\r");
     anna.send_break().await.unwrap();
-    bob.take(true).unwrap();
+    bob.take(true, 5).unwrap();
     assert!(read_to(&mut watcher, "keyboard").await.contains("{bob took the keyboard}"));
     assert!(anna.type_in(b"x").await.unwrap_err().contains("bob"));
     drop(bob);
-    anna.take(false).unwrap();
-    bench.consoles.free_keyboards(&m1());
+    anna.take(false, 5).unwrap();
+    bench.consoles.free_keyboards(&m1(), 6);
     assert!(anna.type_in(b"x").await.is_err());
     let deadline = Instant::now() + PATIENCE;
     while bench.fake.breaks() == 0 {
@@ -201,7 +201,7 @@ async fn a_machine_that_takes_no_input_is_still_heard() {
     let bench = Bench::new();
     let mut machine = bench.plug().await;
     let (mut watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "anna").unwrap();
-    keyboard.take(false).unwrap();
+    keyboard.take(false, 5).unwrap();
     // More than the pipe holds: the line does not take the rest.
     for _ in 0..4 {
         keyboard.type_in(&[b'x'; 32 << 10]).await.unwrap();
@@ -261,4 +261,85 @@ fn there_is_a_word_for_every_console_that_is_not_there() {
     };
     assert_eq!(attach("m1", Some("m7")), "m1 has no console `m7`; it has main");
     assert_eq!(attach("m2", None), "there is no machine m2");
+}
+
+use pitstop_core::id::{Epoch, ReservationId};
+use pitstop_core::machine::{DiskPlan, Goal, Purpose};
+use pitstop_core::record::{Actor, Change, Record};
+
+fn record(number: u64, change: Change) -> Record {
+    Record { number, at: LabTime(1), wall: 1, epoch: Epoch(1), actor: Actor::Lab, change }
+}
+
+fn turn(purpose: Purpose, reservation: Option<ReservationId>) -> Change {
+    let (machine, goal, disks) = (m1(), Goal::Off, DiskPlan::Leave);
+    Change::TurnStarted { machine, purpose, goal, reservation, image: None, disks, deadline: LabTime(9) }
+}
+
+impl Bench {
+    fn typist(&self) -> Option<String> {
+        self.consoles.find(&m1(), None).unwrap().shared.ring().writer.as_ref().map(|w| w.who.clone())
+    }
+
+    /// Has records followed, as they come from the loop.
+    async fn follow(&self, batches: impl IntoIterator<Item = Vec<Record>>, room: usize) {
+        let (sender, records) = tokio::sync::broadcast::channel(room);
+        for batch in batches {
+            sender.send(batch.into()).unwrap();
+        }
+        drop(sender);
+        marks::follow_records(self.consoles.clone(), records).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_keeps_the_keyboard_of_a_machine_that_changes_hands() {
+    let bench = Bench::new();
+    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "anna").unwrap();
+    let (machine, reservation) = (m1(), ReservationId(7));
+    let changes = [
+        // Given up while it was prepared; kept as it is, without a leg.
+        Change::Freed { machine: machine.clone(), good: false },
+        // An admin typed while nobody had it.
+        Change::Granted { reservation, machine: machine.clone(), role: 0 },
+        Change::WarmTaken { machine: machine.clone(), reservation },
+        Change::MemberDropped { reservation, machine: machine.clone(), failed: true },
+        turn(Purpose::Turnaround, None),
+        turn(Purpose::Prove, None),
+        Change::MachineForgotten { machine: machine.clone() },
+    ];
+    for change in changes {
+        keyboard.take(false, 5).unwrap();
+        let words = format!("{change:?}");
+        bench.follow([vec![record(6, change)]], 8).await;
+        assert_eq!(bench.typist(), None, "{words}");
+    }
+    // What is his own takes nothing away.
+    keyboard.take(false, 5).unwrap();
+    let own = [turn(Purpose::Prepare, Some(reservation)), Change::InUse { machine }];
+    bench.follow([own.map(|change| record(6, change)).into()], 8).await;
+    assert_eq!(bench.typist().as_deref(), Some("anna"));
+}
+
+#[tokio::test]
+async fn a_late_record_takes_nothing_from_the_next_holder() {
+    let bench = Bench::new();
+    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "bob").unwrap();
+    // He was found to be the holder by record 6, before the marks got there.
+    keyboard.take(false, 6).unwrap();
+    let granted = Change::Granted { reservation: ReservationId(7), machine: m1(), role: 0 };
+    bench.follow([vec![record(6, granted)]], 8).await;
+    assert_eq!(bench.typist().as_deref(), Some("bob"));
+}
+
+#[tokio::test]
+async fn records_that_went_by_unseen_free_every_keyboard_and_leave_a_mark() {
+    let bench = Bench::new();
+    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "anna").unwrap();
+    keyboard.take(false, 5).unwrap();
+    let mut watcher = bench.watch(Replay::Nothing);
+    let note = |number| vec![record(number, Change::InUse { machine: m1() })];
+    bench.follow([vec![record(6, turn(Purpose::Turnaround, None))], note(7), note(8)], 2).await;
+    assert_eq!(bench.typist(), None);
+    assert!(read_to(&mut watcher, "}").await.contains("marks are missing"));
 }

@@ -1,7 +1,8 @@
 //! Whoever watches a console, and whoever types.
 
 use super::journal::Segments;
-use super::ring::{Input, Mark, Ring, Shared, line_start};
+use super::ring::{Input, Mark, Ring, Shared, Writer, line_start};
+use pitstop_core::id::RecordNo;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -303,8 +304,8 @@ impl Watcher {
 
     fn look_at_seats(&self, ring: &Ring) -> Seats {
         Seats {
-            writer: ring.writer.as_ref().map(|(_, who)| who.clone()),
-            you: ring.writer.as_ref().is_some_and(|(id, _)| *id == self.id),
+            writer: ring.writer.as_ref().map(|writer| writer.who.clone()),
+            you: ring.writer.as_ref().is_some_and(|writer| writer.id == self.id),
             watchers: ring.watchers,
             line: ring.line.clone(),
         }
@@ -322,17 +323,23 @@ impl Drop for Watcher {
 
 impl Keyboard {
     /// Takes the keyboard; with `steal` from whoever has it, who is told.
+    /// `as_of` is the newest record that says that one may: a later change of
+    /// holder takes it away again.
     ///
     /// # Errors
     /// Somebody else has it: who.
-    pub fn take(&self, steal: bool) -> Result<(), String> {
+    pub fn take(&self, steal: bool, as_of: RecordNo) -> Result<(), String> {
         let mut ring = self.shared.ring();
-        match &ring.writer {
-            Some((id, _)) if *id == self.id => return Ok(()),
-            Some((_, who)) if !steal => return Err(who.clone()),
+        match &mut ring.writer {
+            Some(writer) if writer.id == self.id => {
+                writer.as_of = as_of;
+                return Ok(());
+            }
+            Some(writer) if !steal => return Err(writer.who.clone()),
             _ => {}
         }
-        let stolen = ring.writer.replace((self.id, self.who.clone())).is_some();
+        let writer = Writer { id: self.id, who: self.who.clone(), as_of };
+        let stolen = ring.writer.replace(writer).is_some();
         drop(ring);
         if stolen {
             self.shared.mark(super::MarkKind::Note, format!("{} took the keyboard", self.who));
@@ -344,8 +351,7 @@ impl Keyboard {
     /// Gives the keyboard back, if one has it.
     pub fn leave(&self) {
         let mut ring = self.shared.ring();
-        if ring.writer.as_ref().is_some_and(|(id, _)| *id == self.id) {
-            ring.writer = None;
+        if ring.writer.take_if(|writer| writer.id == self.id).is_some() {
             drop(ring);
             self.shared.changed();
         }
@@ -376,10 +382,10 @@ impl Keyboard {
     fn may(&self) -> Result<(), String> {
         let ring = self.shared.ring();
         match &ring.writer {
-            Some((id, _)) if *id == self.id => {
+            Some(writer) if writer.id == self.id => {
                 ring.line.clone().map_err(|why| format!("the line is down: {why}"))
             }
-            Some((_, who)) => Err(format!("{who} has the keyboard")),
+            Some(Writer { who, .. }) => Err(format!("{who} has the keyboard")),
             None => Err("nobody has the keyboard: take it first".into()),
         }
     }

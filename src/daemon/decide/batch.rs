@@ -1,5 +1,6 @@
 //! A batch in the making: what waits, and what was decided about it.
 
+use super::lag::{Arrival, Lag};
 use super::{Halt, Hands};
 use crate::daemon::desk::{Item, Reply, Snapshot, not_known};
 use crate::store::Batch;
@@ -17,6 +18,7 @@ use tokio::sync::oneshot;
 pub struct Asked {
     pub event: Event,
     pub reply: Reply,
+    pub came: Arrival,
 }
 
 /// What was taken off the queue and not decided about.
@@ -31,13 +33,18 @@ pub struct Waiting {
 impl Waiting {
     pub fn take(&mut self, item: Item) {
         match item {
-            Item::Event(event @ Event::Request(_, Request::Beat(_)), reply) => {
-                self.beats.push_back(Asked { event, reply });
+            Item::Event(event @ Event::Request(_, Request::Beat(_)), reply, came) => {
+                self.beats.push_back(Asked { event, reply, came });
             }
-            Item::Event(event, reply) => self.others.push_back(Asked { event, reply }),
+            Item::Event(event, reply, came) => self.others.push_back(Asked { event, reply, came }),
             Item::Snapshot(reader) => self.readers.push(reader),
             Item::Stop => self.stop = true,
         }
+    }
+
+    /// How many events there are to decide about.
+    pub fn len(&self) -> usize {
+        self.beats.len() + self.others.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -52,7 +59,7 @@ impl Waiting {
     /// Puts what a dropped batch held back to the front, in its order.
     pub fn put_back(&mut self, events: Vec<Event>) {
         for event in events.into_iter().rev() {
-            self.others.push_front(Asked { event, reply: None });
+            self.others.push_front(Asked { event, reply: None, came: Arrival::UNKNOWN });
         }
     }
 
@@ -65,7 +72,9 @@ impl Waiting {
         for asked in waiting {
             match asked.event {
                 Event::Agent { report: Report::Done { .. }, .. } => {}
-                event if keeps(&event).is_some() => kept.push_back(Asked { event, reply: None }),
+                event if keeps(&event).is_some() => {
+                    kept.push_back(Asked { event, reply: None, came: Arrival::UNKNOWN });
+                }
                 _ => refuse(asked.reply, why),
             }
         }
@@ -82,7 +91,7 @@ impl Waiting {
 
 fn refuse(reply: Reply, why: &str) {
     if let Some(reply) = reply {
-        drop(reply.send(Err(not_known(why))));
+        reply(Err(not_known(why)));
     }
 }
 
@@ -95,39 +104,50 @@ pub fn keeps(event: &Event) -> Option<Event> {
 /// What a batch decided so far.
 #[derive(Default)]
 pub struct Draft {
+    /// It brings another inventory, which is nobody's before the commit:
+    /// should that fail, the lab goes on with the old one.
+    pub reloads: bool,
     records: Vec<Record>,
     touched: BTreeSet<RowKey>,
     effects: Vec<Effect>,
     answers: Vec<(Reply, Answer)>,
     again: Vec<Event>,
+    lags: Vec<Lag>,
 }
 
 impl Draft {
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.records.is_empty() && !self.reloads
     }
 
-    /// Adds what was decided about an event. As long as the batch has no
-    /// record, answers and effects depend on nothing but committed state,
+    /// Adds what was decided about an event. As long as the batch changes
+    /// nothing, answers and effects depend on nothing but committed state,
     /// and need not wait for the disk.
     pub fn take(
         &mut self,
         hands: &dyn Hands,
         epoch: Epoch,
+        lab: &Lab,
         mut outcome: Outcome,
         reply: Reply,
         again: Option<Event>,
+        mut lag: Option<Lag>,
     ) {
+        if let Some(lag) = &mut lag {
+            lag.led_to(&outcome);
+        }
         let answer = std::mem::replace(&mut outcome.answer, Answer::None);
         let effects = self.add(outcome);
-        if self.records.is_empty() {
-            tell(reply, answer);
+        if self.is_empty() {
+            tell(reply, answer, lab);
             release(hands, effects, epoch);
+            lag.iter().for_each(Lag::tell);
             return;
         }
         self.answers.push((reply, answer));
         self.effects.extend(effects);
         self.again.extend(again);
+        self.lags.extend(lag);
     }
 
     /// Adds records; answers with the effects.
@@ -149,13 +169,18 @@ impl Draft {
         batch
     }
 
-    /// It is committed: answers leave, and the caller lets records and
-    /// effects go.
-    pub fn answer(self) -> (Vec<Record>, Vec<Effect>) {
+    /// How many wait for an answer.
+    pub fn askers(&self) -> usize {
+        self.answers.iter().filter(|(reply, _)| reply.is_some()).count()
+    }
+
+    /// It is committed, and `lab` with it: answers leave, and the caller lets records and
+    /// effects go, then tells the lags.
+    pub fn answer(self, lab: &Lab) -> (Vec<Record>, Vec<Effect>, Vec<Lag>) {
         for (reply, answer) in self.answers {
-            tell(reply, answer);
+            tell(reply, answer, lab);
         }
-        (self.records, self.effects)
+        (self.records, self.effects, self.lags)
     }
 
     /// Nobody knows (yet) whether it is committed: askers hear so.
@@ -177,10 +202,9 @@ impl Draft {
     }
 }
 
-fn tell(reply: Reply, answer: Answer) {
+fn tell(reply: Reply, answer: Answer, lab: &Lab) {
     if let Some(reply) = reply {
-        // An asker that has gone asks again with its key.
-        drop(reply.send(Ok(answer)));
+        reply(Ok((answer, lab)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::batch::Waiting;
 use super::*;
-use crate::daemon::desk::{Condition, Item};
+use crate::daemon::desk::{Condition, Item, Tell};
 use crate::store::fault::{Fault, FaultyStore, Script};
 use crate::store::memory::MemoryStore;
 use crate::store::sample::{caller, inventory, reserve};
@@ -22,6 +22,9 @@ use std::time::{Duration, Instant};
 #[derive(Clone)]
 struct FakeHands {
     released: Arc<Mutex<Vec<(Effect, bool)>>>,
+    /// Machines of each inventory they were given, and how many effects had
+    /// been released before it.
+    followed: Arc<Mutex<Vec<(usize, usize)>>>,
     history: Arc<dyn History>,
 }
 
@@ -38,6 +41,11 @@ impl Hands for FakeHands {
             };
             self.released.lock().unwrap().push((effect, stored));
         }
+    }
+
+    fn follow(&self, inventory: &Arc<Inventory>) {
+        let released = self.released.lock().unwrap().len();
+        self.followed.lock().unwrap().push((inventory.machines.len(), released));
     }
 }
 
@@ -56,7 +64,7 @@ impl Bench {
         let history = store.history();
         let store = FaultyStore { inner: store, script: script.clone() };
         let opened = open(Box::new(store), inventory(machines), true).unwrap();
-        let hands = FakeHands { released: Arc::default(), history };
+        let hands = FakeHands { released: Arc::default(), followed: Arc::default(), history };
         Self { desk: opened.desk(), script, hands, idle: Some(opened), running: None }
     }
 
@@ -356,6 +364,7 @@ impl Hands for Clumsy {
     fn release(&self, _: Vec<Effect>, _: Epoch) {
         panic!("a bug in the hands");
     }
+    fn follow(&self, _: &Arc<Inventory>) {}
 }
 
 #[tokio::test]
@@ -409,7 +418,8 @@ async fn after_a_restart_the_first_answer_is_still_given() {
 
 fn item(event: Event) -> (Item, oneshot::Receiver<Result<Answer, ApiError>>) {
     let (sender, receiver) = oneshot::channel();
-    (Item::Event(event, Some(sender)), receiver)
+    let tell: Tell = Box::new(move |told| drop(sender.send(told.map(|(answer, _)| answer))));
+    (Item::Event(event, Some(tell), Arrival::now()), receiver)
 }
 
 #[test]
@@ -426,13 +436,13 @@ fn beats_overtake_whatever_is_queued() {
 fn who_is_turned_away_hears_so_and_facts_stay_but_repeated_results_do_not_pile_up() {
     let mut waiting = Waiting::default();
     let machine = MachineName::new("m0").unwrap();
-    let fact =
-        Event::Fact { epoch: Epoch(1), fact: Fact::Evidence { machine: machine.clone(), text: "x".into() } };
+    let read = Fact::Read { machine: machine.clone(), leg: 0, asked: LabTime(1), reading: Reading::Off };
+    let fact = Event::Fact { epoch: Epoch(1), fact: read };
     let report =
         |report| Event::Agent { machine: machine.clone(), nonce: "n".into(), boot_id: "b".into(), report };
     let done = Report::Done { step: 1, outcome: pitstop_wire::agent::Outcome::Serving };
     for event in [report(done), fact, report(Report::Lost)] {
-        waiting.take(Item::Event(event, None));
+        waiting.take(Item::Event(event, None, Arrival::now()));
     }
     let (request, mut answer) = item(Event::Request(caller("ada", None), reserve(Hold::Time)));
     waiting.take(request);
@@ -448,4 +458,121 @@ fn no_two_throws_are_alike() {
     let (mut a, mut b) = (Dice::throw().unwrap(), Dice::throw().unwrap());
     let all: std::collections::BTreeSet<_> = (0..100).flat_map(|_| [a.next().0, b.next().0]).collect();
     assert_eq!(all.len(), 200);
+}
+
+impl Bench {
+    async fn reload(&self, key: Option<&str>, inventory: Arc<Inventory>) -> Result<Value, ApiError> {
+        self.desk.ask(caller("ada", key), Request::Reload(inventory)).await
+    }
+
+    /// Machines of each inventory the hands were given.
+    fn followed(&self) -> Vec<usize> {
+        self.hands.followed.lock().unwrap().iter().map(|(machines, _)| *machines).collect()
+    }
+
+    async fn machines(&self) -> usize {
+        self.desk.snapshot().await.unwrap().inventory().machines.len()
+    }
+}
+
+#[tokio::test]
+async fn a_reload_that_is_not_committed_swaps_no_drivers() {
+    let bench = Bench::on_memory(1);
+    bench.script.next([Fault::Refused]);
+    not_known(bench.reload(Some("k1"), inventory(2)).await);
+    assert_eq!((bench.followed(), bench.machines().await), (vec![], 1));
+    bench.reload(Some("k1"), inventory(2)).await.unwrap();
+    assert_eq!((bench.followed(), bench.machines().await), (vec![2], 2));
+    // Answered before: the newer file is not what this key asked for.
+    bench.reload(Some("k1"), inventory(3)).await.unwrap();
+    assert_eq!((bench.followed(), bench.machines().await), (vec![2], 2));
+    bench.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_that_was_written_although_its_commit_failed_swaps_the_drivers() {
+    let bench = Bench::on_memory(1);
+    bench.script.next([Fault::LostAfter]);
+    let answer = bench.reload(Some("k1"), inventory(2)).await;
+    until("the drivers follow", || bench.followed() == [2]).await;
+    assert_eq!(bench.machines().await, 2, "{answer:?}");
+    bench.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_without_a_record_is_not_lost_with_the_batch_behind_its_answer() {
+    let bench = Bench::on_memory(1);
+    // Nothing of this is in a row: no record tells of it.
+    let mut other = Arc::unwrap_or_clone(inventory(1));
+    other.machines.values_mut().for_each(|m| m.limits.power_ms += 1);
+    let power = async || {
+        let lab = bench.desk.snapshot().await.unwrap();
+        lab.inventory().machines.values().next().unwrap().limits.power_ms
+    };
+    let before = power().await;
+    bench.script.next([Fault::Refused]);
+    not_known(bench.reload(None, Arc::new(other.clone())).await);
+    assert_eq!((bench.followed(), power().await), (vec![], before));
+    bench.reload(None, Arc::new(other)).await.unwrap();
+    assert_eq!((bench.followed(), power().await), (vec![1], before + 1));
+    bench.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn effects_of_a_new_inventory_find_its_drivers() {
+    let bench = Bench::opened(MemoryStore::default(), 1);
+    // Both are on the queue before the loop runs: one batch.
+    let desk = bench.desk.clone();
+    let asked = tokio::spawn(async move {
+        let reload = Request::Reload(inventory(2));
+        let reserve = reserve(Hold::Time);
+        tokio::join!(
+            desk.ask(caller("ada", Some("k1")), reload),
+            desk.ask(caller("ada", Some("k2")), reserve)
+        )
+    });
+    tokio::task::yield_now().await;
+    let bench = bench.run();
+    let (reloaded, reserved) = asked.await.unwrap();
+    reloaded.unwrap();
+    reserved.unwrap();
+    until("power leaves", || !bench.power().is_empty()).await;
+    let first =
+        bench.hands.released.lock().unwrap().iter().position(|(e, _)| matches!(e, Effect::Power { .. }));
+    let followed = bench.hands.followed.lock().unwrap().clone();
+    assert!(matches!(followed[..], [(2, before)] if before <= first.unwrap()), "{followed:?}, {first:?}");
+    bench.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agents_report_is_waited_for_until_it_is_decided_or_turned_away() {
+    let bench = Bench::on_memory(1);
+    let machine = MachineName::new("m0").unwrap();
+    let done = || {
+        let outcome = pitstop_wire::agent::Outcome::Serving;
+        bench.desk.agent(machine.clone(), "n".into(), "b".into(), Report::Done { step: 1, outcome })
+    };
+    let patience = Duration::from_secs(30);
+    tokio::time::timeout(patience, done()).await.expect("decided");
+    bench.script.next([Fault::Shut]);
+    let slow = bench.reserve_aside("k1");
+    until("the commit waits", || bench.script.played()).await;
+    let waits = done();
+    tokio::pin!(waits);
+    assert!(at_once(waits.as_mut()).await.is_none(), "decided while the loop waits for the disk");
+    bench.script.open();
+    tokio::time::timeout(patience, waits).await.expect("decided");
+    slow.await.unwrap().unwrap();
+    bench.desk.stop();
+    tokio::time::timeout(patience, done()).await.expect("a loop that stops leaves nobody waiting");
+    bench.end().await.unwrap();
+}
+
+/// What a future says at once.
+async fn at_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
 }

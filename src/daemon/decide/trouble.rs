@@ -1,6 +1,7 @@
 //! When commits fail: what is known, what is kept, when to try again.
 
 use super::batch::{self, Draft};
+use super::lag::Lag;
 use super::{Decider, Halt, Hands};
 use crate::daemon::clock::LONGEST_ABSENCE;
 use crate::daemon::desk::Condition;
@@ -58,14 +59,19 @@ pub struct Limbo {
 impl Decider {
     /// The batch is on disk.
     pub(super) fn committed(&mut self, hands: &dyn Hands, draft: Draft) {
-        self.front.inventory = Arc::clone(self.lab.inventory());
+        if !Arc::ptr_eq(&self.front.inventory, self.lab.inventory()) {
+            self.front.inventory = Arc::clone(self.lab.inventory());
+            hands.follow(&self.front.inventory);
+            self.front.counter.inventory.send_replace(Arc::clone(&self.front.inventory));
+        }
         if let Some(trouble) = self.trouble.take() {
             tracing::info!(failures = trouble.failures, "the store can be written again; the lab goes on");
             self.front.counter.condition.send_replace(Condition::Well);
         }
-        let (records, effects) = draft.answer();
+        let (records, effects, lags) = draft.answer(&self.lab);
         self.publish(records);
         batch::release(hands, effects, self.epoch);
+        lags.iter().for_each(Lag::tell);
     }
 
     fn publish(&self, records: Vec<Record>) {

@@ -21,8 +21,15 @@ pub trait Front: Send + Sync {
     fn boot(&self, machine: MachineName, lane: bool) -> Answer<'_, BootAnswer>;
     /// A hand reports about an effect of this epoch.
     fn fact(&self, epoch: Epoch, fact: Fact);
-    /// An agent reports in its session.
-    fn agent(&self, machine: MachineName, nonce: String, boot_id: String, report: Report);
+    /// An agent reports in its session, by the call itself. Whoever waits for
+    /// the result waits until that has been decided about, or turned away.
+    fn agent(
+        &self,
+        machine: MachineName,
+        nonce: String,
+        boot_id: String,
+        report: Report,
+    ) -> Answer<'static, ()>;
     /// Lab time.
     fn now(&self) -> LabTime;
 }
@@ -37,8 +44,14 @@ impl Front for Desk {
     fn fact(&self, epoch: Epoch, fact: Fact) {
         Self::fact(self, epoch, fact);
     }
-    fn agent(&self, machine: MachineName, nonce: String, boot_id: String, report: Report) {
-        Self::agent(self, machine, nonce, boot_id, report);
+    fn agent(
+        &self,
+        machine: MachineName,
+        nonce: String,
+        boot_id: String,
+        report: Report,
+    ) -> Answer<'static, ()> {
+        Box::pin(Self::agent(self, machine, nonce, boot_id, report))
     }
     fn now(&self) -> LabTime {
         Self::now(self)

@@ -5,12 +5,13 @@ use super::{Inner, runner::Runners};
 use pitstop_core::effect::Boot;
 use pitstop_core::event::BootAnswer;
 use pitstop_core::machine::{Reading, Switch};
+use pitstop_core::time::LabTime;
 use pitstop_drivers::{Delivery, DriverError, Power, PowerOn, Target};
 use pitstop_wire::MachineName;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 /// How long one reading may take.
 pub const READ: Duration = Duration::from_secs(15);
@@ -32,8 +33,8 @@ pub struct Order {
     pub want: Switch,
     /// What an on is to boot.
     pub boot: Boot,
-    /// Until when the report is due.
-    pub within: Duration,
+    /// Until when the report is due, and a command may be sent.
+    pub until: LabTime,
 }
 
 /// An order being carried out.
@@ -52,17 +53,22 @@ impl Job<'_> {
     }
 
     async fn carry_out(&self, witnessed: &AtomicBool) -> Result<Reading, String> {
-        let Order { machine, leg, within, .. } = self.order;
+        let Order { machine, leg, .. } = self.order;
         let rig = self.inner.rigs.get(machine).ok_or_else(|| format!("{machine} is not in the inventory"))?;
         let part = rig.leg(*leg).ok_or_else(|| format!("{machine} has no leg {leg}"))?;
         let power = part.power().map_err(|e| e.to_string())?.clone();
         let mut eye =
             Eye { runners: &self.inner.runners, part, power: &power, last: Err("it was not read".into()) };
-        let deadline = Instant::now() + *within;
-        match timeout_at(deadline, self.attempt(&rig, part, &mut eye, witnessed)).await {
+        let left = self.left();
+        match timeout(left, self.attempt(&rig, part, &mut eye, witnessed)).await {
             Ok(done) => done,
-            Err(_) => eye.last.map_err(|e| format!("nothing within {} s: {e}", within.as_secs_f32())),
+            Err(_) => eye.last.map_err(|e| format!("nothing within {:.1} s: {e}", left.as_secs_f32())),
         }
+    }
+
+    /// How much time is left, by the clock the intent is judged by.
+    fn left(&self) -> Duration {
+        Duration::from_millis(self.order.until - self.inner.front.now())
     }
 
     async fn attempt(
@@ -95,7 +101,6 @@ impl Job<'_> {
             match self.command(eye, &on).await {
                 Ok(()) if !part.spec.readback => {
                     sleep(Duration::from_millis(part.spec.min_off_ms)).await;
-                    part.assume(Some(want));
                     part.saw(want);
                     return Ok(Reading::Assumed(want));
                 }
@@ -118,7 +123,11 @@ impl Job<'_> {
 
     async fn command(&self, eye: &Eye<'_>, on: &PowerOn) -> Result<(), DriverError> {
         let _turn = self.inner.runners.turn(eye.power.limits()).await;
-        eye.part.assume(None);
+        // The daemon may have been stopped since its timers were set.
+        if self.left().is_zero() {
+            let want = format!("switch {:?}", self.order.want).to_lowercase();
+            return Err(DriverError::new("lane", want, "its time was over before it was sent").permanent());
+        }
         eye.power.set(self.order.want, on).await
     }
 
@@ -143,13 +152,28 @@ impl Job<'_> {
             Boot::Disk => carry(Target::Disk),
             Boot::AsIs => carry(Target::AsIs),
             Boot::Agent if boot.delivery() != Delivery::PowerOn => carry(Target::Agent(None)),
-            Boot::Agent => match self.inner.front.boot(self.order.machine.clone(), true).await {
+            Boot::Agent => match self.parameters().await {
                 BootAnswer::Agent(params) => {
                     carry(Target::Agent(Some(&rig.complete(&self.inner.rigs.places, params))))
                 }
                 BootAnswer::Disk => carry(Target::Disk),
                 BootAnswer::Refused(why) => Err(format!("no boot parameters: {why}")),
+                BootAnswer::NotKnown(why) => Err(format!("no boot parameters in time: {why}")),
             },
+        }
+    }
+
+    /// What the machine is to boot. Asked until it can be stored: an on that
+    /// waits for our own disk is no failure of the machine's power.
+    async fn parameters(&self) -> BootAnswer {
+        loop {
+            match self.inner.front.boot(self.order.machine.clone(), true).await {
+                BootAnswer::NotKnown(why) if self.left() > AGAIN => {
+                    tracing::info!(machine = %self.order.machine, "boot parameters: {why}; asking again");
+                    sleep(AGAIN).await;
+                }
+                answer => return answer,
+            }
         }
     }
 }

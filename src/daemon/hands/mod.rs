@@ -22,11 +22,15 @@ use leg::{Job, Order};
 use pitstop_core::effect::Effect;
 use pitstop_core::event::Fact;
 use pitstop_core::id::{Epoch, IntentId};
+use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::{Reading, Switch};
+use pitstop_core::time::LabTime;
+use pitstop_drivers::factories;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{ToAgent, Work};
 use runner::Runners;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -38,6 +42,9 @@ pub trait Attention: Send + Sync {
     /// Returns when every console of the machine is open or has reported its
     /// failure, or `limit` is over.
     fn ready<'a>(&'a self, machine: &'a MachineName, limit: Duration) -> Answer<'a, ()>;
+
+    /// The drivers are these now.
+    fn follow(&self, rigs: &Rigs);
 }
 
 /// The hands of a lab.
@@ -54,6 +61,9 @@ struct Inner {
     rigs: Arc<Rigs>,
     runners: Arc<Runners>,
     lanes: Mutex<HashMap<MachineName, Lane>>,
+    /// Legs that are being looked at, and whether they are to be looked at
+    /// once more: what was asked for later must be read later.
+    looking: Mutex<HashMap<(MachineName, usize), bool>>,
 }
 
 /// What one machine's power is doing.
@@ -83,6 +93,7 @@ impl LabHands {
                 rigs,
                 runners: Arc::default(),
                 lanes: Mutex::default(),
+                looking: Mutex::default(),
             }),
         }
     }
@@ -92,8 +103,8 @@ impl Hands for LabHands {
     fn release(&self, effects: Vec<Effect>, epoch: Epoch) {
         for effect in effects {
             match effect {
-                Effect::Power { machine, leg, intent, want, boot, within } => {
-                    let order = Order { machine, leg, want, boot, within: Duration::from_millis(within) };
+                Effect::Power { machine, leg, intent, want, boot, until } => {
+                    let order = Order { machine, leg, want, boot, until };
                     self.inner.power(order, intent, epoch);
                 }
                 Effect::Observe { machine, leg } => self.inner.observe(machine, leg, epoch),
@@ -104,6 +115,13 @@ impl Hands for LabHands {
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
         }
+    }
+
+    fn follow(&self, inventory: &Arc<Inventory>) {
+        // Drivers look for the runtime that is to carry their work.
+        let _runtime = self.inner.runtime.enter();
+        self.inner.rigs.load(factories(), inventory);
+        self.inner.attention.follow(&self.inner.rigs);
     }
 }
 
@@ -154,16 +172,35 @@ impl Inner {
         }
     }
 
+    /// Reads a leg and reports it. One reading at a time: a controller that
+    /// hangs would collect them without end otherwise.
     fn observe(self: &Arc<Self>, machine: MachineName, leg: usize, epoch: Epoch) {
-        let inner = self.clone();
+        match self.looking().entry((machine.clone(), leg)) {
+            Entry::Occupied(mut again) => {
+                again.insert(true);
+                return;
+            }
+            Entry::Vacant(first) => first.insert(false),
+        };
+        let mut look = Look { inner: self.clone(), key: (machine, leg), over: false };
         self.runtime.spawn(async move {
-            let (asked, reading) = inner.look(&machine, leg).await;
-            inner.front.fact(epoch, Fact::Read { machine, leg, asked, reading });
+            loop {
+                let (machine, leg) = look.key.clone();
+                let (asked, reading) = look.inner.look(&machine, leg).await;
+                look.inner.front.fact(epoch, Fact::Read { machine, leg, asked, reading });
+                if !look.again() {
+                    return;
+                }
+            }
         });
     }
 
+    fn looking(&self) -> MutexGuard<'_, HashMap<(MachineName, usize), bool>> {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads a leg; when the reading was begun, and what it showed.
-    async fn look(&self, machine: &MachineName, leg: usize) -> (pitstop_core::time::LabTime, Reading) {
+    async fn look(&self, machine: &MachineName, leg: usize) -> (LabTime, Reading) {
         let Some(rig) = self.rigs.get(machine) else { return (self.front.now(), Reading::Unknown) };
         let Some(part) = rig.leg(leg) else { return (self.front.now(), Reading::Unknown) };
         let power = match part.power() {
@@ -173,8 +210,9 @@ impl Inner {
                 return (self.front.now(), Reading::Unknown);
             }
         };
+        // There is nothing to read. What it is taken to be is in its row.
         if !part.spec.readback {
-            return (self.front.now(), part.assumed());
+            return (self.front.now(), Reading::Unknown);
         }
         let _turn = self.runners.turn(power.limits()).await;
         // Only now: a reading shows nothing of what happened while it waited.
@@ -186,6 +224,38 @@ impl Inner {
                 (asked, Reading::Unknown)
             }
             Err(_) => (asked, Reading::Unknown),
+        }
+    }
+}
+
+/// A leg that is being looked at; not any more when this is dropped, so that
+/// a driver that panics does not leave it unread for ever.
+struct Look {
+    inner: Arc<Inner>,
+    key: (MachineName, usize),
+    over: bool,
+}
+
+impl Look {
+    /// Whether it was asked for again meanwhile. If not, this is over: whoever
+    /// asks from now on begins another.
+    fn again(&mut self) -> bool {
+        let mut looking = self.inner.looking();
+        let again = looking.get(&self.key).copied().unwrap_or(false);
+        if again {
+            looking.insert(self.key.clone(), false);
+        } else {
+            looking.remove(&self.key);
+            self.over = true;
+        }
+        again
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        if !self.over {
+            self.inner.looking().remove(&self.key);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A machine's drivers, made from the inventory.
 
 use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
-use pitstop_core::machine::{Reading, Switch};
+use pitstop_core::machine::Switch;
 use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, Site};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
@@ -51,11 +51,10 @@ pub struct LegRig {
     memory: Mutex<Memory>,
 }
 
-/// What was commanded last; only what the hardware cannot tell or what
-/// saves it from being hurried. Lost at a restart, when nothing is assumed.
+/// What saves the hardware from being hurried. Lost at a restart, when it is
+/// waited for once more.
 #[derive(Debug, Default)]
 struct Memory {
-    assumed: Option<Switch>,
     off_since: Option<Instant>,
 }
 
@@ -82,6 +81,18 @@ impl Rig {
     /// A rig of given drivers.
     pub fn of(site: Site, legs: Vec<LegRig>, boot: Arc<dyn Boot>) -> Self {
         Self { spec: site.spec.clone(), site, legs, boot: Ok(boot), consoles: Vec::new() }
+    }
+
+    /// Whether it is what the inventory says now.
+    fn fits(&self, spec: &MachineSpec, inventory: &Inventory) -> bool {
+        *self.spec == *spec && *self.site.controllers == inventory.controllers
+    }
+
+    /// Why drivers could not be made.
+    fn faults(&self) -> Vec<DriverError> {
+        let legs = self.legs.iter().filter_map(|leg| leg.power.as_ref().err());
+        let consoles = self.consoles.iter().filter_map(|(_, console)| console.as_ref().err());
+        legs.chain(consoles).chain(self.boot.as_ref().err()).cloned().collect()
     }
 
     /// A leg by its index.
@@ -128,16 +139,6 @@ impl LegRig {
         self.power.as_ref().map_err(Clone::clone)
     }
 
-    /// What a leg without read-back is taken to be.
-    pub fn assumed(&self) -> Reading {
-        self.memory().assumed.map_or(Reading::Unknown, Reading::Assumed)
-    }
-
-    /// A command for a leg without read-back was accepted and had its time.
-    pub(super) fn assume(&self, state: Option<Switch>) {
-        self.memory().assumed = state;
-    }
-
     /// The leg was seen to be off or on.
     pub(super) fn saw(&self, state: Switch) {
         let mut memory = self.memory();
@@ -176,12 +177,28 @@ impl Rigs {
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::take(&mut *all);
         for (name, spec) in &inventory.machines {
-            let kept = old
-                .remove(name)
-                .filter(|rig| *rig.spec == *spec && *rig.site.controllers == inventory.controllers);
+            let kept = old.remove(name).filter(|rig| rig.fits(spec, inventory));
             let rig = kept.unwrap_or_else(|| Arc::new(Rig::new(factories, spec, inventory, &self.places)));
             all.insert(name.clone(), rig);
         }
+    }
+
+    /// Whether a driver of this inventory cannot be made. Machines that stay
+    /// as they are, and those that had no driver before, are not looked at:
+    /// they are no reason to refuse what changes about others.
+    ///
+    /// # Errors
+    /// Every driver that cannot be made, one a line.
+    pub fn check(&self, factories: &Factories, inventory: &Inventory) -> Result<(), String> {
+        let faults = |spec: &MachineSpec| {
+            let had = self.get(&spec.name);
+            if had.is_some_and(|rig| rig.fits(spec, inventory) || !rig.faults().is_empty()) {
+                return Vec::new();
+            }
+            Rig::new(factories, spec, inventory, &self.places).faults()
+        };
+        let all: Vec<String> = inventory.machines.values().flat_map(faults).map(|e| e.to_string()).collect();
+        if all.is_empty() { Ok(()) } else { Err(all.join("\n")) }
     }
 
     /// Puts a rig in, or another in its place.

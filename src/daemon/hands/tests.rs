@@ -11,6 +11,9 @@ use std::path::Path;
 use std::time::Instant;
 use tokio::sync::{broadcast, mpsc};
 
+/// Lab time stands still here.
+const NOW: LabTime = LabTime(7);
+
 /// A decision loop that writes down what it hears.
 struct Loop {
     facts: mpsc::UnboundedSender<(Epoch, Fact)>,
@@ -24,15 +27,23 @@ impl Front for Loop {
     }
     fn boot(&self, machine: MachineName, lane: bool) -> Answer<'_, BootAnswer> {
         assert!(lane);
-        self.asked.lock().unwrap().push(machine);
-        Box::pin(async { self.boot.clone() })
+        let mut asked = self.asked.lock().unwrap();
+        asked.push(machine);
+        let answer = match &self.boot {
+            // Only the first answer is in doubt.
+            BootAnswer::NotKnown(_) if asked.len() > 1 => BootAnswer::Agent(params()),
+            other => other.clone(),
+        };
+        Box::pin(async { answer })
     }
     fn fact(&self, epoch: Epoch, fact: Fact) {
         self.facts.send((epoch, fact)).unwrap();
     }
-    fn agent(&self, _: MachineName, _: String, _: String, _: Report) {}
+    fn agent(&self, _: MachineName, _: String, _: String, _: Report) -> Answer<'static, ()> {
+        Box::pin(async {})
+    }
     fn now(&self) -> LabTime {
-        LabTime(7)
+        NOW
     }
 }
 
@@ -41,6 +52,7 @@ impl Attention for NoConsoles {
     fn ready<'a>(&'a self, _: &'a MachineName, _: Duration) -> Answer<'a, ()> {
         Box::pin(async {})
     }
+    fn follow(&self, _: &Rigs) {}
 }
 
 /// A boot path whose parameters travel with the power-on.
@@ -92,9 +104,9 @@ fn places(dir: &Path) -> Places {
 }
 
 fn spec(dir: &Path, machine: &str, legs: &str) -> pitstop_core::inventory::MachineSpec {
-    let text = format!(
-        "format = 1\n[machine.{machine}]\n{legs}\nconsole = {{}}\nboot.power = {{}}\nready.agent = {{}}\n"
-    );
+    // With a disk: `power.none` is a leg only there.
+    let rest = "console = {}\nboot.power = {}\ndisk.root = {}\nready.agent = {}\n";
+    let text = format!("format = 1\n[machine.{machine}]\n{legs}\n{rest}");
     let path = dir.join(format!("{machine}.toml"));
     std::fs::write(&path, text).unwrap();
     Inventory::load(&path, factories()).unwrap().machines.remove(&name(machine)).unwrap()
@@ -139,7 +151,7 @@ fn order(
     boot: pitstop_core::effect::Boot,
     within: u64,
 ) -> Effect {
-    Effect::Power { machine: name(machine), leg, intent, want, boot, within }
+    Effect::Power { machine: name(machine), leg, intent, want, boot, until: NOW + within }
 }
 use pitstop_core::effect::Boot::{Agent as BootAgent, AsIs, Disk};
 
@@ -174,6 +186,27 @@ async fn off_overtakes_an_on_that_hangs() {
     let (_, _, intent, result, witnessed) = bench.power().await;
     assert_eq!((intent, result, witnessed), (2, Ok(Reading::Off), true));
     assert!(bench.facts.try_recv().is_err(), "the command that was overtaken reports nothing");
+}
+
+#[tokio::test]
+async fn a_store_in_trouble_is_blamed_on_the_machine() {
+    let fake = Arc::new(Fake::new("q"));
+    let doubt = BootAnswer::NotKnown("the disk is full".into());
+    let mut bench = bench(doubt, &[("m1", ONE, &[&fake])]);
+    bench.release(vec![order("m1", 0, 1, Switch::On, BootAgent, 30_000)]);
+    let (.., result, _) = bench.power().await;
+    assert_eq!(result, Ok(Reading::On));
+    assert_eq!(bench.front.asked.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_command_is_sent_after_its_time() {
+    let fake = Arc::new(Fake::new("q"));
+    let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
+    bench.release(vec![order("m1", 0, 1, Switch::On, Disk, 0)]);
+    let (.., result, _) = bench.power().await;
+    assert!(result.is_err(), "{result:?}");
+    assert!(fake.log().is_empty(), "{:?}", fake.log());
 }
 
 #[tokio::test]
@@ -266,6 +299,44 @@ async fn a_leg_that_cannot_be_read_is_assumed_after_its_time() {
     let (.., result, witnessed) = bench.power().await;
     assert_eq!((result, witnessed), (Ok(Reading::Assumed(Switch::Off)), false));
     assert!(begin.elapsed() >= Duration::from_millis(30));
+    // Its row keeps that; a second memory here would outlive what the row
+    // learned since.
+    bench.release(vec![Effect::Observe { machine: name("m1"), leg: 0 }]);
+    let (_, fact) = bench.facts.recv().await.unwrap();
+    assert!(matches!(fact, Fact::Read { reading: Reading::Unknown, .. }), "{fact:?}");
+    assert_eq!(fake.reads(), 0, "there is nothing to read");
+}
+
+#[tokio::test]
+async fn a_controller_that_hangs_collects_no_readings() {
+    let fake = Arc::new(Fake::new("q"));
+    let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
+    fake.script([Turn::Hang]);
+    bench.release(vec![order("m1", 0, 1, Switch::On, Disk, 60_000)]);
+    while fake.log().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        bench.release(vec![Effect::Observe { machine: name("m1"), leg: 0 }]);
+        tokio::task::yield_now().await;
+    }
+    // The hung command is given up, and its place at the controller is free.
+    bench.release(vec![order("m1", 0, 2, Switch::Off, AsIs, 30_000)]);
+    let mut readings = 0;
+    let mut powered = false;
+    while readings < 2 || !powered {
+        let wait = tokio::time::timeout(Duration::from_secs(30), bench.facts.recv());
+        match wait.await.expect("no report").unwrap().1 {
+            Fact::Read { .. } => readings += 1,
+            Fact::Power { .. } => powered = true,
+        }
+    }
+    while !bench.hands.inner.looking().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(bench.facts.try_recv().is_err(), "one was under way, and one more is as new as all the others");
+    bench.release(vec![Effect::Observe { machine: name("m1"), leg: 0 }]);
+    assert!(matches!(bench.facts.recv().await.unwrap().1, Fact::Read { reading: Reading::Off, .. }));
 }
 
 #[tokio::test]
@@ -281,4 +352,29 @@ async fn a_machine_stays_off_for_as_long_as_it_needs() {
     assert!(bench.power().await.3.is_ok());
     // The first reading that showed off was a little before the report.
     assert!(off.elapsed() >= Duration::from_millis(100), "{:?}", off.elapsed());
+}
+
+#[tokio::test]
+async fn a_driver_that_cannot_be_made_is_told_before_the_reload_and_no_other_machine_suffers() {
+    let dir = tempfile::tempdir().unwrap();
+    let load = |machines: &[(&str, &str)]| {
+        let mut text = "format = 1\n".to_owned();
+        for (machine, boot) in machines {
+            text += &format!("[machine.{machine}]\npower.none = {{}}\nconsole = {{}}\nboot.{boot}\n");
+            text += "disk.root = {}\nready.agent = {}\n";
+        }
+        let path = dir.path().join("inventory.toml");
+        std::fs::write(&path, text).unwrap();
+        Inventory::load(&path, factories()).unwrap()
+    };
+    let places = Places { boot_port: Some(1), ..places(dir.path()) };
+    let rigs = Rigs::new(places);
+    let bad = ("m1", "http = { address = \"m1.lab\" }");
+    rigs.load(factories(), &load(&[("m1", "http = {}")]));
+    let error = rigs.check(factories(), &load(&[bad])).unwrap_err();
+    assert!(error.contains("m1.lab"), "{error}");
+    assert!(rigs.get(&name("m1")).unwrap().boot().is_ok(), "looking changed something");
+    // What was so before is no reason to refuse what is well.
+    rigs.load(factories(), &load(&[bad]));
+    rigs.check(factories(), &load(&[bad, ("m2", "power = {}")])).unwrap();
 }
