@@ -1,17 +1,19 @@
 //! Care for the lab. Who may is decided by the core, together with the rest.
 
-use super::error::{Answer, Refusal, usage};
+use super::error::{Answer, Refusal, not_found, usage};
 use super::extract::{Asked, Name};
 use super::machines::done;
 use super::select::matching;
 use super::{Shared, ask};
 use axum::Json;
 use axum::extract::State;
+use pitstop_core::Lab;
 use pitstop_core::event::Request;
-use pitstop_core::inventory::{Change, diff};
+use pitstop_core::inventory::model::{DiskMatch, DiskSpec};
+use pitstop_core::inventory::{Change, KeyChange, diff, diff_lab};
 use pitstop_core::machine::Health;
 use pitstop_wire::api::{Beat, Done, Drain, Enrol, Enrolled, NewMachine, Reload, Reloaded, Schema};
-use pitstop_wire::{ApiError, Code, MachineName};
+use pitstop_wire::{ApiError, Code, MachineName, Selector};
 use std::sync::Arc;
 
 /// Take a machine out.
@@ -46,29 +48,84 @@ pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enr
     let selector = app.known.act(lab.inventory(), &asked.body.select)?;
     let machines: Vec<NewMachine> = matching(&lab, &selector)
         .filter(|m| m.health == Health::New)
-        .map(|m| NewMachine { name: m.name.clone(), disks: m.disks.iter().map(|d| d.name.clone()).collect() })
+        .map(|m| new_machine(&lab, &m.name))
         .collect();
     let mut enrolled = Enrolled { schema: Schema::new("pitstop.enrolled/1"), machines, done: false };
     let Some(count) = asked.body.count else { return Ok(Json(enrolled)) };
     // A key that was answered before must find the answer again, although
     // the machines are not new any more.
-    if count != enrolled.machines.len() && !(enrolled.machines.is_empty() && asked.caller.key.is_some()) {
-        let found = enrolled.machines.len();
-        let error =
-            ApiError::new(Code::Conflict, format!("{found} new machines match `{selector}`, not {count}"));
-        return Err(Refusal(error.hint(format!("pitstop ls {selector} state=new"))));
+    let found = enrolled.machines.len();
+    if (found == 0 && asked.caller.key.is_none()) || (found != 0 && found != count) {
+        return Err(Refusal(miscounted(&lab, &selector, found, count)));
     }
     let listed = enrolled.machines.iter().map(|m| m.name.clone()).collect();
     let answer = app.desk.ask(asked.caller, Request::Enrol { select: selector, listed }).await?;
     if let Some(names) = answer.get("enrolled").and_then(|v| serde_json::from_value::<Vec<_>>(v.clone()).ok())
     {
-        let disks = |name: &MachineName| -> Vec<String> {
-            lab.machine(name).map(|m| m.disks.iter().map(|d| d.name.clone()).collect()).unwrap_or_default()
-        };
-        enrolled.machines = names.into_iter().map(|name| NewMachine { disks: disks(&name), name }).collect();
+        enrolled.machines = names.iter().map(|name| new_machine(&lab, name)).collect();
     }
     enrolled.done = true;
     Ok(Json(enrolled))
+}
+
+/// What somebody must see before he accepts that it is switched and erased.
+fn new_machine(lab: &Lab, name: &MachineName) -> NewMachine {
+    let spec = lab.spec(name);
+    let disks = lab.machine(name).map(|m| m.disks.iter().map(|d| d.name.clone()).collect());
+    NewMachine {
+        name: name.clone(),
+        disks: disks.unwrap_or_default(),
+        erased: spec.iter().flat_map(|s| &s.disks).map(disk_text).collect(),
+        power: spec
+            .iter()
+            .flat_map(|s| &s.legs)
+            .map(|l| format!("{}: {}", l.name, l.driver.driver))
+            .collect(),
+    }
+}
+
+fn disk_text(disk: &DiskSpec) -> String {
+    let DiskMatch { path, serial, bus, min, max } = &disk.matching;
+    let said = [("path", path), ("serial", serial), ("bus", bus)];
+    let mut words: Vec<String> =
+        said.into_iter().filter_map(|(what, v)| Some(format!("{what} {}", v.as_ref()?))).collect();
+    match (min, max) {
+        (Some(min), Some(max)) => words.push(format!("{} to {}", size(*min), size(*max))),
+        (Some(min), None) => words.push(format!("at least {}", size(*min))),
+        (None, Some(max)) => words.push(format!("at most {}", size(*max))),
+        (None, None) => {}
+    }
+    let words = if words.is_empty() { "the machine's only disk".to_owned() } else { words.join(", ") };
+    format!("{}: {words}", disk.name)
+}
+
+/// Bytes as people say them; exact, or they stay bytes.
+fn size(bytes: u64) -> String {
+    let units = [(1 << 40, "TiB"), (1_000_000_000_000, "TB"), (1 << 30, "GiB"), (1_000_000_000, "GB")];
+    let small = [(1 << 20, "MiB"), (1_000_000, "MB")];
+    let unit = units.into_iter().chain(small).find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{bytes} bytes"), |(unit, word)| format!("{} {word}", bytes / unit))
+}
+
+/// No machine is enrolled that nobody has counted.
+fn miscounted(lab: &Lab, selector: &Selector, found: usize, count: usize) -> ApiError {
+    if found == 0 {
+        let error = not_found(format!("no new machine matches `{selector}`"));
+        let first = matching(lab, selector).next();
+        return match first {
+            Some(m) => error.hint(format!("{} is {}", m.name, m.state())),
+            None => error.hint("pitstop ls state=new"),
+        };
+    }
+    let machines = if found == 1 { "1 new machine matches" } else { &format!("{found} new machines match") };
+    let error = ApiError::new(Code::Conflict, format!("{machines} `{selector}`, not {count}"));
+    let state = selector.terms().iter().any(|t| t.key() == "state");
+    error.hint(format!("pitstop ls {selector}{}", if state { "" } else { " state=new" }))
+}
+
+/// Keys that say something else, in the words of the file.
+fn said(keys: &[KeyChange]) -> String {
+    keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Read the inventory again.
@@ -90,8 +147,9 @@ pub async fn reload(State(app): State<Shared>, asked: Asked<Reload>) -> Answer<R
         changed: named(Change::Changed)
             .map(|c| {
                 let again = if c.is_new() { " (must be enrolled again)" } else { "" };
-                format!("{}: {}{again}", c.name, c.keys.join(", "))
+                format!("{}: {}{again}", c.name, said(&c.keys))
             })
+            .chain(diff_lab(lab.inventory(), &new).iter().map(ToString::to_string))
             .collect(),
         done: !asked.body.dry_run,
     };

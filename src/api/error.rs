@@ -50,13 +50,3 @@ pub async fn no_such_method(method: Method, uri: Uri) -> Response {
     let error = ApiError::new(Code::Usage, message).hint("see /api/v1/openapi.json");
     (StatusCode::METHOD_NOT_ALLOWED, Json(error)).into_response()
 }
-
-/// The nearest of some words, if any is near enough to be meant.
-pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    words
-        .into_iter()
-        .map(|w| (strsim::damerau_levenshtein(word, w), w))
-        .filter(|(distance, w)| *distance <= 1 + w.chars().count() / 3)
-        .min()
-        .map(|(_, w)| w)
-}

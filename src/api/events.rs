@@ -39,6 +39,8 @@ const BEHIND: usize = 256;
 /// Records replayed for a reader who comes back; a snapshot is shorter than
 /// more of them.
 const REPLAY: u64 = 5_000;
+/// Records read at once where only some of them are wanted.
+const STORY_PAGE: usize = 500;
 /// Longest queue whose places are told again when it moves.
 const PLACES: usize = 100;
 
@@ -50,6 +52,8 @@ pub struct Query {
     machine: Option<MachineName>,
     reservation: Option<String>,
     last: Option<usize>,
+    /// Only what belongs to the story, without its details.
+    story: bool,
     follow: bool,
     /// For readers that cannot set the header.
     last_event_id: Option<String>,
@@ -67,9 +71,30 @@ pub async fn events(
         let header = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
         return Ok(stream(app, filter, query.last_event_id.or(header)));
     }
-    let records = app.desk.records(record_query(&query, &filter)?).await?;
-    let events: Vec<Event> = records.iter().filter_map(view::event::event).collect();
+    let events = history(&app, record_query(&query, &filter)?, query.story).await?;
     Ok(Json(Events { schema: Schema::new("pitstop.events/1"), events }).into_response())
+}
+
+/// The events that are wanted. Most records are details: where only the
+/// story is, so many are read that the number asked for is there, if it ever
+/// happened.
+async fn history(app: &App, mut records: RecordQuery, story: bool) -> Result<Vec<Event>, ApiError> {
+    let wanted = records.limit;
+    if story {
+        records.limit = wanted.map(|n| n.saturating_mul(5).clamp(STORY_PAGE, RecordQuery::MOST));
+    }
+    let mut events: Vec<Event> = Vec::new();
+    loop {
+        let page = app.desk.records(records.clone()).await?;
+        let told = page.iter().filter_map(view::event::event).filter(|e| !story || !e.detail);
+        // Pages go backwards, what is in them forwards.
+        events.splice(0..0, told);
+        let enough = wanted.is_none_or(|n| events.len() >= n);
+        let Some(oldest) = page.first().filter(|_| story && !enough) else { break };
+        records.before = Some(oldest.number);
+    }
+    events.drain(..events.len().saturating_sub(wanted.unwrap_or(usize::MAX)));
+    Ok(events)
 }
 
 fn record_query(query: &Query, filter: &Filter) -> Result<RecordQuery, Refusal> {

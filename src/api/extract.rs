@@ -1,7 +1,7 @@
 //! What handlers take out of a request: the caller with its idempotency key,
 //! a body, a query, a name. Every refusal says where and what.
 
-use super::error::{Refusal, nearest, usage};
+use super::error::{Refusal, usage};
 use super::peer::{Peer, PeerResult};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -95,7 +95,7 @@ fn did_you_mean(message: &str) -> Option<&str> {
     }
     let mut words = message.split('`').skip(1).step_by(2);
     let unknown = words.next()?;
-    nearest(unknown, words)
+    pitstop_wire::nearest(unknown, words)
 }
 
 /// A query string.

@@ -34,7 +34,7 @@ pub async fn list(State(app): State<Shared>, _: Peer) -> Answer<Images> {
 /// One image.
 pub async fn one(State(app): State<Shared>, _: Peer, Path(name): Path<String>) -> Answer<Image> {
     let images = view::status::images(&*app.desk.snapshot().await?).images;
-    let near = super::error::nearest(&name, images.iter().map(|i| i.name.as_str())).map(str::to_owned);
+    let near = pitstop_wire::nearest(&name, images.iter().map(|i| i.name.as_str())).map(str::to_owned);
     images.into_iter().find(|i| i.name == name).map(Json).ok_or_else(|| {
         let error = not_found(format!("there is no image `{name}`"));
         Refusal(match near {
@@ -50,6 +50,9 @@ pub async fn one(State(app): State<Shared>, _: Peer, Path(name): Path<String>) -
 pub struct AddQuery {
     /// `none`, or offset and length in bytes: `1048576,65536`.
     seed: Option<String>,
+    /// Let the name stand for this image where it stands for another one.
+    #[serde(default)]
+    replace: bool,
 }
 
 fn seed(query: &AddQuery) -> Result<SeedChoice, Refusal> {
@@ -79,7 +82,12 @@ pub async fn add(
         )));
     }
     let key = key(request.headers())?;
-    let options = AddOptions { added_unix_ms: app.desk.wall(), seed: seed(&query)?, ..AddOptions::default() };
+    let options = AddOptions {
+        added_unix_ms: app.desk.wall(),
+        seed: seed(&query)?,
+        keep: !query.replace,
+        ..AddOptions::default()
+    };
     let manifest = store(Arc::clone(&app.images), name.clone(), options, request.into_body()).await?;
     // The same file under the same key is the same request.
     let key = key.map(|key| (key, SecretHash::of(&format!("PUT image {name} {}", manifest.digest))));
@@ -138,10 +146,15 @@ fn refused(error: &StoreError) -> Refusal {
         | StoreError::Map(_)
         | StoreError::SeedInUse { .. } => Code::Usage,
         StoreError::Source { .. } => Code::Usage,
+        StoreError::Taken { .. } => Code::Conflict,
         StoreError::Unknown(_) | StoreError::Digest { .. } | StoreError::NoSuchChunk { .. } => Code::NotFound,
         StoreError::Io { .. } | StoreError::Damaged { .. } => Code::Internal,
     };
-    Refusal(ApiError::new(code, format!("the image was not added: {error}")))
+    let refused = ApiError::new(code, format!("the image was not added: {error}"));
+    Refusal(match error {
+        StoreError::Taken { .. } => refused.hint("--replace takes the name away from it"),
+        _ => refused,
+    })
 }
 
 enum Piece {
@@ -195,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_seed_area_is_none_or_two_numbers() {
-        let ask = |text: Option<&str>| seed(&AddQuery { seed: text.map(str::to_owned) });
+        let ask = |text: Option<&str>| seed(&AddQuery { seed: text.map(str::to_owned), replace: false });
         assert!(matches!(ask(None), Ok(SeedChoice::Detect)));
         assert!(matches!(ask(Some("none")), Ok(SeedChoice::None)));
         assert!(matches!(ask(Some("4096,8192")), Ok(SeedChoice::At(Seed { offset: 4096, len: 8192 }))));

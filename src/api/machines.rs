@@ -57,7 +57,7 @@ pub async fn one(State(app): State<Shared>, _: Peer, Name(name): Name) -> Answer
 /// There is no such machine; perhaps another one is meant.
 pub fn no_machine(lab: &Lab, name: &MachineName) -> ApiError {
     let error = not_found(format!("there is no machine `{name}`"));
-    match super::error::nearest(name, lab.machines().map(|m| m.name.as_str())) {
+    match pitstop_wire::nearest(name, lab.machines().map(|m| m.name.as_str())) {
         Some(near) => error.hint(format!("did you mean {near}?")),
         None => error.hint("pitstop ls"),
     }
@@ -70,8 +70,10 @@ const CONSOLE_LINES: usize = 3;
 pub async fn why(State(app): State<Shared>, _: Peer, Path(about): Path<String>) -> Answer<Why> {
     let lab = app.desk.snapshot().await?;
     if let Ok(id) = about.parse::<ReservationId>() {
-        let why =
-            lab.why_reservation(id, app.desk.now()).ok_or_else(|| super::reservations::no_reservation(id))?;
+        let missing = || super::reservations::no_reservation(id);
+        let mut why = lab.why_reservation(id, app.desk.now()).ok_or_else(missing)?;
+        let row = lab.reservation(id).ok_or_else(missing)?;
+        why.reasons.splice(0..0, super::past::story(&app, &lab, row).await?);
         return Ok(Json(why_view(id.to_string(), why)));
     }
     let name = MachineName::new(&about).map_err(|e| super::error::usage(e.to_string()))?;
@@ -102,7 +104,16 @@ pub async fn power(
         PowerDo::Cycle => PowerAction::Cycle,
     };
     let request = Request::Power { machine: machine.clone(), action: core, force };
-    let answer = app.desk.ask(asked.caller, request).await?;
+    let mut answer = app.desk.ask(asked.caller, request).await?;
+    if let Some(spec) = app.desk.inventory().machines.get(&machine)
+        && let Some(answer) = answer.as_object_mut()
+    {
+        // Each command has its time on each leg, and may land for as long
+        // again.
+        let commands = if action == PowerDo::Cycle { 2 } else { 1 };
+        let ms = spec.limits.power_ms * (spec.legs.len() as u64 + 1) * commands;
+        answer.insert("settled_within".to_owned(), ms.div_ceil(1_000).into());
+    }
     Ok(done(
         format!("{machine}: power {}; follow it with `pitstop power {machine} status`", action.word()),
         answer,

@@ -11,6 +11,7 @@ mod images;
 mod listen;
 mod machines;
 mod openapi;
+mod past;
 mod peer;
 mod reservations;
 mod run;

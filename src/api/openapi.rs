@@ -107,7 +107,7 @@ const OPERATIONS: &[Row] = {
             "Add an image (admin); the body is the file, raw or zstd",
             Some(""),
             "Image",
-            &["seed"],
+            &["seed", "replace"],
         ),
         (Delete, "/images/{name}", "Remove an image (admin)", None, "Done", &[]),
         (
@@ -116,7 +116,7 @@ const OPERATIONS: &[Row] = {
             "The history; with follow=true a stream of server-sent events",
             None,
             "Events",
-            &["since", "machine", "reservation", "last", "follow", "last_event_id"],
+            &["since", "machine", "reservation", "last", "story", "follow", "last_event_id"],
         ),
         (Get, "/openapi.json", "This document", None, "", &[]),
     ]

@@ -1,6 +1,6 @@
 //! Reservations.
 
-use super::error::{Answer, Refusal, not_found, usage};
+use super::error::{Answer, Refusal, not_found};
 use super::extract::{Asked, Id, Params};
 use super::peer::Peer;
 use super::{App, Shared, ask, view};

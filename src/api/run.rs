@@ -114,7 +114,7 @@ fn away(machine: &MachineName) -> ApiError {
     let mut error =
         ApiError::new(Code::NotKnown, format!("the agent of {machine} is not connected just now"));
     error.retry_after = Some(1);
-    error.hint(format!("pitstop why {machine}"))
+    error.hint(format!("pitstop why {machine}; if it stays away: pitstop reimage {machine}"))
 }
 
 /// A command in one line, for the audit.

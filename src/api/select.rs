@@ -6,7 +6,8 @@ use pitstop_core::Lab;
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::Machine;
 use pitstop_wire::Selector;
-use pitstop_wire::selector::Known;
+use pitstop_wire::selector::{Facts, Known, TagValue, Term};
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Words of the keys that are not tags; the core's states.
@@ -22,17 +23,41 @@ const STATES: &[&str] = &[
     "retired",
     "new",
 ];
+/// The same states in the words that `ls` shows: for looking. What acts asks
+/// for what is the case exactly.
+const SHOWN: &[&str] = &[
+    "free",
+    "preparing",
+    "booting",
+    "imaging",
+    "ready",
+    "in-use",
+    "held",
+    "turnaround",
+    "proving",
+    "quarantined",
+    "failed",
+    "drained",
+    "retired",
+    "new",
+];
 const CLEAN: &[&str] = &["proven", "used", "writing", "unknown"];
 const HEALTH: &[&str] = &["good", "new", "quarantined", "drained", "retired"];
 
 /// What selectors may name, worked out once per inventory.
 #[derive(Default)]
 pub struct KnownCache {
-    last: Mutex<Option<(Arc<Inventory>, Arc<Known>)>>,
+    last: Mutex<Option<(Arc<Inventory>, Arc<Names>)>>,
+}
+
+/// What may be named by those who look, and by those who act.
+struct Names {
+    look: Known,
+    act: Known,
 }
 
 impl KnownCache {
-    fn of(&self, inventory: &Arc<Inventory>) -> Arc<Known> {
+    fn of(&self, inventory: &Arc<Inventory>) -> Arc<Names> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, known)) = &*last
             && Arc::ptr_eq(of, inventory)
@@ -46,27 +71,27 @@ impl KnownCache {
         known.words("state", STATES);
         known.words("clean", CLEAN);
         known.words("health", HEALTH);
-        let known = Arc::new(known);
+        let mut look = known.clone();
+        look.words("state", SHOWN);
+        let known = Arc::new(Names { look, act: known });
         *last = Some((Arc::clone(inventory), Arc::clone(&known)));
         known
     }
 
     /// A selector for looking: a bare word may be a tag's value.
     pub fn look(&self, inventory: &Arc<Inventory>, text: &str) -> Result<Selector, Refusal> {
-        self.checked(inventory, parse(text)?)
+        checked(&self.of(inventory).look, parse(text)?)
     }
 
     /// A selector for acting: a bare word is a machine's exact name.
     pub fn act(&self, inventory: &Arc<Inventory>, text: &str) -> Result<Selector, Refusal> {
-        self.checked(inventory, parse(text)?.acting())
+        checked(&self.of(inventory).act, parse(text)?.acting())
     }
+}
 
-    fn checked(&self, inventory: &Arc<Inventory>, selector: Selector) -> Result<Selector, Refusal> {
-        selector
-            .check(&self.of(inventory))
-            .map_err(|e| Refusal(not_found(e.to_string()).hint(e.underlined())))?;
-        Ok(selector)
-    }
+fn checked(known: &Known, selector: Selector) -> Result<Selector, Refusal> {
+    selector.check(known).map_err(|e| Refusal(not_found(e.to_string()).hint(e.underlined())))?;
+    Ok(selector)
 }
 
 fn parse(text: &str) -> Result<Selector, Refusal> {
@@ -79,8 +104,42 @@ fn parse(text: &str) -> Result<Selector, Refusal> {
 /// Machines that match, by name.
 pub fn matching<'a>(lab: &'a Lab, selector: &'a Selector) -> impl Iterator<Item = &'a Machine> {
     lab.machines().map(|m| &**m).filter(move |m| match lab.spec(&m.name) {
-        Some(spec) => selector.matches(&lab.facts(m, spec)),
+        Some(spec) => holds(selector, m, &lab.facts(m, spec)),
         // Gone from the inventory, still held: shown where nothing is asked.
         None => selector.is_empty(),
     })
+}
+
+/// Whether a machine matches, its state being that of the core and as well
+/// that which `ls` shows.
+fn holds(selector: &Selector, machine: &Machine, facts: &dyn Facts) -> bool {
+    let shown = Shown { facts, state: super::view::machine::shown(machine).word().to_lowercase() };
+    selector.terms().iter().all(|term| match term {
+        Term::NotIn { .. } => term.holds(facts) && term.holds(&shown),
+        _ => term.holds(facts) || term.holds(&shown),
+    })
+}
+
+/// Facts with the state in the word that people see.
+struct Shown<'a> {
+    facts: &'a dyn Facts,
+    state: String,
+}
+
+impl Facts for Shown<'_> {
+    fn tag(&self, key: &str) -> Option<&TagValue> {
+        self.facts.tag(key)
+    }
+
+    fn name(&self) -> &str {
+        self.facts.name()
+    }
+
+    fn special(&self, key: &str) -> Option<Cow<'_, str>> {
+        if key == "state" { Some(Cow::Borrowed(&self.state)) } else { self.facts.special(key) }
+    }
+
+    fn any_tag_value(&self, word: &str) -> bool {
+        self.facts.any_tag_value(word)
+    }
 }

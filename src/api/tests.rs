@@ -263,6 +263,9 @@ async fn a_reservation_lives_from_asking_to_release() {
     assert_eq!(m.holder.as_ref().map(|h| h.reservation.as_str()), Some(r.id.as_str()));
     let later = c.extend(&r.id, &Extend { length: Some(14_400), until: None }, None).await.unwrap();
     assert!(later.ends > r.ends);
+    // Without `for`: as the policy says, and never to a sooner end.
+    let sooner = c.extend(&r.id, &Extend::default(), None).await;
+    assert_eq!(code(sooner), Code::Conflict);
     assert_eq!(c.status().await.unwrap().mine.len(), 1);
     let over = c.release(&r.id, &Release::default(), None).await.unwrap();
     assert_eq!(over.state, ReservationState::Ended);
@@ -290,7 +293,7 @@ async fn bad_input_is_refused_with_words_and_changes_nothing() {
     let table: &[(&str, &str, &str, &str)] = &[
         ("/reservations", "{", "400", "line 1, column 1"),
         ("/reservations", "{\"slect\":\"m0\"}", "400", "did you mean `select`"),
-        ("/reservations", "{\"select\":\"soc=\"}", "400", "selector"),
+        ("/reservations", "{\"select\":\"soc=\"}", "400", "FILTER"),
         ("/reservations", "{\"select\":\"soc=imx7\"}", "404", "imx8"),
         ("/reservations", "{\"select\":\"m7\"}", "404", "m7"),
         ("/reservations", "{\"select\":\"sox=imx8\"}", "404", "soc"),
@@ -311,15 +314,14 @@ async fn bad_input_is_refused_with_words_and_changes_nothing() {
         ("/reservations", "{\"roles\":[{\"name\":\"a b\",\"select\":\"m1\"}]}", "400", "role name"),
         ("/reservations/R-99/release", "{}", "404", "R-99"),
         ("/reservations/17/release", "{}", "400", "R-17"),
-        ("/reservations/R-1/extend", "{}", "400", "how long"),
-        ("/machines/m9/power", "{\"action\":\"on\"}", "404", "did you mean m"),
+        ("/machines/m9/power", "{\"action\":\"on\"}", "404", "no machine `m9`"),
         ("/machines/..%2f..%2fx/power", "{\"action\":\"on\"}", "400", "not allowed in a machine name"),
         ("/machines/m0/power", "{\"action\":\"explode\"}", "400", "explode"),
         ("/machines/m0/power", "{\"action\":\"on\"}", "409", "nobody holds it"),
         ("/machines/m0/drain", "{\"reason\":\" \"}", "400", "reason"),
         ("/machines/m0/run", "{}", "400", "Upgrade"),
         ("/reload", "{}", "400", "inventory.toml:3:1"),
-        ("/enrol", "{\"select\":\"m0\",\"count\":5}", "409", "0 new machines"),
+        ("/enrol", "{\"select\":\"m0\",\"count\":5}", "404", "no new machine matches"),
         ("/nothing", "{}", "404", "nothing at"),
         ("/status", "{}", "405", "does not take POST"),
     ];
@@ -469,5 +471,93 @@ async fn a_reload_that_was_answered_before_does_not_say_that_it_took_a_newer_fil
     assert_eq!(bench.desk.inventory().machines.len(), 2);
     assert_eq!(reload(false, "k2").await.unwrap().added, ["m2"]);
     assert_eq!(bench.desk.inventory().machines.len(), 3);
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_events_are_told_as_were_asked_for_however_many_details_lie_between() {
+    let bench = Bench::new(1).await;
+    let c = &bench.client;
+    for _ in 0..2 {
+        let r = c.reserve(&one("m0"), None).await.unwrap();
+        bench.until(&r.id, ReservationState::Ready).await;
+        c.release(&r.id, &Release::default(), None).await.unwrap();
+    }
+    let story = |n| EventQuery { last: Some(n), story: true, ..EventQuery::default() };
+    let all = c.history(&EventQuery { story: true, ..EventQuery::default() }).await.unwrap().events;
+    assert!(all.len() > 4 && all.iter().all(|e| !e.detail), "{all:?}");
+    for n in [1, 3, all.len()] {
+        let told = c.history(&story(n)).await.unwrap().events;
+        let numbers =
+            |events: &[pitstop_wire::api::Event]| events.iter().map(|e| e.number).collect::<Vec<_>>();
+        assert_eq!(numbers(&told), numbers(&all[all.len() - n..]), "the newest {n}, oldest first");
+    }
+    assert_eq!(c.history(&story(1_000)).await.unwrap().events.len(), all.len(), "no more than there are");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_found_by_the_words_that_people_see_too() {
+    let bench = Bench::new(2).await;
+    let c = &bench.client;
+    let r = c.reserve(&one("m0"), None).await.unwrap();
+    bench.until(&r.id, ReservationState::Ready).await;
+    c.claim(&r.id).await.unwrap();
+    let found = async |select: &str| -> Vec<String> {
+        let found = c.machines(select).await.unwrap().machines;
+        found.into_iter().map(|m| m.name.to_string()).collect()
+    };
+    assert_eq!(found("state=held").await, ["m0"]);
+    assert_eq!(found("state=in-use").await, ["m0"]);
+    assert_eq!(found("state!=held").await, ["m1"]);
+    assert_eq!(found("state!=in-use").await, ["m1"]);
+    assert_eq!(found("state=failed,free").await, ["m1"]);
+    let error = c.machines("state=holding").await.unwrap_err();
+    assert!(error.message.contains("`held`") && error.message.contains("`quarantined`"), "{error}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_reservation_still_says_what_it_waited_for() {
+    let bench = Bench::new(1).await;
+    let c = &bench.client;
+    let first = c.reserve(&one("m0"), None).await.unwrap();
+    bench.until(&first.id, ReservationState::Ready).await;
+    let second = c.reserve(&one("m0"), None).await.unwrap();
+    let over = c.release(&second.id, &Release::default(), None).await.unwrap();
+    assert!(over.end.unwrap().text.starts_with("cancelled by "), "it was never its holder's");
+    c.release(&first.id, &Release::default(), None).await.unwrap();
+    let why = c.why(&second.id).await.unwrap();
+    let want = format!("m0 was held by {} ({}) then", second.owner, first.id);
+    assert!(why.lines.iter().any(|l| l.text == want), "{why:?}");
+    let why = c.why(&first.id).await.unwrap();
+    assert!(why.lines.iter().any(|l| l.text.starts_with("got m0 after ")), "{why:?}");
+    assert!(why.summary.contains("released by"), "{why:?}");
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_not_put_in_the_place_of_another_unless_that_is_said() {
+    let bench = Bench::new(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let add = async |byte: u8, replace: bool| {
+        let path = dir.path().join(byte.to_string());
+        std::fs::write(&path, [byte; 8192]).unwrap();
+        bench
+            .client
+            .add_image("os", tokio::fs::File::open(&path).await.unwrap(), Some("none"), replace, None)
+            .await
+    };
+    let first = add(1, false).await;
+    let Ok(first) = first else {
+        // Not an admin here: nobody could have added one.
+        assert_eq!(code(first), Code::NotAllowed);
+        return bench.end().await;
+    };
+    let error = add(2, false).await.unwrap_err();
+    assert_eq!(error.code, Code::Conflict);
+    assert!(error.message.contains(&first.digest) && error.hint.unwrap().contains("--replace"));
+    assert_eq!(add(1, false).await.unwrap().digest, first.digest, "the same again is fine");
+    assert_ne!(add(2, true).await.unwrap().digest, first.digest);
     bench.end().await;
 }

@@ -3,7 +3,8 @@
 use super::fail::Fail;
 use super::pick::{filter, machine_name};
 use super::{Context, Result};
-use pitstop_wire::api::{Enrol, Reload, Reloaded};
+use pitstop_wire::MachineName;
+use pitstop_wire::api::{Enrol, NewMachine, Reload, Reloaded};
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
@@ -57,22 +58,22 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
     match verb {
         Verb::Enrol { filter, count } => enrol(cx, &filter, count).await,
         Verb::Drain { machines, reason } => {
-            for machine in &machines {
-                let done = cx.client.drain(&machine_name(machine)?, &reason, key(cx, &machines)?).await?;
+            for machine in &names_of(&machines)? {
+                let done = cx.client.drain(machine, &reason, key(cx, &machines)?).await?;
                 cx.out.object(&done, machine, |out| out.line(&done.text))?;
             }
             Ok(())
         }
         Verb::Undrain { machines } => {
-            for machine in &machines {
-                let done = cx.client.undrain(&machine_name(machine)?, key(cx, &machines)?).await?;
+            for machine in &names_of(&machines)? {
+                let done = cx.client.undrain(machine, key(cx, &machines)?).await?;
                 cx.out.object(&done, machine, |out| out.line(&done.text))?;
             }
             Ok(())
         }
         Verb::Prove { machines } => {
-            for machine in &machines {
-                let done = cx.client.prove(&machine_name(machine)?, key(cx, &machines)?).await?;
+            for machine in &names_of(&machines)? {
+                let done = cx.client.prove(machine, key(cx, &machines)?).await?;
                 cx.out.object(&done, machine, |out| out.line(&done.text))?;
             }
             Ok(())
@@ -83,6 +84,11 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
         }
         Verb::Check { inventory } => check(cx, &inventory),
     }
+}
+
+/// All of them are read before the first is touched.
+fn names_of(words: &[String]) -> Result<Vec<MachineName>> {
+    words.iter().map(|word| machine_name(word)).collect()
 }
 
 /// One key cannot stand for several requests.
@@ -100,13 +106,13 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
         None => {
             let found = cx.client.enrol(&Enrol { select: select.clone(), count: None }, None).await?;
             for m in &found.machines {
-                let disks = if m.disks.is_empty() { "no disk".to_owned() } else { m.disks.join(", ") };
-                cx.out.say(&format!("{}: will be erased: {disks}", m.name));
+                listed(m).iter().for_each(|line| cx.out.say(line));
             }
             let n = found.machines.len();
             if n > 0 && !cx.yes {
                 if !cx.out.can_ask {
-                    return Err(Fail::usage(format!("{n} machines would be enrolled"))
+                    let machines = if n == 1 { "machine" } else { "machines" };
+                    return Err(Fail::usage(format!("{n} {machines} would be enrolled"))
                         .hint(format!("say so with --count {n}")));
                 }
                 confirm(cx, "Type how many machines that are: ", &n.to_string())?;
@@ -118,6 +124,13 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
     cx.out.object(&done, "", |out| {
         done.machines.iter().try_for_each(|m| out.line(&format!("{} enrolled", m.name)))
     })
+}
+
+/// What somebody accepts: which disks will be erased, and what is switched.
+pub fn listed(m: &NewMachine) -> Vec<String> {
+    let disks = if m.erased.is_empty() { "no disk".to_owned() } else { m.erased.join("; ") };
+    let power = if m.power.is_empty() { "nothing".to_owned() } else { m.power.join("; ") };
+    vec![format!("{}: will be erased: {disks}", m.name), format!("{}: will be switched: {power}", m.name)]
 }
 
 /// Has a person type something that cannot be typed by habit.
@@ -147,6 +160,14 @@ fn difference(reloaded: &Reloaded) -> Vec<String> {
 }
 
 fn check(cx: &Context, path: &std::path::Path) -> Result {
-    let inventory = super::serve::inventory(path)?;
-    cx.out.line(&format!("{}: {} machines, no errors", path.display(), inventory.machines.len()))
+    let inventory = super::serve::inventory(path).map_err(|fail| match fail {
+        // There is nothing that a check could have changed.
+        Fail::Said(error) => {
+            let hint = error.hint.clone().unwrap_or_default().replace("; nothing was changed", "");
+            Fail::Said(error).hint(hint)
+        }
+        other => other,
+    })?;
+    let machines = if inventory.machines.len() == 1 { "machine" } else { "machines" };
+    cx.out.line(&format!("{}: {} {machines}, no errors", path.display(), inventory.machines.len()))
 }

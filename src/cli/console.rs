@@ -14,14 +14,15 @@ use tokio::sync::mpsc;
 pub struct Args {
     /// The machine, `M:NAME` for another console than its first; yours if
     /// there is only one.
+    #[arg(value_name = "MACHINE[:CONSOLE]")]
     machine: Option<String>,
     /// Take the keyboard; one at a time, holders only.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "no_follow")]
     write: bool,
     /// Take it from whoever has it.
     #[arg(long, requires = "write")]
     steal: bool,
-    /// Replay from then on: `boot`, or so many bytes back.
+    /// Replay from then on: `boot` (the last power-on, the default), or so many bytes back.
     #[arg(long, value_name = "boot|BYTES", value_parser = since)]
     since: Option<Since>,
     /// End after the replay.
@@ -60,7 +61,7 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
             Some(Since::Bytes(bytes)) => Some(bytes),
             _ => None,
         },
-        since_boot: args.since == Some(Since::Boot),
+        since_boot: !matches!(args.since, Some(Since::Bytes(_))),
         no_follow: args.no_follow,
         from: None,
     };
@@ -92,8 +93,9 @@ impl Show<'_> {
                 },
                 typed = recv(&mut keys) => {
                     let Some(typed) = typed else {
-                        // The end of a file that was typed in: go on watching.
+                        // The end of a file that was typed in.
                         keys = None;
+                        link.finish();
                         continue;
                     };
                     let (out, act) = if self.raw { escape.take(&typed) } else { (typed, None) };

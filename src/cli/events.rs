@@ -11,11 +11,12 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only about this machine or reservation.
+    #[arg(value_name = "MACHINE|R-…")]
     what: Option<String>,
     /// Go on with what happens.
     #[arg(short, long)]
     follow: bool,
-    /// From then on: 2h ago, a record's number, or RFC 3339.
+    /// From then on: 2h, '2h ago', yesterday, 2026-11-22, a record's number, or RFC 3339.
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
     /// At most so many, the newest.
@@ -26,13 +27,8 @@ pub struct Args {
     all: bool,
 }
 
-/// Records per one that is part of the story, generously.
-const DETAILS: usize = 5;
-
 pub async fn run(cx: &mut Context, args: &Args) -> Result {
-    // Most records are details, which are not shown: ask for more.
-    let asked = if args.all { args.last } else { args.last.saturating_mul(DETAILS) };
-    let mut query = EventQuery { last: Some(asked), ..EventQuery::default() };
+    let mut query = EventQuery { last: Some(args.last), story: !args.all, ..EventQuery::default() };
     if let Some(since) = &args.since {
         query.since = Some(super::times::since(since)?);
     }
@@ -41,20 +37,41 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
         Some(Thing::Reservation(id)) => query.reservation = Some(id),
         None => {}
     }
-    if args.follow { follow(cx, args, query).await } else { once(cx, args, query).await }
+    if args.follow { follow(cx, args, query).await } else { once(cx, query).await }
 }
 
-async fn once(cx: &Context, args: &Args, query: EventQuery) -> Result {
-    let mut history = cx.client.history(&query).await?;
+async fn once(cx: &Context, query: EventQuery) -> Result {
+    let history = cx.client.history(&query).await?;
     if history.events.is_empty() {
         exists(cx, &query).await?;
     }
-    history.events.retain(|e| wanted(args, e));
-    history.events.drain(..history.events.len().saturating_sub(args.last));
     if cx.out.format == Format::Json {
         return cx.out.json(&history);
     }
+    title(cx)?;
     history.events.iter().try_for_each(|e| print(cx, e))
+}
+
+fn title(cx: &Context) -> Result {
+    if cx.out.format == Format::Csv { cx.out.line(&(CSV.join(",") + "\r")) } else { Ok(()) }
+}
+
+const CSV: [&str; 8] = ["number", "time", "actor", "kind", "machine", "reservation", "detail", "text"];
+
+/// One event as a line of a CSV (RFC 4180).
+fn csv(event: &Event) -> String {
+    let machine = event.machine.as_ref().map(|m| m.to_string()).unwrap_or_default();
+    let cells = [
+        event.number.to_string(),
+        event.time.to_string(),
+        event.actor.clone(),
+        event.kind.clone(),
+        machine,
+        event.reservation.clone().unwrap_or_default(),
+        event.detail.to_string(),
+        event.text.clone(),
+    ];
+    super::table::csv_line(cells.into_iter()) + "\r"
 }
 
 /// Nothing is known of it: because nothing happened, or because there is no
@@ -80,6 +97,7 @@ async fn follow(cx: &Context, args: &Args, query: EventQuery) -> Result {
     stream.next().await?;
     let history = cx.client.history(&query).await?;
     let mut seen = 0;
+    title(cx)?;
     for event in &history.events {
         seen = event.number;
         if wanted(args, event) {
@@ -103,7 +121,8 @@ fn wanted(args: &Args, event: &Event) -> bool {
 
 fn print(cx: &Context, event: &Event) -> Result {
     match cx.out.format {
-        Format::Json | Format::Jsonl | Format::Csv => cx.out.json(event),
+        Format::Json | Format::Jsonl => cx.out.json(event),
+        Format::Csv => cx.out.line(&csv(event)),
         Format::Name => cx.out.line(&event.number.to_string()),
         Format::Table | Format::Wide => cx.out.line(&line(event)),
     }

@@ -25,6 +25,9 @@ pub enum Verb {
         /// Where the host agent's seed goes: `none`, or OFFSET,LENGTH in bytes; found by itself unless said.
         #[arg(long)]
         seed: Option<String>,
+        /// Where the name stands for another image, take it away from that one.
+        #[arg(long)]
+        replace: bool,
     },
     /// Remove an image.
     Rm {
@@ -42,11 +45,11 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
             cx.out.list(&images, &images.images, &IMAGES)
         }
         Verb::Show { name } => show(cx, &cx.client.image(&name).await?),
-        Verb::Add { name, file, seed } => {
+        Verb::Add { name, file, seed, replace } => {
             let opened = tokio::fs::File::open(&file).await;
             let opened =
                 opened.map_err(|e| Fail::usage(format!("{} cannot be read: {e}", file.display())))?;
-            let image = cx.client.add_image(&name, opened, seed.as_deref(), cx.key.clone()).await?;
+            let image = cx.client.add_image(&name, opened, seed.as_deref(), replace, cx.key.clone()).await?;
             show(cx, &image)
         }
         Verb::Rm { name } => {
@@ -64,12 +67,20 @@ fn show(cx: &Context, image: &Image) -> Result {
         let seed =
             if image.seed { "has a place for the host agent" } else { "none: no host agent in this image" };
         out.line(&format!("  seed      {seed}"))?;
-        out.line(&format!("  default   of {} machines", image.default_of))
+        let machines = if image.default_of == 1 { "machine" } else { "machines" };
+        out.line(&format!("  default   of {} {machines}", image.default_of))
     })
 }
 
 static IMAGES: Table<Image> = Table {
     name: |i| i.name.clone(),
+    csv: &[
+        ("image", |i| i.name.clone()),
+        ("bytes", |i| i.bytes.to_string()),
+        ("seed", |i| i.seed.to_string()),
+        ("default_of", |i| i.default_of.to_string()),
+        ("digest", |i| i.digest.clone()),
+    ],
     columns: &[
         Column { title: "IMAGE", wide: false, cell: |i, _| (i.name.clone(), Tone::Plain) },
         Column { title: "BYTES", wide: false, cell: |i, _| (i.bytes.to_string(), Tone::Plain) },

@@ -43,6 +43,7 @@ type Result<T = ()> = std::result::Result<T, Fail>;
 /// Runs a lab of physical test machines: reserve, boot, prove clean, hand over.
 #[derive(Debug, Parser)]
 #[command(name = "pitstop", version, max_term_width = 100, after_help = AFTER)]
+#[command(override_usage = "pitstop [VERB] [OPTIONS]", subcommand_help_heading = "Verbs")]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -51,14 +52,21 @@ struct Cli {
 }
 
 const AFTER: &str = "Without a verb: status.
-FILTER is machine names and key=value: soc=imx8,imx9 ram=8.. rack!=B2 state=free
-Exit codes: 0 done, 1 failed, 2 usage, 3 no such thing, 4 not allowed, 5 held by somebody else, 6 timed out,
-7 machine failed, 8 daemon not reachable (safe to retry), 125 run: our failure, 130 interrupted.";
+FILTER: machine names and key=value: soc=imx8,imx9 ram=8.. rack!=B2 state=free; see `ls --help`
+
+Exit codes
+    0  done                         6  timed out
+    1  failed, other                7  the machine failed: try elsewhere
+    2  usage                        8  daemon not reachable: safe to retry
+    3  no such thing              125  run: our failure, else CMD's code
+    4  not allowed                127  reserve -- CMD: there is no CMD
+    5  held by somebody else      130  interrupted";
 
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
 struct Common {
-    /// The daemon's socket.
-    #[arg(long, global = true, env = "PITSTOP_SOCKET", value_name = "PATH")]
+    /// The daemon's socket; PITSTOP_SOCKET unless said.
+    #[arg(long, global = true, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value = "table")]
@@ -80,40 +88,71 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// The lab in one screen: counts, yours, alerts, queue.
+    #[command(after_help = "Examples\n  pitstop status\n  pitstop status --json")]
     Status(status::Args),
     /// Machines as a table.
+    #[command(after_help = ls::HELP)]
     Ls(ls::Args),
     /// Everything about one machine or reservation.
+    #[command(after_help = "Examples\n  pitstop show board01\n  pitstop show R-17 --json")]
     Show(show::Args),
     /// Get machines; with `-- CMD`, run it here and give them back.
+    #[command(
+        after_help = "Examples\n  pitstop reserve soc=imx8 --image debian-13 --for 2h\n  pitstop reserve soc=imx8 --timeout 20m -- make check"
+    )]
     Reserve(reserve::Args),
     /// More time.
+    #[command(after_help = "Examples\n  pitstop extend\n  pitstop extend R-17 --for 2h")]
     Extend(extend::Args),
     /// Give machines back.
+    #[command(after_help = "Examples\n  pitstop release\n  pitstop release board01 R-17")]
     Release(release::Args),
     /// Why a machine or reservation is where it is, and what to do.
+    #[command(after_help = "Examples\n  pitstop why board01\n  pitstop why R-17")]
     Why(why::Args),
     /// What happened.
+    #[command(
+        after_help = "Examples\n  pitstop events -f board01\n  pitstop events --since yesterday -o csv"
+    )]
     Events(events::Args),
     /// Run a command on a machine.
+    #[command(
+        after_help = "Examples\n  pitstop run -- uname -a\n  pitstop run board01 -C /tmp -- sh -c 'ls; exit 3'"
+    )]
     Run(run::Args),
     /// Switch a machine's power.
+    #[command(after_help = "Examples\n  pitstop power board01\n  pitstop power board01 cycle")]
     Power(power::Args),
     /// Watch a machine's serial line, or type on it.
+    #[command(
+        after_help = "Examples\n  pitstop console board01 --no-follow\n  pitstop console board01 --write"
+    )]
     Console(console::Args),
     /// Write a machine's disks again, back to the same holder.
+    #[command(after_help = "Examples\n  pitstop reimage board01 --image debian-13")]
     Reimage(reimage::Args),
     /// Images that machines can be given.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples\n  pitstop image add debian-13 disk.raw.zst\n  pitstop image ls"
+    )]
     Image(image::Verb),
     /// Care for the lab.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples\n  pitstop admin enrol state=new\n  pitstop admin drain board01 --reason 'fan noise'"
+    )]
     Admin(admin::Verb),
     /// The daemon.
+    #[command(after_help = "Examples\n  pitstop serve --inventory lab.toml\n  pitstop serve --simulated")]
     Serve(serve::Args),
     /// A lab of simulated machines, to watch.
+    #[command(after_help = "Examples\n  pitstop demo --stay")]
     Demo(demo::Args),
     /// Completion for your shell.
+    #[command(
+        after_help = "Examples\n  pitstop completion bash > ~/.local/share/bash-completion/completions/pitstop"
+    )]
     Completion(completion::Args),
 }
 
@@ -147,8 +186,21 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Refuses a format that the verb does not have, before anything is done.
+fn has(verb: &Verb, format: Format) -> Result {
+    let (fits, which) = match (verb, format) {
+        (Verb::Demo(_), Format::Table | Format::Wide) => (true, ""),
+        (Verb::Demo(_), _) => (false, "the demo is for people"),
+        (Verb::Ls(_) | Verb::Events(_) | Verb::Image(image::Verb::Ls), Format::Csv) => (true, ""),
+        (_, Format::Csv) => (false, "csv is for lists: ls, events, image ls; here -o json"),
+        _ => (true, ""),
+    };
+    if fits { Ok(()) } else { Err(Fail::usage("this has no such output (-o)").hint(which)) }
+}
+
 fn go(cli: Cli, out: Out) -> Result {
     let verb = cli.verb.unwrap_or(Verb::Status(status::Args {}));
+    has(&verb, out.format)?;
     let workers = match &verb {
         Verb::Serve(_) | Verb::Demo(_) => None,
         // Beats must not wait for a terminal that takes no output.

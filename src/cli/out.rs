@@ -121,7 +121,9 @@ impl Out {
         human: impl FnOnce(&Self) -> Result<(), Fail>,
     ) -> Result<(), Fail> {
         match self.format {
-            Format::Json | Format::Jsonl | Format::Csv => self.json(object),
+            Format::Json | Format::Jsonl => self.json(object),
+            // Refused before anything was done.
+            Format::Csv => Err(Fail::usage("one thing is no list: -o json")),
             Format::Name => self.line(name),
             Format::Table | Format::Wide => human(self),
         }

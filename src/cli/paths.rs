@@ -6,17 +6,28 @@ fn dir(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|p| p.is_absolute())
 }
 
-/// The socket: a user's own lab where there is a runtime directory, else the
+/// What a variable says, if anything.
+fn said(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|text| !text.is_empty()).map(PathBuf::from)
+}
+
+/// The socket: what PITSTOP_SOCKET says, else a user's own lab where there is a runtime directory, else the
 /// system's.
 pub fn socket() -> PathBuf {
+    if let Some(path) = said("PITSTOP_SOCKET") {
+        return path;
+    }
     match dir("XDG_RUNTIME_DIR") {
         Some(run) => run.join("pitstop/pitstop.sock"),
         None => PathBuf::from("/run/pitstop/pitstop.sock"),
     }
 }
 
-/// The data directory: a user's own, or the system's for root.
+/// The data directory: what PITSTOP_DATA says, else a user's own, or the system's for root.
 pub fn data() -> PathBuf {
+    if let Some(path) = said("PITSTOP_DATA") {
+        return path;
+    }
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/lib/pitstop");
     }

@@ -7,7 +7,13 @@ use pitstop_wire::{ApiError, Code, MachineName, Selector};
 
 /// A filter, as cut by the shell.
 pub fn filter(words: &[String]) -> Result<Selector> {
-    Selector::from_args(words).map_err(|e| Fail::usage(e.to_string()).hint(e.underlined()))
+    Selector::from_args(words).map_err(|e| {
+        let several = words.iter().find(|w| w.contains(',') && !w.contains(['=', '<', '>', '"', ' ']));
+        Fail::usage(e.to_string()).hint(match several {
+            Some(names) => format!("{}\nseveral machines: name={names}", e.underlined()),
+            None => e.underlined(),
+        })
+    })
 }
 
 /// A machine or a reservation.
@@ -34,14 +40,26 @@ pub fn thing(word: &str) -> Result<Thing> {
 
 /// Reads a machine's name.
 pub fn machine_name(word: &str) -> Result<MachineName> {
-    MachineName::new(word).map_err(|e| Fail::usage(format!("`{word}`: {e}")))
+    MachineName::new(word).map_err(|e| {
+        let fail = Fail::usage(format!("`{word}`: {e}"));
+        if word.contains('=') {
+            return fail.hint(format!(
+                "this takes a machine's name, no FILTER; which match: pitstop ls {word} -o name"
+            ));
+        }
+        fail
+    })
+}
+
+/// What `reserve … -- CMD` tells CMD.
+fn of_session(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|text| !text.is_empty())
 }
 
 /// The machine that is meant: the one named, or that of the session this
 /// runs in, or the only one the caller holds.
 pub async fn machine(cx: &Context, named: Option<&str>) -> Result<MachineName> {
-    // `reserve … -- CMD` sets it for CMD.
-    let session = std::env::var("PITSTOP_MACHINE").ok().filter(|name| !name.is_empty());
+    let session = of_session("PITSTOP_MACHINE");
     if let Some(word) = named.or(session.as_deref()) {
         return machine_name(word);
     }
@@ -62,10 +80,11 @@ pub async fn machine(cx: &Context, named: Option<&str>) -> Result<MachineName> {
     }
 }
 
-/// The reservation that is meant: named, or by its machine, or the caller's
-/// only one.
+/// The reservation that is meant: named, or by its machine, or that of the
+/// session this runs in, or the caller's only one.
 pub async fn reservation(cx: &Context, named: Option<&str>) -> Result<String> {
-    match named.map(thing).transpose()? {
+    let session = of_session("PITSTOP_RESERVATION");
+    match named.or(session.as_deref()).map(thing).transpose()? {
         Some(Thing::Reservation(id)) => Ok(id),
         Some(Thing::Machine(name)) => match cx.client.machine(&name).await?.holder {
             Some(holder) => Ok(holder.reservation),

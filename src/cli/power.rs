@@ -1,12 +1,16 @@
-//! `pitstop power`
+//! `pitstop power`: gives a command, and waits until it was read back.
 
 use super::fail::Fail;
+use super::times::duration;
 use super::{Context, Result};
-use pitstop_wire::api::{PowerDo, PowerRequest};
+use pitstop_client::{EventQuery, EventStream};
+use pitstop_wire::api::{Event, LegState, Machine, PowerDo, PowerRequest, Update};
+use pitstop_wire::{ApiError, Code, MachineName};
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The machine (yours if there is only one), then on, off, cycle or status.
+    /// The machine (yours if there is only one), then on, off, cycle or status (the default).
     #[arg(required = true, num_args = 1..=2, value_names = ["MACHINE", "ACTION"])]
     words: Vec<String>,
     /// Override the holder (admins); needs --reason.
@@ -15,29 +19,170 @@ pub struct Args {
     /// Why; told to the holder and kept.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Only give the command, and do not wait until it was read back.
+    #[arg(long, conflicts_with = "timeout")]
+    no_wait: bool,
+    /// Give up waiting after that long: exit code 6. As long as the machine's limits allow unless said.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    timeout: Option<Duration>,
 }
 
+/// What the daemon needs to notice that a command's time is over.
+const SLACK: Duration = Duration::from_secs(15);
+/// Where the daemon does not say how long a command may take.
+const UNKNOWN_LIMIT: u64 = 180;
+
 pub async fn run(cx: &mut Context, args: &Args) -> Result {
-    let (named, action) = match args.words.as_slice() {
-        [action] => (None, action.as_str()),
-        [machine, action, ..] => (Some(machine.as_str()), action.as_str()),
-        [] => return Err(Fail::usage("on, off, cycle or status?")),
-    };
-    let action = match action {
-        "on" => Some(PowerDo::On),
-        "off" => Some(PowerDo::Off),
-        "cycle" => Some(PowerDo::Cycle),
-        "status" => None,
-        other => {
-            return Err(Fail::usage(format!("`{other}` is no power action; say on, off, cycle or status"))
-                .hint("pitstop power MACHINE cycle"));
-        }
-    };
+    let (named, action) = meant(&args.words)?;
     let machine = super::pick::machine(cx, named).await?;
     let Some(action) = action else { return status(cx, &machine).await };
     let force = if args.force { args.reason.clone() } else { None };
-    let done = cx.client.power(&machine, &PowerRequest { action, force }, cx.key.clone()).await?;
-    cx.out.object(&done, &machine, |out| out.line(&done.text))
+    let ask = PowerRequest { action, force };
+    if args.no_wait {
+        let done = cx.client.power(&machine, &ask, cx.key.clone()).await?;
+        return cx.out.object(&done, &machine, |out| out.line(&done.text));
+    }
+    // Listened to before the command is given: none of its records is missed.
+    let query = EventQuery { machine: Some(machine.to_string()), ..EventQuery::default() };
+    let mut news = cx.client.events(query).await?;
+    news.next().await?;
+    let mut done = cx.client.power(&machine, &ask, cx.key.clone()).await?;
+    let seconds = done.answer.get("settled_within").and_then(serde_json::Value::as_u64);
+    let limit = args.timeout.unwrap_or(Duration::from_secs(seconds.unwrap_or(UNKNOWN_LIMIT)) + SLACK);
+    let mut watch = Watch::new(machine, action);
+    let followed = tokio::time::timeout(limit, follow(cx, &mut news, &mut watch)).await;
+    done.text = match followed {
+        Ok(text) => text?,
+        Err(_) => watch.late(limit)?,
+    };
+    cx.out.object(&done, &watch.machine, |out| out.line(&done.text))
+}
+
+/// The machine, if one is named, and what is to be done; `None`: say what is.
+fn meant(words: &[String]) -> Result<(Option<&str>, Option<PowerDo>)> {
+    let action = |word: &str| match word {
+        "on" => Some(Some(PowerDo::On)),
+        "off" => Some(Some(PowerDo::Off)),
+        "cycle" => Some(Some(PowerDo::Cycle)),
+        "status" => Some(None),
+        _ => None,
+    };
+    match words {
+        [only] => Ok(match action(only) {
+            Some(action) => (None, action),
+            None => (Some(only), None),
+        }),
+        [machine, word] => match action(word) {
+            Some(action) => Ok((Some(machine), action)),
+            None => Err(Fail::usage(format!("`{word}` is no power action; say on, off, cycle or status"))
+                .hint(format!("pitstop power {machine} cycle"))),
+        },
+        _ => Err(Fail::usage("on, off, cycle or status?")),
+    }
+}
+
+async fn follow(cx: &Context, news: &mut EventStream, watch: &mut Watch) -> Result<String> {
+    let mut row = Some(cx.client.machine(&watch.machine).await?);
+    loop {
+        if let Some(row) = row.take()
+            && let Some(text) = watch.row(&row)?
+        {
+            return Ok(text);
+        }
+        match news.next().await?.update {
+            Update::Record(event) => watch.record(&event)?,
+            // A row from before the command says nothing of it.
+            Update::Machine(now) if now.name == watch.machine && watch.begun => row = Some(*now),
+            Update::Snapshot(all) => row = all.machines.into_iter().find(|m| m.name == watch.machine),
+            _ => {}
+        }
+    }
+}
+
+/// A command under way, as records and rows tell of it.
+pub struct Watch {
+    machine: MachineName,
+    action: PowerDo,
+    /// Whether the daemon told of any command.
+    begun: bool,
+    /// Commands that somebody works on.
+    open: usize,
+    /// What a driver answered instead of doing it.
+    trouble: Option<String>,
+    legs: Vec<LegState>,
+}
+
+impl Watch {
+    pub fn new(machine: MachineName, action: PowerDo) -> Self {
+        Self { machine, action, begun: false, open: 0, trouble: None, legs: Vec::new() }
+    }
+
+    pub fn record(&mut self, event: &Event) -> Result {
+        if event.machine.as_ref() != Some(&self.machine) {
+            return Ok(());
+        }
+        self.begun |= event.kind.starts_with("power-");
+        match event.kind.as_str() {
+            "power-intended" => self.open += 1,
+            "power-settled" => self.open = self.open.saturating_sub(1),
+            "power-unsettled" => {
+                self.open = self.open.saturating_sub(1);
+                self.trouble = Some(event.text.clone());
+            }
+            "cycle-stopped" => return Err(self.failed(&event.text)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What to say once it was read back and nothing may act any more.
+    pub fn row(&mut self, row: &Machine) -> Result<Option<String>> {
+        self.legs.clone_from(&row.legs);
+        if self.shown() {
+            let settled = row.legs.iter().all(|leg| leg.unsettled == 0);
+            return Ok(settled.then(|| self.text()));
+        }
+        match &self.trouble {
+            // Off came, on did not; or neither, and nobody tries any more.
+            Some(trouble) if self.open == 0 => Err(self.failed(trouble)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether every leg reads as was wanted.
+    fn shown(&self) -> bool {
+        let want = if self.action == PowerDo::Off { "off" } else { "on" };
+        self.legs.iter().all(|leg| leg.reading.strip_prefix("assumed-").unwrap_or(&leg.reading) == want)
+    }
+
+    fn text(&self) -> String {
+        let readings: Vec<String> = (self.legs.iter())
+            .map(|leg| match leg.reading.strip_prefix("assumed-") {
+                Some(word) => format!("{} {word}, assumed: it cannot be read back", leg.name),
+                None => format!("{} {}, read back", leg.name, leg.reading),
+            })
+            .collect();
+        let cycled = if self.action == PowerDo::Cycle { "off and on again; " } else { "" };
+        format!("{}  {cycled}{}", self.machine, readings.join("; "))
+    }
+
+    fn failed(&self, text: &str) -> Fail {
+        let error = ApiError::new(
+            Code::MachineFailed,
+            format!("{}: power {}: {text}", self.machine, self.action.word()),
+        );
+        error.hint(format!("pitstop why {}", self.machine)).into()
+    }
+
+    /// Time is over.
+    pub fn late(&self, limit: Duration) -> Result<String> {
+        if self.shown() && !self.legs.is_empty() {
+            return Ok(format!("{}; the command may still act", self.text()));
+        }
+        let seconds = limit.as_secs();
+        let what = format!("{}: power {} was not read back in {seconds} s", self.machine, self.action.word());
+        Err(ApiError::new(Code::TimedOut, what).hint(format!("pitstop why {}", self.machine)).into())
+    }
 }
 
 async fn status(cx: &Context, machine: &str) -> Result {
@@ -48,4 +193,80 @@ async fn status(cx: &Context, machine: &str) -> Result {
             out.line(&format!("{} {} {}{when}", m.name, l.name, l.reading))
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::machine;
+    use super::*;
+    use pitstop_wire::api::{Schema, Shown, Time};
+
+    fn watch(action: PowerDo) -> Watch {
+        Watch::new(MachineName::new("m0").unwrap(), action)
+    }
+
+    fn event(kind: &str, text: &str) -> Event {
+        Event {
+            schema: Schema::new("pitstop.event/1"),
+            number: 1,
+            time: Time(0),
+            actor: "driver".into(),
+            kind: kind.into(),
+            machine: Some(MachineName::new("m0").unwrap()),
+            reservation: None,
+            text: text.into(),
+            detail: true,
+            data: serde_json::Value::Null,
+        }
+    }
+
+    fn row(reading: &str, unsettled: usize) -> Machine {
+        let mut m = machine("m0", Shown::Held);
+        m.legs[0].reading = reading.into();
+        m.legs[0].unsettled = unsettled;
+        m
+    }
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_machine_alone_is_looked_at_and_an_action_alone_is_done_to_ones_own() {
+        assert_eq!(meant(&words("m0")).unwrap(), (Some("m0"), None));
+        assert_eq!(meant(&words("off")).unwrap(), (None, Some(PowerDo::Off)));
+        assert_eq!(meant(&words("m0 cycle")).unwrap(), (Some("m0"), Some(PowerDo::Cycle)));
+        assert!(meant(&words("m0 explode")).is_err());
+    }
+
+    #[test]
+    fn off_is_over_when_it_reads_off_and_nothing_may_act_any_more() {
+        let mut w = watch(PowerDo::Off);
+        assert_eq!(w.row(&row("on", 1)).unwrap(), None, "the command is on its way");
+        assert_eq!(w.row(&row("off", 1)).unwrap(), None, "an `on` would be refused now");
+        assert_eq!(w.row(&row("off", 0)).unwrap().as_deref(), Some("m0  power off, read back"));
+        let said = watch(PowerDo::Off).row(&row("assumed-off", 0)).unwrap().unwrap();
+        assert!(said.contains("assumed"), "what nobody read is not called read back: {said}");
+    }
+
+    #[test]
+    fn a_cycle_is_not_over_at_its_off_and_one_that_stopped_is_a_failure() {
+        let mut w = watch(PowerDo::Cycle);
+        assert_eq!(w.row(&row("off", 0)).unwrap(), None);
+        assert!(w.row(&row("on", 0)).unwrap().unwrap().contains("off and on again"));
+        let Err(Fail::Said(error)) = w.record(&event("cycle-stopped", "it did not go off")) else { panic!() };
+        assert_eq!(error.code, Code::MachineFailed);
+    }
+
+    #[test]
+    fn a_driver_that_refuses_is_a_failure_as_soon_as_nobody_tries_any_more() {
+        let mut w = watch(PowerDo::On);
+        w.record(&event("power-unsettled", "superseded")).unwrap();
+        w.record(&event("power-intended", "power on decided")).unwrap();
+        assert_eq!(w.row(&row("off", 2)).unwrap(), None, "the one before was given up for this one");
+        w.record(&event("power-unsettled", "no answer from 10.0.0.1")).unwrap();
+        let Err(Fail::Said(error)) = w.row(&row("unknown", 2)) else { panic!("was taken for on") };
+        assert!(error.message.contains("10.0.0.1") && error.code == Code::MachineFailed, "{error}");
+        assert_eq!(w.late(Duration::from_secs(9)).err().map(|f| f.code(false)), Some(6));
+    }
 }

@@ -2,13 +2,15 @@
 //! `-- CMD` they are held by a session, CMD runs here, and they are given
 //! back when it ends.
 
+mod marker;
 mod session;
 mod wait;
 
+pub use marker::Marker;
 pub use wait::interrupted;
 
 use super::fail::{Fail, INTERRUPTED};
-use super::status::names;
+use super::status::{extendable, names};
 use super::times::{clock, duration, left, moment};
 use super::{Context, Result};
 use clap::ValueEnum;
@@ -19,6 +21,7 @@ use std::time::Duration;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Which machines will do: names and key=value.
+    #[arg(value_name = "FILTER")]
     filter: Vec<String>,
     /// How many.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -108,6 +111,9 @@ fn role(text: &str) -> std::result::Result<RoleAsk, String> {
 
 pub async fn run(cx: &mut Context, args: Args) -> Result {
     let with_command = !args.command.is_empty();
+    if let Some(program) = args.command.first() {
+        session::find(cx, program)?;
+    }
     let reservation = match &args.resume {
         Some(id) => cx.client.reservation(&super::pick::reservation(cx, Some(id)).await?).await?,
         None => {
@@ -161,15 +167,30 @@ fn ask(args: &Args, session: bool) -> Result<Reserve> {
 
 fn queued(cx: &Context, r: &Reservation) -> Result {
     if cx.out.human() {
-        cx.out.say(&format!("→ pitstop why {0}; pitstop reserve --resume {0}; pitstop release {0}", r.id));
+        cx.out.say(&kept(r));
     }
     cx.out.object(r, &r.id, |out| out.line(&format!("{} {}", r.id, r.state.word())))
+}
+
+/// How what was not waited for is taken, and until when.
+pub fn kept(r: &Reservation) -> String {
+    let id = &r.id;
+    let kept = match r.unclaimed_until {
+        Some(at) => format!("it is kept for you till {} ({} left)", clock(at), left(at)),
+        None => "once it is ready, it is kept for you for `timeout.claim` (10m unless the inventory says otherwise)"
+            .to_owned(),
+    };
+    format!(
+        "{kept}\nit is taken by reserve --resume, and by run and power on its machine\n\
+         → pitstop why {id}; pitstop reserve --resume {id}; pitstop release {id}"
+    )
 }
 
 fn print(cx: &Context, r: &Reservation) -> Result {
     if cx.out.human() {
         if let Some(at) = r.ends {
-            cx.out.say(&format!("yours till {} ({} left)  → pitstop extend {}", clock(at), left(at), r.id));
+            let more = if extendable(r) { format!("  → pitstop extend {}", r.id) } else { String::new() };
+            cx.out.say(&format!("yours till {} ({} left){more}", clock(at), left(at)));
         }
         let first = r.machines.first().map(|m| m.machine.as_str()).unwrap_or_default();
         let verb = match r.want {

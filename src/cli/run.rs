@@ -54,7 +54,9 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
         }
         End::Signal { signal } => Err(Fail::Exit(u8::try_from(128 + signal).unwrap_or(255))),
         End::Failed { reason } => {
-            Err(Fail::internal(format!("{machine}: {reason}")).hint(format!("pitstop why {machine}")))
+            let next =
+                format!("pitstop why {machine}; a fresh start (erases the disks): pitstop reimage {machine}");
+            Err(Fail::internal(format!("{machine}: {reason}")).hint(next))
         }
     }
 }

@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where the daemon keeps its things.
-    #[arg(long, env = "PITSTOP_DATA", value_name = "DIR")]
+    /// Where the daemon keeps its things; PITSTOP_DATA unless said.
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// What exists in the lab.
     #[arg(long, value_name = "FILE", default_value = "inventory.toml")]

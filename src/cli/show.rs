@@ -1,6 +1,6 @@
 //! `pitstop show`
 
-use super::ls::{phase, state, tone};
+use super::ls::{doing, state, tone};
 use super::out::Out;
 use super::pick::{Thing, thing};
 use super::status::{names, wants};
@@ -11,6 +11,7 @@ use pitstop_wire::api::{DiskState, HealthState, Hold, LegState, Machine, Reserva
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A machine or R-…; yours if there is only one.
+    #[arg(value_name = "MACHINE|R-…")]
     what: Option<String>,
 }
 
@@ -43,7 +44,7 @@ fn machine(m: &Machine, out: &Out) -> Result {
         clock(m.since),
         ago(m.since)
     ))?;
-    row(out, "doing", &phase(m))?;
+    row(out, "doing", &doing(m))?;
     if let Some(h) = &m.holder {
         let reason = h.reason.as_ref().map(|r| format!(" \"{r}\"")).unwrap_or_default();
         let till = h.ends.map(|at| format!(" till {} ({} left)", clock(at), left(at))).unwrap_or_default();
@@ -107,7 +108,7 @@ fn disk(d: &DiskState) -> String {
 }
 
 fn reservation(r: &Reservation, out: &Out) -> Result {
-    out.line(&format!("{}   {} of {}, asked for {} ago", r.id, r.state.word(), r.owner, ago(r.created)))?;
+    out.line(&format!("{}   {}; {} asked for it {} ago", r.id, r.state.word(), r.owner, ago(r.created)))?;
     row(out, "wants", &format!("{} as {}", wants(r), r.want.word()))?;
     row(out, "machines", &names(r))?;
     row(out, "image", r.image.as_deref().unwrap_or_default())?;
@@ -116,7 +117,7 @@ fn reservation(r: &Reservation, out: &Out) -> Result {
         Hold::Session { silence } => row(out, "hold", &format!("session, lost after {silence}s of silence"))?,
         Hold::Time => row(out, "hold", "time")?,
     }
-    if let Some(at) = r.ends {
+    if let Some(at) = r.ends.filter(|_| r.end.is_none()) {
         row(out, "ends", &format!("{} ({} left)", clock(at), left(at)))?;
     }
     if let Some(position) = r.position {

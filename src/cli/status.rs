@@ -3,7 +3,7 @@
 use super::out::{Out, Tone};
 use super::times::{ago, clock, left};
 use super::{Context, Result};
-use pitstop_wire::api::{Counts, Reservation, ReservationState, Status};
+use pitstop_wire::api::{Counts, Hold, Reservation, ReservationState, Status};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -62,10 +62,17 @@ fn mine(r: &Reservation) -> String {
         ReservationState::Waiting => format!("{} waits for {}  → pitstop why {}", r.id, wants(r), r.id),
         ReservationState::Preparing => format!("{} prepares {names}  → pitstop why {}", r.id, r.id),
         _ => {
+            let more = if extendable(r) { format!("  → pitstop extend {}", r.id) } else { String::new() };
             let till = r.ends.map(|at| format!(" till {} ({} left)", clock(at), left(at)));
-            format!("{} {names}{}  → pitstop extend {}", r.id, till.unwrap_or_default(), r.id)
+            format!("{} {names}{}{more}", r.id, till.unwrap_or_default())
         }
     }
+}
+
+/// Whether there is an end that `extend` could move: a session ends with its
+/// command.
+pub fn extendable(r: &Reservation) -> bool {
+    r.ends.is_some() && r.hold == Hold::Time
 }
 
 /// Its machines' names.

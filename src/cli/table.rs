@@ -7,7 +7,7 @@ use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row};
 pub struct Column<T> {
     /// In upper case.
     pub title: &'static str,
-    /// Only for wide screens and CSV.
+    /// Only for wide screens.
     pub wide: bool,
     /// What stands in it, and in which colour.
     pub cell: fn(&T, &Out) -> (String, Tone),
@@ -19,7 +19,13 @@ pub struct Table<T: 'static> {
     pub columns: &'static [Column<T>],
     /// For `-o name`.
     pub name: fn(&T) -> String,
+    /// For `-o csv`, in the order written: what a program can read, without
+    /// marks, times in RFC 3339 (UTC), an empty cell for what is not there.
+    pub csv: &'static [Field<T>],
 }
+
+/// A column of a CSV: its title and its text.
+pub type Field<T> = (&'static str, fn(&T) -> String);
 
 impl<T> Table<T> {
     /// For people.
@@ -52,17 +58,21 @@ impl<T> Table<T> {
         lines.join("\n") + "\n"
     }
 
-    /// All columns, comma-separated (RFC 4180).
+    /// The title line and all items, comma-separated (RFC 4180).
     pub fn csv(&self, items: &[T]) -> String {
-        let plain = Out { color: false, ..Out::new(Format::Csv, super::out::Color::Never) };
-        let mut text =
-            self.columns.iter().map(|c| c.title.to_lowercase()).collect::<Vec<_>>().join(",") + "\r\n";
+        let titles: Vec<&str> = self.csv.iter().map(|(title, _)| *title).collect();
+        let mut text = titles.join(",") + "\r\n";
         for item in items {
-            let cells: Vec<String> = self.columns.iter().map(|c| quoted(&(c.cell)(item, &plain).0)).collect();
-            text.push_str(&(cells.join(",") + "\r\n"));
+            text.push_str(&csv_line(self.csv.iter().map(|(_, cell)| cell(item))));
+            text.push_str("\r\n");
         }
         text
     }
+}
+
+/// Cells as one line of a CSV, without its end.
+pub fn csv_line(cells: impl Iterator<Item = String>) -> String {
+    cells.map(|cell| quoted(&cell)).collect::<Vec<_>>().join(",")
 }
 
 fn cell((text, tone): (String, Tone)) -> Cell {

@@ -81,20 +81,56 @@ pub fn moment(text: &str) -> std::result::Result<Time, String> {
     Ok(Time(then.timestamp().as_millisecond()))
 }
 
-/// Reads where a history begins: a record's number, `2h` ago, or RFC 3339.
+/// Reads where a history begins: a record's number, `2h` or `2h ago`,
+/// `today`, `yesterday`, a date, or RFC 3339.
 pub fn since(text: &str) -> Result<String> {
     if text.parse::<u64>().is_ok() || text.parse::<Time>().is_ok() {
         return Ok(text.to_owned());
     }
-    let length = duration(text)
-        .map_err(|e| Fail::usage(format!("--since: {e}; or a moment like 2026-11-22T18:00:00Z")))?;
+    if let Some(midnight) = day(text) {
+        return Ok(midnight.to_string());
+    }
+    let length = duration(text.strip_suffix("ago").unwrap_or(text).trim()).map_err(|_| {
+        Fail::usage(format!("--since: `{text}` is no time")).hint(
+            "say 2h, '2h ago', today, yesterday, 2026-11-22, 2026-11-22T18:00:00Z, or a record's number",
+        )
+    })?;
     let ms = i64::try_from(length.as_millis()).unwrap_or(i64::MAX);
     Ok(Time(Time::now().0.saturating_sub(ms)).to_string())
+}
+
+/// The beginning of a day on the user's clock.
+fn day(text: &str) -> Option<Time> {
+    let now = jiff::Zoned::now();
+    let date = match text {
+        "today" => now.date(),
+        "yesterday" => now.date().yesterday().ok()?,
+        other => other.parse::<jiff::civil::Date>().ok().filter(|_| other.len() == 10)?,
+    };
+    let midnight = date.to_zoned(now.time_zone().clone()).ok()?;
+    Some(Time(midnight.timestamp().as_millisecond()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_forms_of_since_that_people_try_are_taken_and_others_are_listed() {
+        for text in ["17", "2h", "2h ago", "90m", "today", "yesterday", "2026-11-22", "2026-11-22T18:00:00Z"]
+        {
+            assert!(since(text).is_ok(), "{text}");
+        }
+        let back = |text: &str| Time::now().since(since(text).unwrap().parse::<Time>().unwrap());
+        assert!(back("2h ago").abs_diff(7_200_000) < 60_000);
+        assert!(back("yesterday") >= 23 * 3_600_000 && back("yesterday") <= 50 * 3_600_000);
+        for text in
+            ["soon", "ago", "90", "2026-13-01", "-2h"].into_iter().filter(|t| t.parse::<u64>().is_err())
+        {
+            let Err(Fail::Said(error)) = since(text) else { panic!("{text} was taken") };
+            assert!(error.hint.is_some_and(|h| h.contains("yesterday") && h.contains("'2h ago'")), "{text}");
+        }
+    }
 
     #[test]
     fn lengths_are_short_and_have_units() {

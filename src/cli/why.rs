@@ -6,6 +6,7 @@ use super::{Context, Result};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A machine or R-…; yours if there is only one.
+    #[arg(value_name = "MACHINE|R-…")]
     what: Option<String>,
 }
 

@@ -21,8 +21,8 @@ mod tests;
 use super::clock::{Clock, Pulse};
 use super::desk::{self, Desk};
 use crate::store::{CommitError, Store, StoreError, sleep};
-use batch::{Dice, Draft};
-use crowd::Crowd;
+use batch::{Cause, Dice, Draft};
+use crowd::{Crowd, Stopwatch};
 use front::Front;
 pub(super) use lag::Arrival;
 use lag::Lag;
@@ -35,7 +35,7 @@ use pitstop_core::lab::Rows;
 use pitstop_core::time::LabTime;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use trouble::{Limbo, Trouble};
 
@@ -253,11 +253,11 @@ impl Decider {
         if draft.is_empty() && self.trouble.is_none() {
             return Ok(());
         }
-        let start = Instant::now();
+        let watch = Stopwatch::start();
         match self.commit(&draft) {
             Ok(()) => {
                 self.front.gather(Some(0));
-                self.crowd = Crowd::after(start.elapsed(), draft.askers(), self.front.waiting.len());
+                self.crowd = Crowd::after(watch.waited(), draft.askers(), self.front.waiting.len());
                 self.committed(hands, draft);
             }
             Err(CommitError::Superseded { by, ours }) => {
@@ -285,21 +285,20 @@ impl Decider {
         if let Some((gap, again)) = gap {
             let kept = again.then(|| gap.clone());
             let outcome = lab.step(&moment(), gap);
-            draft.take(hands, *epoch, lab, outcome, None, kept, None);
+            draft.take(hands, *epoch, lab, outcome, Cause { again: kept, ..Cause::default() });
         }
         // Queued beats are taken before deadlines are judged.
         for asked in front.waiting.drain() {
-            let again = batch::keeps(&asked.event);
-            let lag = Lag::of(&asked.event, asked.came);
+            let (again, lag) = (batch::keeps(&asked.event), Lag::of(&asked.event, asked.came));
             let outcome = lab.step(&moment(), asked.event);
             draft.reloads |= !Arc::ptr_eq(lab.inventory(), &front.inventory);
-            draft.take(hands, *epoch, lab, outcome, asked.reply, again, lag);
+            draft.take(hands, *epoch, lab, outcome, Cause { reply: asked.reply, again, lag });
         }
         let is_due = |lab: &Lab| lab.next_deadline().is_some_and(|due| due <= now);
         if is_due(lab) {
             let lag = Lag::of(&Event::Tick, Arrival::now());
             let outcome = lab.step(&moment(), Event::Tick);
-            draft.take(hands, *epoch, lab, outcome, None, None, lag);
+            draft.take(hands, *epoch, lab, outcome, Cause { lag, ..Cause::default() });
         }
         self.stalled = is_due(lab);
         Ok(draft)

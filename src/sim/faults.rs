@@ -158,6 +158,20 @@ mod tests {
         }
     }
 
+    /// Else a machine would be refused that can break so, or started and die of a fault that it does not know.
+    #[test]
+    fn the_inventory_takes_exactly_the_faults_there_are() {
+        let words = pitstop_drivers::power::sim::FAULTS;
+        let all =
+            words.iter().flat_map(|word| ["", ":5", ":x", "*2", ":5*2", "*x", ":"].map(|end| (word, end)));
+        for (word, end) in all {
+            let text = format!("{}{end}", word.name);
+            assert_eq!(word.fits(&text), text.parse::<Fault>().is_ok(), "{text}");
+        }
+        let listed = KINDS.split(", ").map(|kind| kind.split([':', '[']).next().unwrap_or_default().trim());
+        assert!(listed.eq(words.iter().map(|word| word.name)));
+    }
+
     #[test]
     fn a_counted_fault_heals_by_itself() {
         let mut faults = Faults::default();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod demo;
+mod told;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -33,8 +34,12 @@ struct Lab {
 
 impl Lab {
     fn start() -> Self {
+        Self::with(INVENTORY)
+    }
+
+    fn with(inventory: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("ps-").tempdir().unwrap();
-        std::fs::write(dir.path().join("inventory.toml"), INVENTORY).unwrap();
+        std::fs::write(dir.path().join("inventory.toml"), inventory).unwrap();
         let mut lab = Self { dir, daemon: None };
         lab.serve();
         lab
@@ -242,7 +247,7 @@ fn failures_have_their_exit_codes_with_and_without_json_and_change_nothing() {
     assert_eq!(lab.run(&["reserve", "sim1"]).code, 0);
     let before = lab.run(&["events", "--all", "-o", "name"]).out;
     let table: &[(i32, &[&str], &str)] = &[
-        (2, &["ls", "soc="], "selector"),
+        (2, &["ls", "soc="], "FILTER"),
         (2, &["power", "sim1", "explode"], "explode"),
         (2, &["show", "a/b"], "not allowed in a machine name"),
         (2, &["reimage", "sim1"], "--yes"),
@@ -255,6 +260,12 @@ fn failures_have_their_exit_codes_with_and_without_json_and_change_nothing() {
         (1, &["power", "sim2", "on"], "nobody holds it"),
         (1, &["run", "sim2", "--", "true"], "nobody holds it"),
         (1, &["admin", "undrain", "sim1"], "not drained"),
+        (3, &["reserve", "kind=sim", "-n", "3"], "only 2 of 3"),
+        (3, &["reserve", "kind=sim", "--want", "image"], "--image"),
+        (3, &["admin", "enrol", "sim1", "--count", "1"], "no new machine"),
+        (2, &["admin", "drain", "state=free", "--reason", "x"], "no FILTER"),
+        (2, &["events", "--since", "soon"], "yesterday"),
+        (2, &["admin", "check", "/nonexistent/lab.toml"], "No such file"),
     ];
     for (code, args, words) in table {
         let code = if args[0] == "run" { 125 } else { *code };

@@ -57,7 +57,7 @@ const COMMAND_LINES: &[(i32, &str, &[&str])] = &[
     (1, "release board01", &["nobody holds board01", "pitstop reserve board01"]),
     (3, "release", &["you have no reservation"]),
     (2, "release --force board01", &["--reason"]),
-    (2, "extend R-1", &["for how long?"]),
+    (3, "extend R-1", &["there is no reservation R-1"]),
     (3, "extend R-1 --for 1h", &["there is no reservation R-1"]),
     (3, "show bord01", &["did you mean board01?"]),
     (2, "show ../etc", &["../etc"]),

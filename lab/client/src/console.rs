@@ -67,6 +67,13 @@ impl ConsoleLink {
         let _ = self.keys.send((message, body)).await;
     }
 
+    /// Nothing more will be said: what was said goes out, the daemon closes,
+    /// and [`next`](Self::next) gives what comes until then.
+    pub fn finish(&mut self) {
+        self.over = true;
+        self.keys = mpsc::channel(1).0;
+    }
+
     /// Where to go on, and with which seat.
     fn note(&mut self, frame: &Frame<FromConsole>) {
         match &frame.message {

@@ -26,6 +26,8 @@ pub struct EventQuery {
     pub reservation: Option<String>,
     /// At most so many, the newest.
     pub last: Option<usize>,
+    /// Only what belongs to the story, without its details.
+    pub story: bool,
 }
 
 impl EventQuery {
@@ -36,6 +38,7 @@ impl EventQuery {
             ("machine", self.machine.as_deref()),
             ("reservation", self.reservation.as_deref()),
             ("last", last.as_deref()),
+            ("story", self.story.then_some("true")),
         ];
         let said = pairs.into_iter().filter_map(|(k, v)| Some(format!("{k}={}", crate::calls::escaped(v?))));
         said.collect::<Vec<_>>().join("&")
@@ -224,5 +227,6 @@ mod tests {
     fn a_query_is_escaped() {
         let query = EventQuery { machine: Some("a b&c".into()), last: Some(3), ..EventQuery::default() };
         assert_eq!(query.text(), "machine=a%20b%26c&last=3");
+        assert_eq!(EventQuery { story: true, ..EventQuery::default() }.text(), "story=true");
     }
 }

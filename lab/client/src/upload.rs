@@ -39,7 +39,8 @@ impl Body for FileBody {
 
 impl Client {
     /// Adds an image from a file, raw or zstd. `seed`: `none`, or
-    /// `OFFSET,LENGTH` in bytes; found by the daemon unless said.
+    /// `OFFSET,LENGTH` in bytes; found by the daemon unless said. `replace`:
+    /// a name that stands for another image is taken from it.
     ///
     /// # Errors
     /// Where the file cannot be read or the daemon refuses it.
@@ -48,10 +49,11 @@ impl Client {
         name: &str,
         file: File,
         seed: Option<&str>,
+        replace: bool,
         key: Option<String>,
     ) -> Result<Image> {
-        let query = seed.map(|s| format!("?seed={}", escaped(s))).unwrap_or_default();
-        let path = format!("/images/{}{query}", escaped(name));
+        let seed = seed.map(|s| format!("&seed={}", escaped(s))).unwrap_or_default();
+        let path = format!("/images/{}?replace={replace}{seed}", escaped(name));
         let key = key.map_or_else(new_key, Ok)?;
         let call = Call { method: Method::PUT, path, body: None, key: Some(key), upgrade: false };
         let mut retry = Retry::new(self.patience());

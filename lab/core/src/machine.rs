@@ -261,7 +261,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The phase as DESIGN's table names it.
+    /// The phase in the words that people see.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Off => "off",

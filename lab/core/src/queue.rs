@@ -12,8 +12,8 @@ use crate::machine::{Content, DiskPlan, Goal, Health, ImageRef, Machine, Purpose
 use crate::record::Change;
 use crate::reservation::{Ask, CleanLevel, Reservation, Role, Status, Want};
 use crate::step::Step;
-use pitstop_wire::MachineName;
 use pitstop_wire::selector::{Facts, TagValue};
+use pitstop_wire::{MachineName, Selector};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -203,16 +203,66 @@ impl Lab {
         served.into_iter().flat_map(of).collect()
     }
 
-    /// A hint for a role that nothing matches: which single term stands in
-    /// the way.
-    pub(crate) fn nearly(&self, role: &Role, _ask: &Ask) -> Option<String> {
-        let facts: Vec<MachineFacts<'_>> = (self.machines.values())
+    /// Why no more than `found` machines can ever serve a role, and what
+    /// would help.
+    pub(crate) fn nearly(&self, role: &Role, ask: &Ask, found: usize) -> (String, String) {
+        let wanted = role.count as usize;
+        let select = &role.select;
+        let count = |role: &Role, ask: &Ask| {
+            self.machines.values().filter(|m| self.suits(m, role, ask, true)).count()
+        };
+        let loose = Ask { want: Want::Bare, clean: CleanLevel::Any, ..ask.clone() };
+        let matching = count(role, &loose);
+        if matching >= wanted {
+            return self.incapable(role, ask, (found, matching), count);
+        }
+        let what = match found {
+            0 => format!("no machine matches `{select}`"),
+            n => format!("only {n} of {wanted} machines match `{select}`"),
+        };
+        let any = Role { select: Selector::default(), ..role.clone() };
+        let able = |m: &&Arc<Machine>| self.suits(m, &any, ask, true);
+        let facts: Vec<MachineFacts<'_>> = (self.machines.values().filter(able))
             .filter_map(|m| Some(self.facts(m, self.inventory.machines.get(&m.name)?)))
             .collect();
-        let misses = role.select.near_misses(facts.iter().map(|f| f as &dyn Facts));
-        let first = misses.relaxed.first()?;
-        let machine = first.machines.first()?;
-        Some(format!("without {}: {machine} would do", first.term))
+        let misses = select.near_misses(facts.iter().map(|f| f as &dyn Facts));
+        let enough = misses.relaxed.iter().find(|r| found + r.count >= wanted);
+        let hint = match (enough, found) {
+            (Some(r), 0) if wanted == 1 => {
+                let machine = r.machines.first().map(String::as_str).unwrap_or("another");
+                format!("without {}: {machine} would do", r.term)
+            }
+            (Some(r), _) => format!("without {}: {} more would do", r.term, r.count),
+            (None, 0) => "pitstop ls".to_owned(),
+            (None, n) => format!("ask for at most {n}"),
+        };
+        (what, hint)
+    }
+
+    /// Enough machines match; but what is asked for they cannot give.
+    fn incapable(
+        &self,
+        role: &Role,
+        ask: &Ask,
+        (found, matching): (usize, usize),
+        count: impl Fn(&Role, &Ask) -> usize,
+    ) -> (String, String) {
+        let match_word = if matching == 1 { "machine matches" } else { "machines match" };
+        let what = |lack: &str| {
+            let but = if found == 0 { "none of them".to_owned() } else { format!("only {found} of them") };
+            format!("{matching} {match_word} `{}`, but {but} {lack}", role.select)
+        };
+        let enough = |ask: &Ask| count(role, ask) >= role.count as usize;
+        if ask.want == Want::Image && enough(&Ask { want: Want::Agent, ..ask.clone() }) {
+            let has = if found < 2 { "has an image of its own" } else { "have images of their own" };
+            return (what(has), "name one: --image NAME (pitstop image ls)".to_owned());
+        }
+        if enough(&Ask { clean: CleanLevel::Any, ..ask.clone() }) {
+            let can = "can be proven clean (no agent on it, or a disk that the inventory does not know)";
+            return (what(can), "--clean any takes a used disk".to_owned());
+        }
+        let runs = if found < 2 { "runs an agent" } else { "run agents" };
+        (what(runs), "--want bare needs none".to_owned())
     }
 }
 

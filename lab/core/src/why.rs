@@ -2,11 +2,12 @@
 
 use crate::Lab;
 use crate::id::ReservationId;
-use crate::machine::{Health, Machine, Stage};
-use crate::reservation::{Reservation, Status};
+use crate::machine::{Health, Machine, Purpose, Stage, Switch};
+use crate::reservation::{End, Reservation, Role, Status};
 use crate::time::LabTime;
-use pitstop_wire::MachineName;
+use pitstop_wire::agent::AgentKind;
 use pitstop_wire::selector::Facts;
+use pitstop_wire::{MachineName, Selector};
 
 /// An answer to "why?".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Lab {
                 self.why_waiting(row, now, &mut why);
             }
             Status::Preparing => {
-                why.summary = format!("{id} {} is being prepared: {asks}", row.owner);
+                why.summary = format!("{id} is being prepared for {}: {asks}", row.owner);
                 for member in &row.members {
                     match self.machine(&member.machine) {
                         Some(m) if !member.ready => {
@@ -66,7 +67,7 @@ impl Lab {
             }
             Status::Ready { unclaimed_until } => {
                 why.summary = format!(
-                    "{id} {} is ready; kept {} more for its holder to come",
+                    "{id} is ready for {}, and kept {} more for its holder to come",
                     row.owner,
                     words(*unclaimed_until - now)
                 );
@@ -74,10 +75,11 @@ impl Lab {
             }
             Status::Active => {
                 let end = row.ends.map(|at| format!(", {} left", words(at - now)));
-                why.summary = format!("{id} {} is in use{}", row.owner, end.unwrap_or_default());
+                why.summary = format!("{id} is in use by {}{}", row.owner, end.unwrap_or_default());
             }
             Status::Ended { at, why: end } => {
-                why.summary = format!("{id} {} ended {} ago: {}", row.owner, since(*at), end.words());
+                why.summary =
+                    format!("{id} of {} ended {} ago: {}", row.owner, since(*at), row.end_words(end));
             }
         }
         for name in &row.failed_on {
@@ -89,14 +91,21 @@ impl Lab {
     fn why_waiting(&self, row: &Reservation, now: LabTime, why: &mut Why) {
         let kept = self.kept_for_elders(row.id);
         for role in &row.ask.roles {
-            let matching: Vec<&Machine> =
+            let mut matching: Vec<&Machine> =
                 (self.machines()).map(|m| &**m).filter(|m| self.suits(m, role, &row.ask, true)).collect();
-            why.say(format!(
-                "{} of {} machines match `{}`",
-                matching.len(),
-                self.machines().len(),
-                role.select
-            ));
+            let good = matching.iter().filter(|m| m.health == Health::Good).count();
+            // What keeps it waiting comes first: machines that nobody can get,
+            // where the others are too few, else those that come by themselves.
+            let short = good < role.count as usize;
+            matching.sort_by_key(|m| match (m.health == Health::Good, &m.stage) {
+                (true, Stage::Free) => 2,
+                (good, _) => u8::from(good == short),
+            });
+            let total = self.machines().len();
+            why.say(match matching.len() {
+                1 => format!("1 of {} matches `{}`", machines(total), role.select),
+                n => format!("{n} of {} match `{}`", machines(total), role.select),
+            });
             for m in matching.iter().take(LISTED) {
                 self.why_not_this(m, now, kept.get(&m.name).copied(), why);
             }
@@ -105,13 +114,16 @@ impl Lab {
             }
             let facts: Vec<_> =
                 self.machines().filter_map(|m| Some(self.facts(m, self.spec(&m.name)?))).collect();
+            let any = Role { select: Selector::default(), ..role.clone() };
             let misses = role.select.near_misses(facts.iter().map(|f| f as &dyn Facts));
             if misses.total > misses.matching {
                 let list: Vec<String> = misses.misses.iter().map(|(key, n)| format!("{n} {key}")).collect();
                 why.say(format!("{} do not match: {}", misses.total - misses.matching, list.join(", ")));
             }
             let free_now = misses.relaxed.iter().find_map(|r| {
-                let free = r.machines.iter().find(|n| self.free.contains(n.as_str()))?;
+                let able =
+                    |n: &str| self.machines.get(n).is_some_and(|m| self.suits(m, &any, &row.ask, false));
+                let free = r.machines.iter().find(|n| self.free.contains(n.as_str()) && able(n))?;
                 Some((r, free))
             });
             if let Some((relaxed, free)) = free_now {
@@ -127,6 +139,12 @@ impl Lab {
             self.waiting.len(),
             row.ask.priority
         ));
+    }
+
+    /// Machines that could serve one of its roles, were they free and well.
+    pub fn could_have(&self, row: &Reservation) -> Vec<MachineName> {
+        let suits = |m: &Machine| row.ask.roles.iter().any(|role| self.suits(m, role, &row.ask, true));
+        self.machines().filter(|m| suits(m)).map(|m| m.name.clone()).collect()
     }
 
     fn why_not_this(&self, m: &Machine, now: LabTime, kept: Option<ReservationId>, why: &mut Why) {
@@ -178,7 +196,11 @@ impl Lab {
         format!(
             "{} is {}: {} for {}, limit in {}",
             m.name,
-            m.state(),
+            match turn.purpose {
+                Purpose::Prepare => "being prepared",
+                Purpose::Turnaround => "being cleaned",
+                Purpose::Prove => "being proven",
+            },
             turn.phase.name(),
             words(now - turn.phase_since),
             words(turn.deadline - now),
@@ -206,6 +228,7 @@ impl Lab {
             let owner = self.reservation(id).map(|r| r.owner.to_string()).unwrap_or_default();
             why.tell(format!("held by {owner} ({id})"), format!("pitstop show {id}"));
         }
+        self.why_silent(m, now, &mut why);
         match &m.health {
             Health::Good => {}
             Health::New => {
@@ -232,7 +255,10 @@ impl Lab {
                 Some(seen) => format!("{:?} {} ago", seen.reading, words(now - seen.at)).to_lowercase(),
                 None => "never read".into(),
             };
-            why.say(format!("power leg {}: {seen}", leg.name));
+            why.say(match leg.name.as_str() {
+                "power" => format!("power: {seen}"),
+                name => format!("power leg {name}: {seen}"),
+            });
             for intent in &leg.unsettled {
                 why.say(format!(
                     "  a command `{:?}` may still act for {}",
@@ -243,6 +269,26 @@ impl Lab {
         }
         why.say(format!("disks: {}", m.clean()));
         Some(why)
+    }
+
+    /// An agent that was there and is silent: no command runs on the machine.
+    fn why_silent(&self, m: &Machine, now: LabTime, why: &mut Why) {
+        let name = &m.name;
+        let Some((agent, lost)) = m.agent.as_ref().and_then(|a| Some((a, a.lost?))) else { return };
+        let kind = match agent.kind {
+            AgentKind::Boot => "boot",
+            AgentKind::Host => "host",
+        };
+        let mut text = format!("its {kind} agent is not connected since {} ago", words(now - lost));
+        let Stage::InUse { .. } = m.stage else { return why.say(text) };
+        if m.all_legs(Switch::Off) && !m.legs.is_empty() {
+            text.push_str(": power is off");
+            if agent.kind == AgentKind::Host {
+                return why.tell(text, format!("pitstop power {name} on"));
+            }
+        }
+        text.push_str("; a fresh start gives it back, and erases the disks");
+        why.tell(text, format!("pitstop reimage {name}"));
     }
 
     /// Where the limit of the present phase is set.
@@ -263,6 +309,22 @@ impl Lab {
     }
 }
 
+/// `1 machine`, `5 machines`.
+fn machines(n: usize) -> String {
+    if n == 1 { "1 machine".to_owned() } else { format!("{n} machines") }
+}
+
+impl Reservation {
+    /// Why it ended, in words. What never was its holder's is not released
+    /// but given up.
+    pub fn end_words(&self, end: &End) -> String {
+        match end {
+            End::Released { by } if self.began.is_none() => format!("cancelled by {by}"),
+            other => other.words(),
+        }
+    }
+}
+
 /// A length of time as people say it: `41m`, `2h 5m`.
 pub fn words(ms: u64) -> String {
     let s = ms / 1_000;
@@ -274,3 +336,6 @@ pub fn words(ms: u64) -> String {
         _ => format!("{}d", s / 86_400),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,7 @@ pub fn reservation(lab: &Lab, r: &core::Reservation) -> Reservation {
         failed_on: r.failed_on.clone(),
         end: match &r.status {
             Status::Ended { at, why } => {
-                Some(End { kind: end_kind(why), at: clock.wall(*at), text: why.words() })
+                Some(End { kind: end_kind(why), at: clock.wall(*at), text: r.end_words(why) })
             }
             _ => None,
         },

@@ -127,7 +127,7 @@ impl Lab {
             .map_err(|e| Fail::internal(format!("the demo's image cannot be made: {e}")))?;
         let opened = tokio::fs::File::open(&path).await?;
         let seed = format!("{},{}", image::SEED_OFFSET, image::SEED_LEN);
-        self.client.add_image(IMAGE, opened, Some(&seed), None).await?;
+        self.client.add_image(IMAGE, opened, Some(&seed), false, None).await?;
         Ok(())
     }
 

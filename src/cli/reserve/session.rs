@@ -3,11 +3,13 @@
 use super::super::fail::{Fail, INTERRUPTED};
 use super::super::status::names;
 use super::super::{Context, Result};
+use super::marker::Marked;
 use super::wait;
 use pitstop_client::{Client, EventQuery};
 use pitstop_wire::api::{Release, Reservation, ReservationState, Update};
 use pitstop_wire::{ApiError, Code};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::process::{Child, Command};
@@ -45,18 +47,45 @@ async fn hold(cx: &Context, reservation: &Reservation, command: &[String]) -> Re
     };
     let held = cx.client.claim(&ready.id).await?;
     cx.out.say(&format!("{} {} ready", held.id, names(&held)));
-    let child = spawn(&held, command, cx.client.socket())?;
-    supervise(cx, &held.id, child).await
+    let marker = Marked::new()?;
+    let child = spawn(&held, command, cx.client.socket(), &marker)?;
+    supervise(cx, &held.id, child, &marker).await
 }
 
-fn spawn(held: &Reservation, command: &[String], socket: &std::path::Path) -> Result<Child> {
+/// The shell's codes for a command that is not there, and for one that is no
+/// program.
+const NO_COMMAND: u8 = 127;
+const NO_PROGRAM: u8 = 126;
+
+/// Looks a command up before machines are asked for: a typing error must not
+/// cost a boot.
+pub fn find(cx: &Context, program: &str) -> Result {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places: Vec<PathBuf> = match program.contains('/') {
+        true => vec![PathBuf::from(program)],
+        false => std::env::split_paths(&path).map(|dir| dir.join(program)).collect(),
+    };
+    let runs =
+        |p: &&PathBuf| rustix::fs::access(p.as_path(), rustix::fs::Access::EXEC_OK).is_ok() && p.is_file();
+    if places.iter().any(|p| runs(&p)) {
+        return Ok(());
+    }
+    let there = places.iter().any(|p| p.exists());
+    let (code, what) = if there { (NO_PROGRAM, "cannot be run") } else { (NO_COMMAND, "was not found") };
+    let error = ApiError::new(Code::Usage, format!("`{program}` {what}; no machine was asked for"));
+    cx.out.error(&error);
+    Err(Fail::Exit(code))
+}
+
+fn spawn(held: &Reservation, command: &[String], socket: &std::path::Path, marker: &Marked) -> Result<Child> {
     let Some((program, args)) = command.split_first() else { return Err(Fail::usage("which command?")) };
     let mut child = Command::new(program);
     child.args(args);
     child
         .env("PITSTOP_RESERVATION", &held.id)
         .env("PITSTOP_MACHINES", names(held))
-        .env("PITSTOP_SOCKET", socket);
+        .env("PITSTOP_SOCKET", socket)
+        .env(super::marker::VARIABLE, marker.path());
     if let [only] = held.machines.as_slice() {
         child.env("PITSTOP_MACHINE", only.machine.as_str());
     }
@@ -72,7 +101,7 @@ fn spawn(held: &Reservation, command: &[String], socket: &std::path::Path) -> Re
 }
 
 /// Until the command ends, or its machines are taken away.
-async fn supervise(cx: &Context, id: &str, mut child: Child) -> Result {
+async fn supervise(cx: &Context, id: &str, mut child: Child, marker: &Marked) -> Result {
     let failed = |e: std::io::Error| Fail::internal(format!("signals cannot be watched: {e}"));
     // A terminal sends ctrl-C to the command as well as to us: we only must
     // not die of it. What is sent to us alone is passed on.
@@ -81,13 +110,19 @@ async fn supervise(cx: &Context, id: &str, mut child: Child) -> Result {
     let mut hup = signal(SignalKind::hangup()).map_err(failed)?;
     let lost = lost(cx.client.clone(), id.to_owned());
     tokio::pin!(lost);
+    let mut held = true;
     loop {
         tokio::select! {
             status = child.wait() => return outcome(status?),
             _ = int.recv() => {}
             _ = term.recv() => kill(&child, rustix::process::Signal::TERM),
             _ = hup.recv() => kill(&child, rustix::process::Signal::HUP),
-            error = &mut lost => {
+            error = &mut lost, if held => {
+                if marker.left() {
+                    // The command gave its machines back itself, and may go on.
+                    held = false;
+                    continue;
+                }
                 cx.out.say(&format!("pitstop: {error}; the command is ended"));
                 kill(&child, rustix::process::Signal::TERM);
                 if tokio::time::timeout(GRACE, child.wait()).await.is_err() {

@@ -101,6 +101,17 @@ pub fn keeps(event: &Event) -> Option<Event> {
     matches!(event, Event::Fact { .. } | Event::Agent { .. } | Event::Gap(_)).then(|| event.clone())
 }
 
+/// What is left of an event that was stepped.
+#[derive(Default)]
+pub struct Cause {
+    /// Where its answer goes.
+    pub reply: Reply,
+    /// The event itself, if it is true whether or not the batch is committed.
+    pub again: Option<Event>,
+    /// How long it waits.
+    pub lag: Option<Lag>,
+}
+
 /// What a batch decided so far.
 #[derive(Default)]
 pub struct Draft {
@@ -129,9 +140,7 @@ impl Draft {
         epoch: Epoch,
         lab: &Lab,
         mut outcome: Outcome,
-        reply: Reply,
-        again: Option<Event>,
-        mut lag: Option<Lag>,
+        Cause { reply, again, mut lag }: Cause,
     ) {
         if let Some(lag) = &mut lag {
             lag.led_to(&outcome);

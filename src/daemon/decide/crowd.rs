@@ -3,16 +3,41 @@
 //! Clients that were just answered come back at once with their next request.
 //! A commit that began right behind the last one would just miss them: they
 //! would wait for it, and then for their own. So a batch waits a fraction of
-//! what a commit takes for those who are about to come; not at all for one
-//! that is alone.
+//! what the disk takes for those who are about to come; not at all for one
+//! that is alone. Only the disk's time is shared: where it is fast, the loop
+//! had better begin with those who are there.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 
-/// Part of a commit's time that is spent on waiting: what is lost if those
+/// Part of the disk's time that is spent on waiting: what is lost if those
 /// who were answered have nothing more to ask.
 const PART: u32 = 4;
 /// The longest wait, however slow the disk.
 const LONGEST: Duration = Duration::from_millis(1);
+
+/// Measures for how long this thread had to wait.
+pub struct Stopwatch {
+    start: Instant,
+    worked: Duration,
+}
+
+impl Stopwatch {
+    /// From now on.
+    pub fn start() -> Self {
+        Self { start: Instant::now(), worked: worked() }
+    }
+
+    /// What passed, without what this thread worked meanwhile.
+    pub fn waited(&self) -> Duration {
+        self.start.elapsed().saturating_sub(worked().saturating_sub(self.worked))
+    }
+}
+
+/// Processor time of this thread.
+fn worked() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
 
 /// Who may be about to come after a commit.
 pub struct Crowd {
@@ -22,9 +47,9 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// A commit that took so long has just ended.
-    pub fn after(commit: Duration, answered: usize, waiting: usize) -> Self {
-        Self { expected: answered + waiting, until: Instant::now() + (commit / PART).min(LONGEST) }
+    /// A commit has just ended that the disk took so long for.
+    pub fn after(disk: Duration, answered: usize, waiting: usize) -> Self {
+        Self { expected: answered + waiting, until: Instant::now() + (disk / PART).min(LONGEST) }
     }
 
     /// For how long to wait for more than those who are there; `None`: begin.
@@ -56,5 +81,16 @@ mod tests {
         assert_eq!(crowd.worth_waiting(8), None);
         let past = Crowd { expected: 8, until: Instant::now() };
         assert_eq!(past.worth_waiting(4), None, "they did not come back in time");
+    }
+
+    #[test]
+    fn work_is_no_wait() {
+        let watch = Stopwatch::start();
+        while watch.start.elapsed() < Duration::from_millis(20) {}
+        let busy = watch.waited();
+        std::thread::sleep(Duration::from_millis(20));
+        let waited = watch.waited() - busy;
+        assert!(waited >= Duration::from_millis(15), "{waited:?}");
+        assert!(worked() - watch.worked > Duration::ZERO);
     }
 }

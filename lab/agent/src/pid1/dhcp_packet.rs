@@ -24,6 +24,7 @@ const OPT_SERVER: u8 = 54;
 const OPT_WANTED: u8 = 55;
 const OPT_MAX_SIZE: u8 = 57;
 const OPT_RENEW: u8 = 58;
+const OPT_CLIENT: u8 = 61;
 const PAD: u8 = 0;
 const END: u8 = 255;
 
@@ -87,6 +88,10 @@ pub(super) fn encode(ask: Ask, mac: Mac, xid: u32, secs: u16) -> Vec<u8> {
         }
         Ask::Renew { address } => out[12..16].copy_from_slice(&address.octets()),
     }
+    // The client identifier of firmware and iPXE, type and MAC (RFC 2132 §9.14): a server that leases by it
+    // gives us the address that they had, from which the daemon expects us.
+    out.extend_from_slice(&[OPT_CLIENT, 7, 1]);
+    out.extend_from_slice(&mac);
     out.extend_from_slice(&[OPT_MAX_SIZE, 2, 0x05, 0xc0]);
     let wanted = [OPT_MASK, OPT_ROUTER, OPT_DNS, OPT_LEASE, OPT_RENEW];
     out.extend_from_slice(&[OPT_WANTED, wanted.len() as u8]);
@@ -240,6 +245,8 @@ pub(super) mod tests {
         assert_eq!(packet[240..243], [OPT_KIND, 1, 3]);
         assert_eq!(packet[243..249], [OPT_ADDRESS, 4, 10, 0, 2, 15]);
         assert_eq!(packet[12..16], [0; 4]);
+        let client = [&[OPT_CLIENT, 7, 1], &MAC[..]].concat();
+        assert!(packet.windows(9).any(|w| w == client), "the address would not be the firmware's");
         assert_eq!(encode(Ask::Renew { address }, MAC, 7, 3)[12..16], [10, 0, 2, 15]);
     }
 }

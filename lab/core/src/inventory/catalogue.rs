@@ -142,6 +142,9 @@ pub enum FieldKind {
     Argv(&'static [&'static str]),
     /// A list of plain texts. Gives a list of text.
     List,
+    /// A list of these words: `NAME`, `NAME:NUMBER` where it takes a number, and `*COUNT` behind either. Gives a list of
+    /// text.
+    Words(&'static [Word]),
     /// One of these words. Gives text.
     OneOf(&'static [&'static str]),
     /// The name of a `[host.NAME]`; goes to [`DriverSpec::host`](super::model::DriverSpec::host).
@@ -150,4 +153,51 @@ pub enum FieldKind {
     ControllerRef,
     /// The name of a console of the same machine. Gives text.
     ConsoleRef,
+}
+
+/// A word of [`FieldKind::Words`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Word {
+    /// The word.
+    pub name: &'static str,
+    /// Whether a number stands behind it.
+    pub takes: Takes,
+}
+
+/// Whether a number stands behind a [`Word`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// None.
+    Nothing,
+    /// One may, of this unit.
+    Perhaps(&'static str),
+    /// One must, of this unit.
+    Number(&'static str),
+}
+
+impl Word {
+    /// Whether `text` is this word as it may be written.
+    #[must_use]
+    pub fn fits(&self, text: &str) -> bool {
+        let number = |text: &str| text.parse::<u64>().is_ok() && text.bytes().all(|b| b.is_ascii_digit());
+        let (rest, counted) =
+            text.split_once('*').map_or((text, true), |(rest, count)| (rest, count.parse::<u32>().is_ok()));
+        let (name, given) = rest.split_once(':').map_or((rest, None), |(name, given)| (name, Some(given)));
+        let takes = match (self.takes, given) {
+            (Takes::Nothing | Takes::Perhaps(_), None) => true,
+            (Takes::Nothing, Some(_)) | (Takes::Number(_), None) => false,
+            (Takes::Perhaps(_) | Takes::Number(_), Some(given)) => number(given),
+        };
+        name == self.name && takes && counted
+    }
+}
+
+impl std::fmt::Display for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.takes {
+            Takes::Nothing => write!(f, "{}", self.name),
+            Takes::Perhaps(unit) => write!(f, "{}[:{unit}]", self.name),
+            Takes::Number(unit) => write!(f, "{}:{unit}", self.name),
+        }
+    }
 }

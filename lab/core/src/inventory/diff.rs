@@ -1,12 +1,12 @@
 //! What a new inventory changes, for `admin reload --dry-run` and for deciding which machines are *new* again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use pitstop_wire::MachineName;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::model::{Inventory, MachineSpec};
+use super::words::KeyChange;
 
 /// What happens to a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -27,9 +27,8 @@ pub struct MachineChange {
     pub name: MachineName,
     /// What happens to it.
     pub change: Change,
-    /// Keys that differ, by dotted path as in the inventory (`power.address`, `disk.root.match.serial`), sorted. Empty
-    /// unless it changed.
-    pub keys: Vec<String>,
+    /// Keys that say something else, its own or those of its class, sorted. Empty unless it changed.
+    pub keys: Vec<KeyChange>,
     /// What makes it *new* again: it is observed only, nothing is switched or written until an admin enrols it.
     pub new_because: Vec<NewBecause>,
 }
@@ -77,14 +76,14 @@ fn compare(
     }
 }
 
+/// The same question that the core asks of a machine's row: which legs and disks are meant. How they are used, and what
+/// is written to them, may change freely.
 fn new_because(old: &MachineSpec, new: &MachineSpec) -> Vec<NewBecause> {
     let legs = |spec: &MachineSpec| {
-        spec.legs.iter().map(|leg| (leg.name.clone(), leg.driver.clone())).collect::<Vec<_>>()
+        spec.legs.iter().map(|leg| (leg.name.clone(), leg.driver.identity())).collect::<Vec<_>>()
     };
-    // What is written to a disk may change freely; which disk it is may not.
     let disks = |spec: &MachineSpec| {
-        let disks = spec.disks.iter().map(|disk| (disk.name.clone(), disk.matching.clone()));
-        (disks.collect::<Vec<_>>(), spec.reimage.clone())
+        spec.disks.iter().map(|disk| (disk.name.clone(), disk.matching.identity())).collect::<Vec<_>>()
     };
     let mut because = Vec::new();
     if legs(old) != legs(new) {
@@ -96,63 +95,18 @@ fn new_because(old: &MachineSpec, new: &MachineSpec) -> Vec<NewBecause> {
     because
 }
 
-fn changed_keys(old: &MachineSpec, new: &MachineSpec) -> Vec<String> {
-    let (old, new) = (leaves(old), leaves(new));
-    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    paths.into_iter().filter(|path| old.get(*path) != new.get(*path)).cloned().collect()
+fn changed_keys(old: &MachineSpec, new: &MachineSpec) -> Vec<KeyChange> {
+    let mut keys = old.sources.words.changes(&new.sources.words);
+    // Another number in its range, and its `{n}` is another one, in the same words.
+    let number = |spec: &MachineSpec| spec.n.map(|n| n.to_string());
+    if old.n != new.n {
+        keys.push(KeyChange { key: "{n}".to_owned(), old: number(old), new: number(new) });
+    }
+    keys
 }
 
-/// Every value of a machine by the path it has in the inventory.
-fn leaves(spec: &MachineSpec) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    // A spec is plain data: turning it into JSON cannot fail, and if it did nothing would be listed.
-    let Ok(Value::Object(fields)) = serde_json::to_value(spec) else { return found };
-    for (key, value) in &fields {
-        match key.as_str() {
-            "legs" => walk(value, "", &mut found),
-            "disks" => walk(value, "disk", &mut found),
-            "consoles" => walk(value, "console", &mut found),
-            "switches" => walk(value, "switch", &mut found),
-            "buttons" => walk(value, "button", &mut found),
-            "limits" => walk(value, "timeout", &mut found),
-            key => walk(value, key, &mut found),
-        }
-    }
-    found
-}
-
-/// The model's words for keys that the inventory spells otherwise or not at all.
-fn spelled(key: &str) -> Option<&str> {
-    match key {
-        "fields" => None,
-        "usage" => Some("use"),
-        "min_off_ms" => Some("min_off"),
-        key => Some(key),
-    }
-}
-
-fn walk(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
-    let join = |key: &str| match (path, spelled(key)) {
-        (path, None) => path.to_owned(),
-        ("", Some(key)) => key.to_owned(),
-        ("timeout", Some(key)) => format!("timeout.{}", key.trim_end_matches("_ms")),
-        (path, Some(key)) => format!("{path}.{key}"),
-    };
-    match value {
-        // Legs stand as `power = { name, driver = { driver, fields } }`; people write `power.X = { … }`.
-        Value::Object(fields) => fields.iter().for_each(|(key, value)| {
-            let inner = if key == "driver" && value.is_object() { path.to_owned() } else { join(key) };
-            walk(value, &inner, found);
-        }),
-        Value::Array(items) if items.iter().all(|item| item.get("name").is_some()) && !items.is_empty() => {
-            for item in items {
-                let name = item.get("name").and_then(Value::as_str).unwrap_or_default();
-                walk(item, &join(name), found);
-            }
-        }
-        Value::Null => {}
-        leaf => {
-            found.insert(path.to_owned(), leaf.clone());
-        }
-    }
+/// What the two say differently outside of classes and machines: `lab.zone`, `policy.ci.after_build`, …
+#[must_use]
+pub fn diff_lab(old: &Inventory, new: &Inventory) -> Vec<KeyChange> {
+    old.words.changes(&new.words)
 }

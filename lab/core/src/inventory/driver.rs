@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind};
+use super::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Word};
 use super::error::{Problem, Problems, names_a_secret};
 use super::model::DriverSpec;
 use super::reader::{list, unit};
@@ -40,6 +40,8 @@ pub(super) struct Owner<'a> {
     pub consoles: &'a [&'a str],
     /// Its power driver; `None` while that is read, and where it is wrong itself.
     pub power: Option<&'a str>,
+    /// It is a class without machines: what is missing a machine would add, and of what is not built nothing is used.
+    pub class: bool,
 }
 
 /// A driver, chosen and looked up, with what was written about it.
@@ -102,6 +104,9 @@ impl Drivers<'_> {
         let name = chosen.schema.name;
         if let Some(why) = chosen.schema.not_built {
             refuse_literal_secrets(chosen.table, self.problems);
+            if owner.class {
+                return None;
+            }
             let built = built(self.catalogue.drivers(kind));
             let problem =
                 Problem::new(chosen.entry.key, format!("driver `{name}` is not in this release: {why}"));
@@ -142,15 +147,16 @@ impl Drivers<'_> {
                 (_, value) => drop(fields.insert(key.to_string(), value)),
             }
         }
-        for field in
-            schema.fields.iter().filter(|field| field.required && !chosen.table.contains_key(field.name))
-        {
+        let missing = |field: &&FieldSchema| field.required && !chosen.table.contains_key(field.name);
+        for field in schema.fields.iter().filter(|field| !owner.class && missing(field)) {
             let what = format!("`{slot}.{}` needs `{}`", schema.name, field.name);
             self.raise(
                 Problem::new(chosen.entry.key, what).expected(format!("`{}`: {}", field.name, field.doc)),
             );
         }
-        self.claim(&spec, &fields, chosen, owner);
+        if !owner.class {
+            self.claim(&spec, &fields, chosen, owner);
+        }
         spec.fields = self.interner.keep(fields);
         // Anything found wrong before or since was raised; a spec with holes must not reach a driver.
         (self.problems.count() == before).then_some(spec)
@@ -203,6 +209,8 @@ impl Drivers<'_> {
                     items.iter().map(|item| item.as_text().map(Value::from)).collect();
                 texts.map(Value::Array).or_else(|| self.wrong(field, node))
             }
+            (FieldKind::Words(words), Val::List(items)) => self.words(field, node, items, words),
+            (FieldKind::ConsoleRef, Val::Text(text)) if owner.class => Some(Value::from(text.as_str())),
             (FieldKind::OneOf(words), Val::Text(text)) => self.one_of(&what, node, text, words, "one of"),
             (FieldKind::ConsoleRef, Val::Text(text)) => {
                 self.one_of(&what, node, text, owner.consoles, "a console of this machine:")
@@ -247,6 +255,25 @@ impl Drivers<'_> {
             problem.expected(format!("{expected} {}", list(words))).nearest(text, words.iter().copied()),
         );
         None
+    }
+
+    fn words(&mut self, field: &FieldSchema, node: &Node, items: &[Node], words: &[Word]) -> Option<Value> {
+        let before = self.problems.count();
+        for item in items {
+            let Some(text) = item.as_text() else { return self.wrong(field, node) };
+            if !words.iter().any(|word| word.fits(text)) {
+                let shown: Vec<String> = words.iter().map(Word::to_string).collect();
+                let name = text.split([':', '*']).next().unwrap_or_default();
+                let what = format!("`{}` cannot hold `{text}`", field.name);
+                let expected = format!("one of {}; `*3` behind one: three times", list(&shown));
+                // Who has the name right has its number wrong.
+                let right = words.iter().any(|word| word.name == name);
+                let known = words.iter().filter(|_| !right).map(|word| word.name);
+                self.raise(Problem::new(item.at, what).expected(expected).nearest(name, known));
+            }
+        }
+        let texts = items.iter().filter_map(Node::as_text).map(Value::from).collect();
+        (self.problems.count() == before).then_some(Value::Array(texts))
     }
 
     /// A host or a controller: it must be declared, and reached by something that is built.
@@ -510,7 +537,7 @@ fn takes(kind: FieldKind) -> String {
         FieldKind::Path => "a path".to_owned(),
         FieldKind::Mac => "a hardware address".to_owned(),
         FieldKind::Argv(_) => "a command as a list, `[\"program\", \"argument\"]`".to_owned(),
-        FieldKind::List => "a list of texts".to_owned(),
+        FieldKind::List | FieldKind::Words(_) => "a list of texts".to_owned(),
         FieldKind::OneOf(words) => format!("one of {}", list(words)),
         FieldKind::HostRef => "the name of a host".to_owned(),
         FieldKind::ControllerRef => "the name of a controller".to_owned(),

@@ -103,7 +103,7 @@ impl Problem {
 
     /// Says which of the candidates the word may have meant, if one is near enough.
     pub fn nearest<'a>(mut self, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.nearest = nearest(word, candidates);
+        self.nearest = pitstop_wire::nearest(word, candidates).map(str::to_owned);
         self
     }
 
@@ -111,16 +111,6 @@ impl Problem {
         self.also.push((at, how.into()));
         self
     }
-}
-
-fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let lower = word.to_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(score, _)| *score >= 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate.to_owned())
 }
 
 /// The problems found so far. What a class does wrong is found again in each of its machines and kept once.

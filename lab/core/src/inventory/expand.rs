@@ -1,13 +1,13 @@
 //! From sections to machines: ranges are counted out, and class, range and machine laid over each other.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use pitstop_wire::MachineName;
 
 use super::error::{Problem, Problems};
 use super::load::named;
-use super::model::{Place, Sources};
+use super::model::{Place, Sources, Words};
 use super::source::SourceMap;
 use super::tree::{Entry, Table, Val, overlay_machine};
 
@@ -26,6 +26,8 @@ pub(super) struct Layered<'t> {
     pub class: Option<(&'t str, &'t Entry)>,
     /// Its class was found; else nobody can say what the machine lacks.
     pub whole: bool,
+    /// It is no machine but a class that none uses.
+    pub only_class: bool,
     /// Shared by the machines of a range that add nothing of their own.
     pub merged: Arc<Merged>,
 }
@@ -63,7 +65,7 @@ impl<'t, 'm> Machines<'t, 'm> {
             .into_iter()
             .map(|(label, entry, table)| (&**label, Section { label, entry, table }))
             .collect();
-        let merger = Merger { classes, sources, paths: HashMap::new(), cache: HashMap::new() };
+        let merger = Merger { classes, sources, texts: HashMap::new(), cache: HashMap::new() };
         Self { slots: slots(root, problems).into_iter(), merger }
     }
 
@@ -71,6 +73,29 @@ impl<'t, 'm> Machines<'t, 'm> {
     pub fn next(&mut self, problems: &mut Problems) -> Option<Layered<'t>> {
         let (name, slot) = self.slots.next()?;
         self.merger.layer(name, slot, problems).or_else(|| self.next(problems))
+    }
+
+    /// The classes that no machine uses, each as a machine that adds nothing.
+    pub fn unused_classes(mut self, root: &'t Table) -> Vec<Layered<'t>> {
+        let machines = root.get("machine").and_then(|entry| entry.node.as_table());
+        let used: BTreeSet<&str> = machines
+            .into_iter()
+            .flat_map(|machines| machines.values())
+            .filter_map(|machine| machine.node.as_table()?.get("class")?.node.as_text())
+            .collect();
+        let classes = self.merger.classes.clone();
+        classes
+            .into_values()
+            .filter(|class| !used.contains(&**class.label))
+            .filter_map(|class| {
+                // Its name stands in for `{name}`, where it can be one.
+                let name = MachineName::new(class.label).or_else(|_| MachineName::new("m1")).ok()?;
+                let merged = self.merger.shared(Some(class), class);
+                let (label, section) = (&**class.label, class.entry);
+                let n = Some(1);
+                Some(Layered { name, n, label, section, class: None, whole: false, only_class: true, merged })
+            })
+            .collect()
     }
 }
 
@@ -190,8 +215,8 @@ fn trailing_number(name: &str) -> Option<u32> {
 struct Merger<'t, 'm> {
     classes: BTreeMap<&'t str, Section<'t>>,
     sources: &'m SourceMap,
-    /// Each path once, however many machines have it.
-    paths: HashMap<String, Arc<str>>,
+    /// Each path and each value once, however many machines have it.
+    texts: HashMap<String, Arc<str>>,
     cache: HashMap<(Option<&'t str>, &'t str), Arc<Merged>>,
 }
 
@@ -210,7 +235,16 @@ impl<'t> Merger<'t, '_> {
             }
         };
         let class = class.map(|class| (&**class.label, class.entry));
-        Some(Layered { name, n: slot.n, label: section.label, section: section.entry, class, whole, merged })
+        Some(Layered {
+            name,
+            n: slot.n,
+            label: section.label,
+            section: section.entry,
+            class,
+            whole,
+            only_class: false,
+            merged,
+        })
     }
 
     /// The class that the machine, or else its range, names.
@@ -254,7 +288,8 @@ impl<'t> Merger<'t, '_> {
         self.places(&table, "", &mut keys);
         keys.sort_by(|a, b| a.0.cmp(&b.0));
         let machine = machine.unwrap_or(Place { file: Arc::from(""), line: 1, col: 1 });
-        Merged { table, sources: Arc::new(Sources::new(machine, class, keys)) }
+        let words = Words::of(&table, |text| self.keep(text));
+        Merged { table, sources: Arc::new(Sources::new(machine, class, keys, words)) }
     }
 
     fn places(&mut self, table: &Table, path: &str, keys: &mut Vec<(Arc<str>, Place)>) {
@@ -263,9 +298,12 @@ impl<'t> Merger<'t, '_> {
             if let Val::Table(inner) = &entry.node.value {
                 self.places(inner, &path, keys);
             }
-            let shared = self.paths.entry(path).or_insert_with_key(|path| Arc::from(path.as_str()));
-            keys.push((Arc::clone(shared), self.sources.place(entry.key)));
+            keys.push((self.keep(path), self.sources.place(entry.key)));
         }
+    }
+
+    fn keep(&mut self, text: String) -> Arc<str> {
+        Arc::clone(self.texts.entry(text).or_insert_with_key(|text| Arc::from(text.as_str())))
     }
 }
 

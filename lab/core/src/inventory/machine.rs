@@ -10,7 +10,7 @@ use super::driver::{Drivers, Owner, built};
 use super::error::{Problem, Problems};
 use super::expand::Layered;
 use super::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Inventory, LegSpec, Limits, MachineSpec,
+    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Idle, Inventory, LegSpec, Limits, MachineSpec,
     OtherDisks, Verify,
 };
 use super::not_yet;
@@ -70,7 +70,13 @@ impl MachineReader<'_, '_> {
         let reader = Reader::new(table, "a machine");
         reader.only(&KEYS, self.drivers.problems);
         let names: Vec<&str> = self.names_of(table, "console");
-        let owner = Owner { name: &self.machine.name, n: self.machine.n, consoles: &names, power: None };
+        let owner = Owner {
+            name: &self.machine.name,
+            n: self.machine.n,
+            consoles: &names,
+            power: None,
+            class: self.machine.only_class,
+        };
         let legs = self.legs(table, owner);
         let power = legs.iter().find(|leg| leg.name == "power").map(|leg| leg.driver.driver.clone());
         let owner = Owner { power: power.as_deref(), ..owner };
@@ -131,14 +137,19 @@ impl MachineReader<'_, '_> {
             switches: BTreeMap::new(),
             buttons: BTreeMap::new(),
         };
-        self.check_keep(&spec, table);
+        if !self.machine.only_class {
+            self.check_keep(&spec, table);
+            self.check_warm(&spec, table);
+        }
         spec
     }
 
     /// Whether the key is there and in this release.
     fn usable(&mut self, key: &str, table: &Table) -> bool {
         let Some(entry) = table.get(key) else { return false };
-        not_yet::usable(&format!("machine.*.{key}"), entry.key, self.drivers.problems)
+        let mut unused = Problems::default();
+        let problems = if self.machine.only_class { &mut unused } else { &mut *self.drivers.problems };
+        not_yet::usable(&format!("machine.*.{key}"), entry.key, problems)
     }
 
     /// A key that must be there: the error points at the machine and says what its class is.
@@ -331,6 +342,17 @@ impl MachineReader<'_, '_> {
                 Problem::new(entry.node.at, what)
                     .expected("`shared = true` on this machine, or another rule"),
             );
+        }
+    }
+
+    /// What waits booted waits with the machine's own image.
+    fn check_warm(&mut self, spec: &MachineSpec, table: &Table) {
+        let by_policy = spec.policy.as_ref().and_then(|name| self.inventory.policies.get(name)?.idle);
+        let (key, said) = if spec.idle.is_some() { ("idle", spec.idle) } else { ("policy", by_policy) };
+        if let (Some(Idle::Warm { .. }), None, Some(entry)) = (said, &spec.image, table.get(key)) {
+            let what = format!("`{key}` keeps this machine booted, and it has no `image` to boot");
+            let expected = "`image = \"NAME\"` on this machine or its class; or `idle = \"off\"`";
+            self.drivers.problems.raise(Problem::new(entry.node.at, what).expected(expected));
         }
     }
 }

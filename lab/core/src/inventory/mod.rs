@@ -26,12 +26,14 @@ mod source;
 pub mod template;
 mod tree;
 mod units;
+mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-pub use catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Unique};
-pub use diff::{Change, MachineChange, NewBecause, diff};
+pub use catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Takes, Unique, Word};
+pub use diff::{Change, MachineChange, NewBecause, diff, diff_lab};
 pub use error::{InventoryError, InventoryErrors};
 pub use expand::MAX_MACHINES;
 pub use files::{DiskFiles, Files, MemoryFiles};
@@ -41,6 +43,7 @@ pub use model::{
     LabInfo, Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OnFailure, OtherDisks, Place, Policy,
     Resource, SecretRef, Sources, Verify,
 };
+pub use words::{KeyChange, Words};
 
 use driver::{Claims, Drivers, Interner};
 use error::Problem;
@@ -115,13 +118,26 @@ fn build(loaded: Loaded, catalogue: &dyn Catalogue) -> Result<Inventory, Invento
         };
         specs.extend(reader.read().map(|spec| (spec.name.clone(), spec)));
     }
+    for class in machines.unused_classes(&root) {
+        let (drivers, tags) = (&mut drivers, &mut tags);
+        MachineReader { machine: &class, drivers, inventory: &inventory, tags }.read();
+    }
+    sections::check_warm(&root, &inventory.policies, &specs, drivers.problems);
     if !problems.is_empty() {
         return Err(problems.finish(&sources));
     }
+    inventory.words = words(&root);
     inventory.machines = specs;
     inventory.hosts = hosts;
     inventory.controllers = controllers;
     Ok(inventory)
+}
+
+/// What is said outside of classes and machines, whose words the machines have.
+fn words(root: &tree::Table) -> Words {
+    let rest = root.iter().filter(|(key, _)| !matches!(&***key, "class" | "machine"));
+    let rest = rest.map(|(key, entry)| (Arc::clone(key), entry.clone())).collect();
+    Words::of(&rest, Arc::from)
 }
 
 /// What can be said about a class before a machine uses it.

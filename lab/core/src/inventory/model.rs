@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use super::words::{Place, Sources, Words};
+
 /// A whole lab.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Inventory {
@@ -30,6 +32,9 @@ pub struct Inventory {
     pub groups: BTreeMap<String, Group>,
     /// Every machine.
     pub machines: BTreeMap<MachineName, MachineSpec>,
+    /// What the files say outside of classes and machines, in their words.
+    #[serde(skip)]
+    pub words: Words,
 }
 
 /// `[lab]`
@@ -491,66 +496,6 @@ impl Limits {
             "claim" => &mut self.claim_ms,
             _ => return None,
         })
-    }
-}
-
-/// A place in a file; line and column count from 1, columns in characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Place {
-    /// The file as it was named.
-    pub file: Arc<str>,
-    /// Line, from 1.
-    pub line: u32,
-    /// Column in characters, from 1.
-    pub col: u32,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.col)
-    }
-}
-
-/// Where a machine and its keys were set. Places never make two machines different: a moved line changes nothing.
-#[derive(Debug, Clone)]
-pub struct Sources {
-    /// The section of the machine, or of the range it is in.
-    pub machine: Place,
-    /// The section of its class.
-    pub class: Option<Place>,
-    /// Sorted by path.
-    keys: Box<[(Arc<str>, Place)]>,
-}
-
-impl PartialEq for Sources {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Sources {
-    /// Takes the places of keys, sorted by dotted path.
-    pub(super) fn new(machine: Place, class: Option<Place>, keys: Vec<(Arc<str>, Place)>) -> Self {
-        Self { machine, class, keys: keys.into_boxed_slice() }
-    }
-
-    /// The sources of a machine that no file names, as tests make them.
-    #[must_use]
-    pub fn nowhere() -> Self {
-        Self::new(Place { file: Arc::from("-"), line: 1, col: 1 }, None, Vec::new())
-    }
-
-    /// Where a key was set, by dotted path (`timeout.power`, `power.ipmi.cipher`): the key itself, or else the nearest
-    /// table around it. `None`: a default of pitstop.
-    #[must_use]
-    pub fn of(&self, path: &str) -> Option<&Place> {
-        let mut path = path;
-        loop {
-            if let Ok(found) = self.keys.binary_search_by(|(key, _)| (**key).cmp(path)) {
-                return self.keys.get(found).map(|(_, place)| place);
-            }
-            path = path.rsplit_once('.')?.0;
-        }
     }
 }
 

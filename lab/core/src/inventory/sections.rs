@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use pitstop_wire::{Selector, UserName};
+use pitstop_wire::{MachineName, Selector, UserName};
 
 use super::catalogue::Kind;
 use super::driver::{Drivers, Owner, choose};
 use super::error::{Problem, Problems};
 use super::load::{named, section};
 use super::model::{
-    AfterBuild, AtEnd, Circuit, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease, OnAgentLost,
-    OnFailure, Policy, Resource,
+    AfterBuild, AtEnd, Circuit, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease, MachineSpec,
+    OnAgentLost, OnFailure, Policy, Resource,
 };
 use super::not_yet;
 use super::reader::Reader;
@@ -65,11 +65,11 @@ fn lab(table: &Table, problems: &mut Problems) -> LabInfo {
     reader.only(&["name", "zone"], problems);
     let default = LabInfo::default();
     let zone = reader.text("zone", problems).map(|(zone, at)| {
-        if !zone.chars().all(|c| c.is_ascii_alphanumeric() || "/_+-".contains(c)) {
-            problems.raise(
-                Problem::new(at, format!("`{zone}` is not a time zone"))
-                    .expected("a name such as `Europe/Berlin`"),
-            );
+        if !is_zone(zone) {
+            let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+            let problem = Problem::new(at, format!("`{zone}` is not a time zone"));
+            let problem = problem.expected("a name such as `Europe/Berlin`");
+            problems.raise(problem.nearest(zone, names.iter().map(String::as_str)));
         }
         zone.to_owned()
     });
@@ -77,6 +77,14 @@ fn lab(table: &Table, problems: &mut Problems) -> LabInfo {
         name: reader.string("name", problems).unwrap_or(default.name),
         zone: zone.unwrap_or(default.zone),
     }
+}
+
+/// Whether this host knows the time zone. One without the list of them (the package `tzdata`) takes any name.
+fn is_zone(zone: &str) -> bool {
+    let db = jiff::tz::db();
+    let written = zone.chars().all(|c| c.is_ascii_alphanumeric() || "/_+-".contains(c));
+    let listed = db.available().any(|name| name.as_str() != "UTC");
+    written && (!listed || db.get(zone).is_ok())
 }
 
 fn circuit(name: &str, entry: &Entry, table: &Table, problems: &mut Problems) -> Circuit {
@@ -125,6 +133,30 @@ fn policy(name: &str, table: &Table, problems: &mut Problems) -> Policy {
         on_failure: reader.inner("on_failure", problems).and_then(|table| on_failure(table, problems)),
         lease: reader.inner("lease", problems).and_then(|table| lease(table, problems)),
         at_end: reader.inner("at_end", problems).map(|table| at_end(table, problems)),
+    }
+}
+
+/// Policies of a role that keep machines booted, in a lab in which no machine that they are for has anything to boot.
+pub(super) fn check_warm(
+    root: &Table,
+    policies: &BTreeMap<String, Policy>,
+    machines: &BTreeMap<MachineName, MachineSpec>,
+    problems: &mut Problems,
+) {
+    for (name, _, table) in named(root, "policy", problems) {
+        let warm = policies.get(&**name).is_some_and(|policy| matches!(policy.idle, Some(Idle::Warm { .. })));
+        let said = |spec: &MachineSpec| {
+            let own = spec.policy.as_ref().and_then(|policy| policies.get(policy)?.idle);
+            spec.idle.or(own).is_some()
+        };
+        let without = machines.values().all(|spec| said(spec) || spec.image.is_none());
+        let Some(entry) = table.get("idle").filter(|_| warm && without && !machines.is_empty()) else {
+            continue;
+        };
+        let what =
+            format!("`idle` in `policy.{name}` keeps machines booted, and no machine has an `image` to boot");
+        let expected = "`image = \"NAME\"` in a machine or its class; or `idle = \"off\"`";
+        problems.raise(Problem::new(entry.node.at, what).expected(expected));
     }
 }
 
@@ -254,7 +286,7 @@ pub(super) fn reached(root: &Table, kind: Kind, drivers: &mut Drivers<'_>) -> BT
             found.insert(name.to_string(), DriverSpec::default());
             continue;
         };
-        let owner = Owner { name, n: None, consoles: &[], power: None };
+        let owner = Owner { name, n: None, consoles: &[], power: None, class: false };
         let spec = drivers.declared(&slot, &chosen, owner);
         found.insert(name.to_string(), spec.unwrap_or_else(|| DriverSpec::named(chosen.schema.name)));
     }

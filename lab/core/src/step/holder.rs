@@ -165,20 +165,11 @@ impl Step<'_> {
     }
 
     pub(crate) fn no_machine(&self, name: &MachineName) -> ApiError {
-        let near = near(name.as_str(), self.lab.machines.keys().map(|m| m.as_str()));
+        let near = pitstop_wire::nearest(name.as_str(), self.lab.machines.keys().map(|m| m.as_str()));
         let error = ApiError::new(Code::NotFound, format!("there is no machine `{name}`"));
         match near {
             Some(near) => error.hint(format!("did you mean {near}?")),
             None => error.hint("pitstop ls"),
         }
     }
-}
-
-/// The nearest of some names, if any is near enough to be meant.
-pub(crate) fn near<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    names
-        .map(|n| (strsim::damerau_levenshtein(word, n), n))
-        .filter(|(distance, n)| *distance <= 1 + n.len() / 3)
-        .min()
-        .map(|(_, n)| n)
 }

@@ -84,7 +84,7 @@ impl Step<'_> {
         if let Some(row) = self.lab.images.get(name) {
             return Ok(row.image.clone());
         }
-        let near = super::holder::near(name, self.lab.images.keys().map(String::as_str));
+        let near = pitstop_wire::nearest(name, self.lab.images.keys().map(String::as_str));
         let error = ApiError::new(Code::NotFound, format!("there is no image `{name}`"));
         Err(match near {
             Some(near) => error.hint(format!("did you mean {near}?")),
@@ -113,15 +113,8 @@ impl Step<'_> {
                 .take(role.count as usize);
             let found = matching.count();
             if found < role.count as usize {
-                let what = match found {
-                    0 => format!("no machine matches `{}`", role.select),
-                    n => format!("only {n} of {} machines match `{}`", role.count, role.select),
-                };
-                let error = ApiError::new(Code::NotFound, what);
-                return Err(match self.lab.nearly(role, ask) {
-                    Some(hint) => error.hint(hint),
-                    None => error.hint("pitstop ls"),
-                });
+                let (what, hint) = self.lab.nearly(role, ask, found);
+                return Err(ApiError::new(Code::NotFound, what).hint(hint));
             }
         }
         Ok(())

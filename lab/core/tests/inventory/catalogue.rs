@@ -1,6 +1,6 @@
 //! A catalogue of invented drivers with every kind of field, so that these tests do not change with the real ones.
 
-use pitstop_core::inventory::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Unique};
+use pitstop_core::inventory::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Takes, Unique, Word};
 
 pub struct Invented;
 
@@ -26,12 +26,18 @@ const fn planned(name: &'static str) -> DriverSchema {
     DriverSchema { name, not_built: Some("it comes later"), ..DriverSchema::EMPTY }
 }
 
+const FAULTS: &[Word] = &[
+    Word { name: "panic", takes: Takes::Nothing },
+    Word { name: "lost", takes: Takes::Perhaps("MS") },
+    Word { name: "late", takes: Takes::Number("MS") },
+];
+
 const POWER: &[DriverSchema] = &[
     built(
         "sim",
         &[
             FieldSchema::optional("disk", FieldKind::Size, "size of each disk"),
-            FieldSchema::optional("faults", FieldKind::List, "what goes wrong"),
+            FieldSchema::optional("faults", FieldKind::Words(FAULTS), "what goes wrong"),
         ],
         &[],
     ),

@@ -3,8 +3,8 @@
 use std::fs;
 
 use pitstop_core::inventory::{
-    AfterBuild, Change, DiskContent, Extend, Idle, Inventory, Limits, NewBecause, OnAgentLost, SecretRef,
-    diff,
+    AfterBuild, Change, DiskContent, Extend, Idle, Inventory, Limits, MachineChange, NewBecause, OnAgentLost,
+    SecretRef, diff, diff_lab,
 };
 use pitstop_wire::selector::{Number, TagValue};
 
@@ -165,6 +165,11 @@ fn a_driver_reads_its_fields_as_plain_data() {
 const LAB: &str = "format = 1\n[class.b]\npower.sim = {}\nconsole.main.sim = {}\nboot.sim = {}\nready.agent = {}\n\
     disk.root = { match = { serial = \"S1\" } }\n[machine.\"b[1-3]\"]\nclass = \"b\"\n";
 
+fn shown(changes: &[MachineChange]) -> Vec<(String, Change, bool, Vec<String>)> {
+    let keys = |change: &MachineChange| change.keys.iter().map(ToString::to_string).collect();
+    changes.iter().map(|c| (c.name.to_string(), c.change, c.is_new(), keys(c))).collect()
+}
+
 #[test]
 fn a_reload_says_what_it_changes() {
     let old = good(LAB);
@@ -176,18 +181,89 @@ fn a_reload_says_what_it_changes() {
     let new =
         good(&format!("{text}[machine.b3]\nnote = \"x\"\ntimeout.power = \"1s\"\npower.sim.disk = \"8M\"\n"));
     let changes = diff(&old, &new);
-    let shown: Vec<_> =
-        changes.iter().map(|c| (c.name.as_str(), c.change, c.keys.join(" "), c.is_new())).collect();
+    let serial = "disk.root.match.serial: S1 → S2".to_owned();
+    let more = ["note: not set → x", "power.sim.disk: not set → 8M", "timeout.power: not set → 1s"];
+    let b3 = std::iter::once(serial.clone()).chain(more.map(str::to_owned)).collect();
     assert_eq!(
-        shown,
+        shown(&changes),
         [
-            ("b1", Change::Removed, String::new(), false),
-            ("b2", Change::Changed, "disk.root.match.serial".to_owned(), true),
-            ("b3", Change::Changed, "disk.root.match.serial note power.disk timeout.power".to_owned(), true),
-            ("b4", Change::Added, String::new(), true),
+            ("b1".to_owned(), Change::Removed, false, vec![]),
+            ("b2".to_owned(), Change::Changed, true, vec![serial]),
+            ("b3".to_owned(), Change::Changed, true, b3),
+            ("b4".to_owned(), Change::Added, true, vec![]),
         ]
     );
     assert_eq!(changes[2].new_because, [NewBecause::Legs, NewBecause::Disks]);
+}
+
+#[test]
+fn what_changes_is_told_in_the_words_of_the_file() {
+    let keys = |before: &str, after: &str| -> Vec<String> {
+        let (old, new) = (good(&format!("{LAB}{before}")), good(&format!("{LAB}{after}")));
+        let mut all: Vec<String> = diff_lab(&old, &new).iter().map(ToString::to_string).collect();
+        let changes = diff(&old, &new);
+        all.extend(changes.first().iter().flat_map(|change| &change.keys).map(ToString::to_string));
+        all
+    };
+    let image = "image = \"i\"\n";
+    for (before, after, told) in [
+        ("timeout.power = \"60s\"", "timeout.power = \"90s\"", &["timeout.power: 60s → 90s"][..]),
+        ("timeout.power = \"60s\"", "timeout.power = \"1m\"", &[]),
+        ("idle = \"off\"", "idle = { warm = \"4h\" }", &["idle: off → { warm = 4h }"]),
+        ("idle = { warm = \"3h\" }", "idle = { warm = \"4h\" }", &["idle.warm: 3h → 4h"]),
+        ("tags.a = 1", "tags = { a = 2, b = \"x, y\" }", &["tags.a: 1 → 2", "tags.b: not set → \"x, y\""]),
+        ("power.sim.faults = []", "power.sim.faults = [\"panic\"]", &["power.sim.faults: [] → [panic]"]),
+        ("console.main.sim = {}", "console = {}", &["console.main.sim: {} → not set"]),
+        ("", "note = \"a\\u001b[2Jb\"", &["note: not set → \"a\\u{1b}[2Jb\""]),
+        (
+            "[lab]\nzone = \"UTC\"\n[policy.ci]\nafter_build = \"reimage\"",
+            "[lab]\nzone = \"Europe/Berlin\"\n[policy.ci]\nafter_build = \"power-off\"",
+            &["lab.zone: UTC → Europe/Berlin", "policy.ci.after_build: reimage → power-off"],
+        ),
+    ] {
+        let own = |text: &str| if text.starts_with('[') { text.to_owned() } else { format!("{image}{text}") };
+        assert_eq!(keys(&own(before), &own(after)), told, "{before}  ~>  {after}");
+    }
+}
+
+/// What the core asks of a machine's row, and what a reload says before, are one question.
+#[test]
+fn a_reload_calls_new_what_the_core_will_take_for_new() {
+    const TWO: &str = "format = 1\n[class.b]\npower.outlet = { controller = \"p\", outlet = 1 }\n\
+        mains.command = { on = [\"a\"], off = [\"b\"] }\nconsole = {}\nboot.pxe = {}\nready.agent = {}\n\
+        disk.a = { match = { serial = \"S1\" } }\ndisk.b = { match = { serial = \"S2\" } }\n\
+        [machine.m1]\nclass = \"b\"\n[controller.p]\nqueue = {}\n[controller.q]\nqueue = {}\n";
+    let parts = |lab: &Inventory| {
+        let spec = machine(lab, "m1");
+        let legs = spec.legs.iter().map(|leg| (leg.name.clone(), leg.driver.identity()));
+        let disks = spec.disks.iter().map(|disk| (disk.name.clone(), disk.matching.identity()));
+        (legs.collect::<Vec<_>>(), disks.collect::<Vec<_>>())
+    };
+    let old = good(TWO);
+    for (from, to, new) in [
+        ("controller = \"p\"", "controller = \"q\"", true),
+        ("outlet = 1", "outlet = 2", true),
+        ("off = [\"b\"]", "off = [\"b\", \"-f\"]", true),
+        ("mains.command", "power.command", true),
+        ("serial = \"S1\"", "serial = \"S1\", min = \"1G\"", true),
+        ("S1", "S2x", true),
+        ("disk.a", "disk.c", true),
+        ("outlet = 1 }", "outlet = 1, min_off = \"5s\", readback = \"none\", use = \"x\" }", false),
+        ("[class.b]\n", "[class.b]\nreimage.agent = {}\nimage = \"x\"\nother_disks = \"unproven\"\n", false),
+        ("serial = \"S1\" }", "serial = \"S1\" }, content = \"zero\"", false),
+    ] {
+        let text = TWO.replacen(
+            "power.outlet = { controller = \"p\", outlet = 1 }\nmains",
+            "mains",
+            usize::from(from == "mains.command"),
+        );
+        let text = text.replacen(from, to, 1);
+        let changed = good(&text);
+        let changes = diff(&old, &changed);
+        assert_eq!(changes.len(), 1, "{from} ~> {to}");
+        assert_eq!(changes[0].is_new(), new, "{from} ~> {to}");
+        assert_eq!(parts(&old) != parts(&changed), new, "{from} ~> {to}");
+    }
 }
 
 #[test]
@@ -196,7 +272,8 @@ fn a_new_note_needs_no_enrolment() {
     let changes = diff(&good(LAB), &changed);
     assert_eq!(changes.len(), 3);
     assert!(changes.iter().all(|change| !change.is_new()), "{changes:?}");
-    assert_eq!(changes[0].keys, ["disk.root.content", "note", "tags.a"]);
+    let keys: Vec<&str> = changes[0].keys.iter().map(|change| change.key.as_str()).collect();
+    assert_eq!(keys, ["disk.root.content", "note", "tags.a"]);
 }
 
 #[test]

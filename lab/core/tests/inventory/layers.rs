@@ -46,10 +46,10 @@ fn the_same_driver_merges_and_another_replaces() {
         ),
         ("power.bmc = { address = \"a-{n}\" }", "note = \"x\"", "bmc", r#"{"address":"a-2"}"#),
         (
-            "power.sim = { faults = [\"a\", \"b\"] }",
-            "power.sim.faults = [\"c\"]",
+            "power.sim = { faults = [\"panic\", \"lost\"] }",
+            "power.sim.faults = [\"late:1\"]",
             "sim",
-            r#"{"faults":["c"]}"#,
+            r#"{"faults":["late:1"]}"#,
         ),
     ] {
         let lab = lab(&format!("{class}\nconsole = {{}}"), "", own);

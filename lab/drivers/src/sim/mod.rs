@@ -5,6 +5,7 @@
 
 mod client;
 pub mod protocol;
+mod trouble;
 
 pub use client::{ensure, request, stop};
 pub use protocol::{Boot, Config, DiskConfig, Reply, Request, Status};

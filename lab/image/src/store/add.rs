@@ -40,11 +40,19 @@ pub struct AddOptions {
     pub seed: SeedChoice,
     /// Chunk length in bytes, a power of two from 4 KiB to 16 MiB.
     pub chunk: u32,
+    /// A name that stands for another image is not taken from it.
+    pub keep: bool,
 }
 
 impl Default for AddOptions {
     fn default() -> Self {
-        Self { kind: String::new(), added_unix_ms: 0, seed: SeedChoice::Detect, chunk: DEFAULT_CHUNK }
+        Self {
+            kind: String::new(),
+            added_unix_ms: 0,
+            seed: SeedChoice::Detect,
+            chunk: DEFAULT_CHUNK,
+            keep: false,
+        }
     }
 }
 
@@ -60,7 +68,7 @@ impl ImageStore {
 
     /// Takes in a raw image, or a zstd-compressed one (told by its first
     /// bytes), and lets `name` stand for it. A name that stood for something
-    /// else is replaced; content that is here already is not stored again.
+    /// else is replaced, unless `keep` says no; content that is here already is not stored again.
     ///
     /// # Errors
     /// The name or options are wrong, the source fails, or the disk does. The
@@ -88,7 +96,7 @@ impl ImageStore {
             added_unix_ms: options.added_unix_ms,
             seed: map.seed(),
         };
-        self.publish(&temp, &manifest)?;
+        self.publish(&temp, &manifest, options.keep)?;
         Ok(manifest)
     }
 
@@ -107,12 +115,18 @@ impl ImageStore {
         }
     }
 
-    fn publish(&self, temp: &TempDir, manifest: &Manifest) -> Result<()> {
+    fn publish(&self, temp: &TempDir, manifest: &Manifest, keep: bool) -> Result<()> {
         let json = serde_json::to_vec_pretty(manifest).map_err(io::Error::from);
         let json = json.map_err(io_at("describe the image in", temp.path()))?;
         write_synced(&temp.path().join("manifest.json"), &json)?;
         sync_dir(temp.path())?;
         let _lock = self.lock()?;
+        match self.by_name(&manifest.name) {
+            Ok(there) if keep && there.digest != manifest.digest => {
+                return Err(StoreError::Taken { name: there.name, digest: there.digest });
+            }
+            _ => {} // what cannot be read is what a new one mends
+        }
         let link_temp = TempDir::new(&self.tmp())?;
         let blob = self.blob(&manifest.digest);
         if !self.holds_whole(&manifest.digest)? {

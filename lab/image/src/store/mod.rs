@@ -112,6 +112,14 @@ pub enum StoreError {
         /// First byte that is not zero.
         at: u64,
     },
+    /// The name stands for another image.
+    #[error("\"{name}\" stands for another image: {digest}")]
+    Taken {
+        /// The name.
+        name: String,
+        /// The image it stands for.
+        digest: Digest,
+    },
     /// The file system failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {

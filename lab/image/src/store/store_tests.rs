@@ -318,6 +318,18 @@ fn one_stream_of_frames_feeds_a_whole_image_or_its_rest() {
 }
 
 #[test]
+fn a_name_that_is_to_be_kept_is_taken_by_another_image() {
+    let (_dir, store) = store();
+    let keep = AddOptions { keep: true, ..options() };
+    let first = store.add("os", &[1; C][..], &keep).unwrap();
+    let error = store.add("os", &[2; C][..], &keep).unwrap_err();
+    assert!(matches!(&error, StoreError::Taken { digest, .. } if *digest == first.digest), "{error}");
+    assert_eq!(store.get("os").unwrap().digest, first.digest);
+    assert_eq!(store.add("os", &[1; C][..], &keep).unwrap().digest, first.digest, "the same again is fine");
+    assert_ne!(store.add("os", &[2; C][..], &options()).unwrap().digest, first.digest);
+}
+
+#[test]
 fn chunks_that_are_not_stored_are_refused() {
     let (_dir, store) = store();
     let digest = store.add("x", &raw()[..], &options()).unwrap().digest;

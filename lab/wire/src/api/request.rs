@@ -86,7 +86,7 @@ pub struct Until {
     pub until: Option<Time>,
 }
 
-/// `POST /reservations/{id}/extend`.
+/// `POST /reservations/{id}/extend`; with neither, as long as the policy gives.
 pub type Extend = Until;
 
 /// An override of the holder, for the audit.

@@ -93,6 +93,12 @@ pub struct NewMachine {
     pub name: MachineName,
     /// Disks that will be erased.
     pub disks: Vec<String>,
+    /// The same with what the inventory says of each: `root: serial S3Z9, 100 GB to 200 GB`.
+    #[serde(default)]
+    pub erased: Vec<String>,
+    /// What switches it: `power: qemu`.
+    #[serde(default)]
+    pub power: Vec<String>,
 }
 
 /// `POST /reload`.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::nearest;
 use super::{Item, SPECIAL_KEYS, Selector, SelectorError, TagValue, Term};
+use crate::nearest;
 
 /// Everything a selector can name in a lab.
 #[derive(Debug, Clone, Default)]
@@ -148,7 +148,7 @@ fn check_values(
         _ => format!("no machine can have {key} = {}", list(&values)),
     };
     let error = wrong(what).nearest(nearest);
-    Err(if candidates.len() <= 12 && key != "name" { error.expected(list(&candidates)) } else { error })
+    Err(if candidates.len() <= 16 && key != "name" { error.expected(list(&candidates)) } else { error })
 }
 
 fn check_numeric(

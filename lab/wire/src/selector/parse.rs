@@ -13,7 +13,7 @@ pub(super) fn needs_quotes(value: &str) -> bool {
 
 pub(super) fn selector(input: &str) -> Result<Selector, SelectorError> {
     if input.len() > MAX_SELECTOR {
-        let what = format!("the selector has {} bytes; at most {MAX_SELECTOR} are allowed", input.len());
+        let what = format!("the FILTER has {} bytes; at most {MAX_SELECTOR} are allowed", input.len());
         // The input may be megabytes of anything: it is not repeated.
         return Err(SelectorError::new("", 0, 0, what));
     }
@@ -67,7 +67,7 @@ impl Reader<'_> {
     }
 
     fn unexpected(&self, expected: &str) -> SelectorError {
-        let (len, what) = self.peek().map_or((0, "the selector ends too early".to_owned()), |c| {
+        let (len, what) = self.peek().map_or((0, "the FILTER ends too early".to_owned()), |c| {
             (c.len_utf8(), format!("{c:?} cannot stand here"))
         });
         SelectorError::new(self.input, self.at, len, what).expected(expected)
@@ -181,7 +181,7 @@ impl Reader<'_> {
         let text = rest.get(..len).unwrap_or_default().to_owned();
         self.at += len;
         if text.contains(char::is_control) {
-            return Err(self.error(at, "a control character cannot stand in a selector"));
+            return Err(self.error(at, "a control character cannot stand in a FILTER"));
         }
         Ok(Piece { text, at, quoted: false })
     }

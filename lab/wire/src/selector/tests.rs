@@ -112,7 +112,7 @@ fn comparisons_have_one_canonical_form() {
 #[test]
 fn errors_say_where_and_what_was_expected() {
     for (text, at, part) in [
-        ("soc=", 4, "the selector ends too early"),
+        ("soc=", 4, "the FILTER ends too early"),
         ("soc=imx8 =x", 9, "expected a key or a word"),
         ("ram=8..4", 4, "the smaller number first, `4..8`"),
         ("ram=..", 4, "is not a range"),

@@ -6,13 +6,32 @@ use crate::process::flocked;
 use crate::sim::{self, Boot, Config, DiskConfig, Reply, Request};
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
-use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
+use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Takes, Word};
 use pitstop_core::machine::{Reading, Switch};
 use std::sync::Arc;
 
 const DRIVER: &str = "power.sim";
 const DEFAULT_DISK: u64 = 16 << 20;
 const DEFAULT_BOOT_MS: u64 = 150;
+
+const fn fault(name: &'static str, takes: Takes) -> Word {
+    Word { name, takes }
+}
+
+/// What can go wrong with a simulated machine; `FaultKind` in `src/sim/faults.rs` says what each means.
+pub const FAULTS: &[Word] = &[
+    fault("power-lost", Takes::Perhaps("MS")),
+    fault("power-ignored", Takes::Nothing),
+    fault("power-late", Takes::Number("MS")),
+    fault("never-boots", Takes::Nothing),
+    fault("panic", Takes::Nothing),
+    fault("agent-silent", Takes::Nothing),
+    fault("agent-late", Takes::Number("MS")),
+    fault("agent-twice", Takes::Nothing),
+    fault("image-corrupt", Takes::Nothing),
+    fault("console-mute", Takes::Nothing),
+    fault("unreadable", Takes::Nothing),
+];
 
 /// What the inventory may say.
 pub const SCHEMA: DriverSchema = DriverSchema {
@@ -25,11 +44,7 @@ pub const SCHEMA: DriverSchema = DriverSchema {
             FieldKind::Duration,
             "how long firmware and kernel take each, 150ms unless said",
         ),
-        FieldSchema::optional(
-            "faults",
-            FieldKind::List,
-            "what goes wrong: `panic`, `power-late:2000`, `agent-silent*1`, …",
-        ),
+        FieldSchema::optional("faults", FieldKind::Words(FAULTS), "what goes wrong"),
     ],
     ..DriverSchema::EMPTY
 };
