@@ -1,10 +1,10 @@
 //! Care for the lab. Who may is decided by the core, together with the rest.
 
+use super::Shared;
 use super::error::{Answer, Refusal, not_found, usage};
 use super::extract::{Asked, Name};
 use super::machines::done;
 use super::select::matching;
-use super::{Shared, ask};
 use axum::Json;
 use axum::extract::State;
 use pitstop_core::Lab;
@@ -13,12 +13,13 @@ use pitstop_core::inventory::model::{DiskMatch, DiskSpec};
 use pitstop_core::inventory::{Change, KeyChange, diff, diff_lab};
 use pitstop_core::machine::Health;
 use pitstop_wire::api::{Beat, Done, Drain, Enrol, Enrolled, NewMachine, Reload, Reloaded, Schema};
+use pitstop_wire::text::one_line;
 use pitstop_wire::{ApiError, Code, MachineName, Selector};
 use std::sync::Arc;
 
 /// Take a machine out.
 pub async fn drain(State(app): State<Shared>, Name(machine): Name, asked: Asked<Drain>) -> Answer<Done> {
-    let reason = ask::one_line(asked.body.reason.trim());
+    let reason = one_line(asked.body.reason.trim());
     if reason.is_empty() || reason.len() > 500 {
         return Err(usage("a `reason` of 1 to 500 bytes is needed: others will read it"));
     }

@@ -4,6 +4,7 @@ use super::App;
 use super::error::{Refusal, usage};
 use pitstop_core::reservation as core;
 use pitstop_wire::api::{CleanLevel, HoldKind, Reserve, RoleAsk, Time, Until, Want};
+use pitstop_wire::text::one_line;
 
 /// Longest anything may last, in seconds: a year. What is longer is a
 /// mistake in units.
@@ -111,36 +112,4 @@ fn seconds(field: &str, s: u64) -> Result<u64, Refusal> {
         return Ok(s * 1_000);
     }
     Err(usage(format!("`{field}`: {s} s; it is 1 s to a year")))
-}
-
-/// Reasons are shown in other people's terminals.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_that_make_no_sense_are_refused() {
-        let now = Time(1_000_000);
-        let s = |length, until| length_ms(length, until, now);
-        assert_eq!(s(Some(60), None), Some(Some(60_000)));
-        assert_eq!(s(None, Some(Time(1_000_001))), Some(Some(1_000)), "never shorter than asked");
-        assert_eq!(s(None, None), Some(None));
-        for (length, until) in [
-            (Some(0), None),
-            (Some(u64::MAX), None),
-            (None, Some(now)),
-            (Some(1), Some(Time(2_000_000))),
-            (None, Some(Time(i64::MAX))),
-        ] {
-            assert_eq!(s(length, until), None, "{length:?} {until:?}");
-        }
-    }
-
-    fn length_ms(length: Option<u64>, until: Option<Time>, now: Time) -> Option<Option<u64>> {
-        super::length(Until { length, until }, now).ok()
-    }
 }

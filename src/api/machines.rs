@@ -104,16 +104,7 @@ pub async fn power(
         PowerDo::Cycle => PowerAction::Cycle,
     };
     let request = Request::Power { machine: machine.clone(), action: core, force };
-    let mut answer = app.desk.ask(asked.caller, request).await?;
-    if let Some(spec) = app.desk.inventory().machines.get(&machine)
-        && let Some(answer) = answer.as_object_mut()
-    {
-        // Each command has its time on each leg, and may land for as long
-        // again.
-        let commands = if action == PowerDo::Cycle { 2 } else { 1 };
-        let ms = spec.limits.power_ms * (spec.legs.len() as u64 + 1) * commands;
-        answer.insert("settled_within".to_owned(), ms.div_ceil(1_000).into());
-    }
+    let answer = app.desk.ask(asked.caller, request).await?;
     Ok(done(
         format!("{machine}: power {}; follow it with `pitstop power {machine} status`", action.word()),
         answer,

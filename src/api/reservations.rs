@@ -10,6 +10,7 @@ use pitstop_core::Lab;
 use pitstop_core::event::{Caller, Request};
 use pitstop_core::id::ReservationId;
 use pitstop_wire::api::{Beat, Done, Extend, Release, Reservation, Reservations, Reserve, Time};
+use pitstop_wire::text::one_line;
 use pitstop_wire::{ApiError, Code};
 use serde::Deserialize;
 use serde_json::Value;
@@ -96,7 +97,7 @@ pub async fn extend(State(app): State<Shared>, Id(id): Id, asked: Asked<Extend>)
 
 /// Give it back.
 pub async fn release(State(app): State<Shared>, Id(id): Id, asked: Asked<Release>) -> Answer<Reservation> {
-    let force = asked.body.force.map(|why| ask::one_line(&why));
+    let force = asked.body.force.map(|why| one_line(&why));
     if force.as_ref().is_some_and(|why| why.trim().is_empty()) {
         return Err(Refusal(ApiError::new(Code::Usage, "`force` is the reason, in words")));
     }

@@ -5,6 +5,7 @@ use super::pick::{filter, machine_name};
 use super::{Context, Result};
 use pitstop_wire::MachineName;
 use pitstop_wire::api::{Enrol, NewMachine, Reload, Reloaded};
+use pitstop_wire::text::machines;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
@@ -111,8 +112,7 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
             let n = found.machines.len();
             if n > 0 && !cx.yes {
                 if !cx.out.can_ask {
-                    let machines = if n == 1 { "machine" } else { "machines" };
-                    return Err(Fail::usage(format!("{n} {machines} would be enrolled"))
+                    return Err(Fail::usage(format!("{} would be enrolled", machines(n)))
                         .hint(format!("say so with --count {n}")));
                 }
                 confirm(cx, "Type how many machines that are: ", &n.to_string())?;
@@ -168,6 +168,5 @@ fn check(cx: &Context, path: &std::path::Path) -> Result {
         }
         other => other,
     })?;
-    let machines = if inventory.machines.len() == 1 { "machine" } else { "machines" };
-    cx.out.line(&format!("{}: {} {machines}, no errors", path.display(), inventory.machines.len()))
+    cx.out.line(&format!("{}: {}, no errors", path.display(), machines(inventory.machines.len())))
 }

@@ -5,6 +5,7 @@ use super::out::Tone;
 use super::table::{Column, Table};
 use super::{Context, Result};
 use pitstop_wire::api::Image;
+use pitstop_wire::text::machines;
 use std::path::PathBuf;
 
 #[derive(Debug, clap::Subcommand)]
@@ -67,8 +68,7 @@ fn show(cx: &Context, image: &Image) -> Result {
         let seed =
             if image.seed { "has a place for the host agent" } else { "none: no host agent in this image" };
         out.line(&format!("  seed      {seed}"))?;
-        let machines = if image.default_of == 1 { "machine" } else { "machines" };
-        out.line(&format!("  default   of {} {machines}", image.default_of))
+        out.line(&format!("  default   of {}", machines(image.default_of)))
     })
 }
 

@@ -197,27 +197,12 @@ async fn status(cx: &Context, machine: &str) -> Result {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::machine;
+    use super::super::tests::{event, machine};
     use super::*;
-    use pitstop_wire::api::{Schema, Shown, Time};
+    use pitstop_wire::api::Shown;
 
     fn watch(action: PowerDo) -> Watch {
         Watch::new(MachineName::new("m0").unwrap(), action)
-    }
-
-    fn event(kind: &str, text: &str) -> Event {
-        Event {
-            schema: Schema::new("pitstop.event/1"),
-            number: 1,
-            time: Time(0),
-            actor: "driver".into(),
-            kind: kind.into(),
-            machine: Some(MachineName::new("m0").unwrap()),
-            reservation: None,
-            text: text.into(),
-            detail: true,
-            data: serde_json::Value::Null,
-        }
     }
 
     fn row(reading: &str, unsettled: usize) -> Machine {

@@ -10,7 +10,7 @@ pub use marker::Marker;
 pub use wait::interrupted;
 
 use super::fail::{Fail, INTERRUPTED};
-use super::status::{extendable, names};
+use super::status::{more_time, names};
 use super::times::{clock, duration, left, moment};
 use super::{Context, Result};
 use clap::ValueEnum;
@@ -189,8 +189,7 @@ pub fn kept(r: &Reservation) -> String {
 fn print(cx: &Context, r: &Reservation) -> Result {
     if cx.out.human() {
         if let Some(at) = r.ends {
-            let more = if extendable(r) { format!("  → pitstop extend {}", r.id) } else { String::new() };
-            cx.out.say(&format!("yours till {} ({} left){more}", clock(at), left(at)));
+            cx.out.say(&format!("yours till {} ({} left){}", clock(at), left(at), more_time(r)));
         }
         let first = r.machines.first().map(|m| m.machine.as_str()).unwrap_or_default();
         let verb = match r.want {

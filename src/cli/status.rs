@@ -62,9 +62,8 @@ fn mine(r: &Reservation) -> String {
         ReservationState::Waiting => format!("{} waits for {}  → pitstop why {}", r.id, wants(r), r.id),
         ReservationState::Preparing => format!("{} prepares {names}  → pitstop why {}", r.id, r.id),
         _ => {
-            let more = if extendable(r) { format!("  → pitstop extend {}", r.id) } else { String::new() };
             let till = r.ends.map(|at| format!(" till {} ({} left)", clock(at), left(at)));
-            format!("{} {names}{}{more}", r.id, till.unwrap_or_default())
+            format!("{} {names}{}{}", r.id, till.unwrap_or_default(), more_time(r))
         }
     }
 }
@@ -73,6 +72,11 @@ fn mine(r: &Reservation) -> String {
 /// command.
 pub fn extendable(r: &Reservation) -> bool {
     r.ends.is_some() && r.hold == Hold::Time
+}
+
+/// How to get more time, where that can be had.
+pub fn more_time(r: &Reservation) -> String {
+    if extendable(r) { format!("  → pitstop extend {}", r.id) } else { String::new() }
 }
 
 /// Its machines' names.

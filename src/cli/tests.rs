@@ -3,8 +3,8 @@
 use super::out::{Format, Out};
 use super::*;
 use pitstop_wire::api::{
-    Clean, CleanLevel, End, EndKind, HealthState, Hold, Holder, LegState, Machine, Member, Reservation,
-    ReservationState, Schema, Shown, State, Time, TurnState, Want,
+    Clean, CleanLevel, End, EndKind, Event, HealthState, Hold, Holder, LegState, Machine, Member,
+    Reservation, ReservationState, Schema, Shown, State, Time, TurnState, Want,
 };
 use pitstop_wire::{MachineName, UserName};
 
@@ -125,6 +125,22 @@ pub(super) fn machine(name: &str, shown: Shown) -> Machine {
         agent: None,
         turns: 0,
         failures: 0,
+    }
+}
+
+/// A record about `m0`, as the stream tells it.
+pub(super) fn event(kind: &str, text: &str) -> Event {
+    Event {
+        schema: Schema::new("pitstop.event/1"),
+        number: 1,
+        time: Time(0),
+        actor: "driver".into(),
+        kind: kind.into(),
+        machine: Some(MachineName::new("m0").unwrap()),
+        reservation: None,
+        text: text.into(),
+        detail: true,
+        data: serde_json::Value::Null,
     }
 }
 

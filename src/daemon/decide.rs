@@ -10,7 +10,6 @@
 //! (facts, reports of agents) is decided about again.
 
 mod batch;
-mod crowd;
 mod front;
 mod lag;
 mod trouble;
@@ -22,7 +21,6 @@ use super::clock::{Clock, Pulse};
 use super::desk::{self, Desk};
 use crate::store::{CommitError, Store, StoreError, sleep};
 use batch::{Cause, Dice, Draft};
-use crowd::{Crowd, Stopwatch};
 use front::Front;
 pub(super) use lag::Arrival;
 use lag::Lag;
@@ -35,7 +33,6 @@ use pitstop_core::lab::Rows;
 use pitstop_core::time::LabTime;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::sync::oneshot;
 use trouble::{Limbo, Trouble};
 
@@ -130,7 +127,6 @@ pub fn open(mut store: Box<dyn Store>, inventory: Arc<Inventory>, enrol: bool) -
         trouble: None,
         limbo: None,
         stalled: false,
-        crowd: Crowd::after(Duration::ZERO, 0, 0),
     };
     Ok(Opened { decider, desk, effects })
 }
@@ -199,8 +195,6 @@ struct Decider {
     limbo: Option<Limbo>,
     /// A deadline stayed where it was although it was judged.
     stalled: bool,
-    /// Who may be about to come since the last commit.
-    crowd: Crowd,
 }
 
 impl Decider {
@@ -209,7 +203,6 @@ impl Decider {
         loop {
             let asked = self.patience();
             self.front.gather(asked);
-            self.front.linger(&self.crowd);
             self.began = self.front.clock.now();
             let away = pulse.beat(self.began, asked);
             let stop = self.front.waiting.stop;
@@ -253,13 +246,8 @@ impl Decider {
         if draft.is_empty() && self.trouble.is_none() {
             return Ok(());
         }
-        let watch = Stopwatch::start();
         match self.commit(&draft) {
-            Ok(()) => {
-                self.front.gather(Some(0));
-                self.crowd = Crowd::after(watch.waited(), draft.askers(), self.front.waiting.len());
-                self.committed(hands, draft);
-            }
+            Ok(()) => self.committed(hands, draft),
             Err(CommitError::Superseded { by, ours }) => {
                 draft.turn_away("another pitstop has taken the lab over");
                 return Err(Halt::Superseded { by, ours });

@@ -12,6 +12,7 @@ mod port;
 pub mod serve;
 mod share;
 pub mod tls;
+mod whole;
 
 pub use clock::Clock;
 pub use decide::{Halt, Hands, Opened, Running, StartError, open};

@@ -1,8 +1,9 @@
 //! The ports that machines know. They are in the boot parameters of agents
 //! that run, who come back to them: they must be the same at the next start.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use super::whole;
+use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tokio::net::TcpListener;
@@ -58,7 +59,8 @@ pub async fn listen(
     let listener = TcpListener::bind(at).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     if chosen.is_none() && kept != Some(bound.port()) {
-        write(&path, bound.port()).map_err(|source| PortError::File { path, source })?;
+        let line = format!("{}\n", bound.port());
+        whole::write(&path, line.as_bytes(), 0o644).map_err(|source| PortError::File { path, source })?;
     }
     Ok((listener, bound))
 }
@@ -74,17 +76,6 @@ fn read(path: &Path) -> Result<Option<u16>, PortError> {
         Ok(port) if port != 0 => Ok(Some(port)),
         _ => Err(PortError::Damaged { path: path.to_owned(), found: text.into_owned() }),
     }
-}
-
-/// All or nothing, also where power fails: half a port is worse than none.
-fn write(path: &Path, port: u16) -> io::Result<()> {
-    let aside = path.with_extension("port.new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&aside)?;
-    writeln!(file, "{port}")?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    // The new name is in the directory.
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
 #[cfg(test)]

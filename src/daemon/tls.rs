@@ -1,6 +1,7 @@
 //! The lab's own certificate authority: made at first start, known to
 //! machines by its fingerprint.
 
+use super::whole;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,
@@ -9,9 +10,8 @@ use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -85,8 +85,9 @@ fn authority(dir: &Path) -> Result<(CertificateDer<'static>, KeyPair), TlsError>
     if !ca_path.exists() {
         let key = KeyPair::generate()?;
         let ca = ca_params()?.self_signed(&key)?;
-        write(&key_path, key.serialize_pem().as_bytes())?;
-        write(&ca_path, ca.pem().as_bytes())?;
+        // Only we may read them.
+        whole::write(&key_path, key.serialize_pem().as_bytes(), 0o600).map_err(at("write", &key_path))?;
+        whole::write(&ca_path, ca.pem().as_bytes(), 0o600).map_err(at("write", &ca_path))?;
     }
     let damaged = |path: &Path, why: String| TlsError::Damaged { path: path.to_owned(), why };
     let pem = fs::read_to_string(&key_path).map_err(at("read", &key_path))?;
@@ -110,19 +111,6 @@ fn name(common: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, common);
     name
-}
-
-/// Writes a file that only we may read, all or nothing.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), TlsError> {
-    let aside = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&aside);
-    let file = file.as_mut().map_err(|e| TlsError::Io {
-        what: "write",
-        path: aside.clone(),
-        source: std::io::Error::new(e.kind(), e.to_string()),
-    })?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at("write", &aside))?;
-    fs::rename(&aside, path).map_err(at("write", path))
 }
 
 fn at<'p>(what: &'static str, path: &'p Path) -> impl FnOnce(std::io::Error) -> TlsError + 'p {

@@ -496,6 +496,11 @@ impl Machine {
         self.legs.iter().all(|leg| leg.unsettled.is_empty())
     }
 
+    /// Whether a runner works on a command for one of its legs.
+    pub fn is_commanded(&self) -> bool {
+        self.legs.iter().flat_map(|leg| &leg.unsettled).any(|intent| intent.open)
+    }
+
     /// Whether every disk is proven, whatever with.
     pub fn all_proven(&self) -> bool {
         self.disks.iter().all(|d| matches!(d.content, Content::Proven(_)))

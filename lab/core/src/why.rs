@@ -7,6 +7,7 @@ use crate::reservation::{End, Reservation, Role, Status};
 use crate::time::LabTime;
 use pitstop_wire::agent::AgentKind;
 use pitstop_wire::selector::Facts;
+use pitstop_wire::text::machines;
 use pitstop_wire::{MachineName, Selector};
 
 /// An answer to "why?".
@@ -307,11 +308,6 @@ impl Lab {
             None => format!("the limit timeout.{key} is the default; the machine is at {}", sources.machine),
         })
     }
-}
-
-/// `1 machine`, `5 machines`.
-fn machines(n: usize) -> String {
-    if n == 1 { "1 machine".to_owned() } else { format!("{n} machines") }
 }
 
 impl Reservation {

@@ -11,11 +11,11 @@ pub mod console;
 pub mod error;
 pub mod frame;
 pub mod name;
-mod near;
 pub mod run;
 pub mod selector;
+pub mod text;
 
 pub use error::{ApiError, Code};
 pub use name::{MachineName, UserName};
-pub use near::nearest;
 pub use selector::Selector;
+pub use text::nearest;

@@ -6,6 +6,7 @@ use super::words::{actor, agent_kind, goal, purpose, switch};
 use pitstop_core::machine::{Health, Phase};
 use pitstop_core::record::{Change, Record};
 use pitstop_wire::api::{Event, Schema, Time};
+use pitstop_wire::text::one_line;
 use serde_json::Value;
 
 /// A record as an event; `None` for records about keys and tokens, which
@@ -23,7 +24,8 @@ pub fn event(record: &Record) -> Option<Event> {
         kind,
         machine: record.change.machine().cloned(),
         reservation: record.change.reservation().map(|id| id.to_string()),
-        text: one_line(said.text),
+        // It may quote machines, and ends up in terminals and logs.
+        text: one_line(&said.text),
         detail: said.detail,
         data,
     })
@@ -41,16 +43,6 @@ fn without_secrets(value: &mut Value) {
         }
         Value::Array(list) => list.iter_mut().for_each(without_secrets),
         _ => {}
-    }
-}
-
-/// Text from machines ends up in terminals and logs: no control character
-/// leaves here.
-fn one_line(text: String) -> String {
-    if text.chars().any(char::is_control) {
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-    } else {
-        text
     }
 }
 

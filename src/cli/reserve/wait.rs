@@ -7,6 +7,7 @@ use super::super::times::ago;
 use super::super::{Context, Result};
 use pitstop_client::EventQuery;
 use pitstop_wire::api::{EndKind, Event, Machine, Reservation, ReservationState, Time, Update, Why, WhyLine};
+use pitstop_wire::text::one_line;
 use pitstop_wire::{ApiError, Code};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -189,10 +190,6 @@ fn failure(machine: &str, event: &Event) -> (String, String) {
     }
 }
 
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// A reason without times, and without what a phase adds to it.
 fn cause(text: &str) -> String {
     let time = |word: &&str| {
@@ -337,22 +334,15 @@ impl<'a> Progress<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::tests::event;
     use super::*;
     use pitstop_wire::api::Schema;
+    use serde_json::json;
 
     fn failed(number: u64, evidence: &str) -> Event {
-        Event {
-            schema: Schema::new("pitstop.event/1"),
-            number,
-            time: Time(0),
-            actor: "driver".into(),
-            kind: "phase-failed".into(),
-            machine: Some("vm-1".parse().unwrap()),
-            reservation: None,
-            text: "✗ boot agent failed".into(),
-            detail: false,
-            data: serde_json::json!({ "failure": { "class": "power", "phase": "boot agent", "evidence": evidence } }),
-        }
+        let failure = json!({ "class": "power", "phase": "boot agent", "evidence": evidence });
+        let data = json!({ "failure": failure });
+        Event { number, detail: false, data, ..event("phase-failed", "✗ boot agent failed") }
     }
 
     #[test]

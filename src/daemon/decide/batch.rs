@@ -42,11 +42,6 @@ impl Waiting {
         }
     }
 
-    /// How many events there are to decide about.
-    pub fn len(&self) -> usize {
-        self.beats.len() + self.others.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.beats.is_empty() && self.others.is_empty() && self.readers.is_empty() && !self.stop
     }
@@ -176,11 +171,6 @@ impl Draft {
             }
         }
         batch
-    }
-
-    /// How many wait for an answer.
-    pub fn askers(&self) -> usize {
-        self.answers.iter().filter(|(reply, _)| reply.is_some()).count()
     }
 
     /// It is committed, and `lab` with it: answers leave, and the caller lets records and

@@ -1,7 +1,6 @@
 //! The loop's side of the desk: takes what is queued, serves readers.
 
 use super::batch::Waiting;
-use super::crowd::Crowd;
 use crate::daemon::clock::Clock;
 use crate::daemon::desk::{Counter, Snapshot, not_known};
 use crate::store::{History, sleep};
@@ -38,15 +37,6 @@ impl Front {
         }
         while let Ok(item) = self.counter.queue.try_recv() {
             self.waiting.take(item);
-        }
-    }
-
-    /// Waits a moment for those who are about to come.
-    pub fn linger(&mut self, crowd: &Crowd) {
-        while let Some(left) = crowd.worth_waiting(self.waiting.len()) {
-            if self.waiting.stop || self.take_one(left).is_err() {
-                return;
-            }
         }
     }
 

@@ -160,6 +160,15 @@ impl Bench {
         self.hands.release(effects, Epoch(3));
     }
 
+    /// An on of m1 is given, and hangs at its controller.
+    async fn hang(&self, fake: &Fake) {
+        fake.script([Turn::Hang]);
+        self.release(vec![order("m1", 0, 1, Switch::On, Disk, 60_000)]);
+        while fake.log().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn power(&mut self) -> (MachineName, usize, IntentId, Result<Reading, String>, bool) {
         let wait = tokio::time::timeout(Duration::from_secs(30), self.facts.recv());
         match wait.await.expect("no report").unwrap() {
@@ -175,11 +184,7 @@ impl Bench {
 async fn off_overtakes_an_on_that_hangs() {
     let fake = Arc::new(Fake::new("q"));
     let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
-    fake.script([Turn::Hang]);
-    bench.release(vec![order("m1", 0, 1, Switch::On, Disk, 60_000)]);
-    while fake.log().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    bench.hang(&fake).await;
     // The hung command had the controller's only place; the machine runs.
     fake.force(true);
     bench.release(vec![order("m1", 0, 2, Switch::Off, AsIs, 30_000)]);
@@ -311,11 +316,7 @@ async fn a_leg_that_cannot_be_read_is_assumed_after_its_time() {
 async fn a_controller_that_hangs_collects_no_readings() {
     let fake = Arc::new(Fake::new("q"));
     let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
-    fake.script([Turn::Hang]);
-    bench.release(vec![order("m1", 0, 1, Switch::On, Disk, 60_000)]);
-    while fake.log().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    bench.hang(&fake).await;
     for _ in 0..100 {
         bench.release(vec![Effect::Observe { machine: name("m1"), leg: 0 }]);
         tokio::task::yield_now().await;

@@ -13,7 +13,8 @@ usage: pitstop-simulate [--seconds N | --runs N] [--seed N] [--machines N] [--cl
 
 Runs the lab's core against a simulated world, one run per seed, and checks
 every invariant after every step. --seconds bounds the whole, in seconds of
-processor time: a busy machine gets as much done. With --trace one seed is run and printed event by event.
+processor time: a busy machine gets as much done. With --trace one seed is
+run and printed event by event.
 Fences: epoch nonce intent-first read-back may-land-until disk-before-effect";
 
 struct Options {

@@ -2,7 +2,7 @@
 
 use super::Step;
 use crate::lab::Timer;
-use crate::machine::{FailureClass, Machine, Phase, Stage};
+use crate::machine::{FailureClass, Phase, Stage};
 use crate::record::Change;
 use crate::reservation::{End, Status};
 use pitstop_wire::MachineName;
@@ -31,8 +31,7 @@ impl Step<'_> {
                 self.change(Change::AgentLost { machine: name.clone() });
             }
             // Nor did a runner of ours see to its time meanwhile.
-            let open = |m: &Machine| m.legs.iter().flat_map(|l| &l.unsettled).any(|i| i.open);
-            if self.machine(&name).is_some_and(|m| open(&m)) {
+            if self.machine(&name).is_some_and(|m| m.is_commanded()) {
                 self.change(Change::LandingMoved { machine: name.clone(), ms });
             }
             let Some(turn) = self.turn(&name) else { continue };

@@ -69,15 +69,8 @@ impl Step<'_> {
         if machine.legs.is_empty() {
             return Err(ApiError::new(Code::Conflict, format!("{name} has no power leg")));
         }
-        if let Some(seconds) = self.unsettled_for(&machine)
-            && action != PowerAction::Off
-        {
-            let mut error = ApiError::new(
-                Code::Conflict,
-                format!("an earlier power command may still act on {name} for {seconds} s"),
-            );
-            error.retry_after = Some(seconds);
-            return Err(error.hint("wait, or switch it off"));
+        if action != PowerAction::Off {
+            self.is_settled(&machine).map_err(|error| error.hint("wait, or switch it off"))?;
         }
         let (word, want) = match action {
             PowerAction::On => ("on", Switch::On),
@@ -86,13 +79,27 @@ impl Step<'_> {
         };
         self.change(Change::PowerByHolder { machine: name.clone(), action: word.to_owned() });
         self.switch_all(name, want, Boot::AsIs);
-        Ok(json!({ "machine": name, "power": word }))
+        // The on of a cycle has as long again.
+        let commands = if action == PowerAction::Cycle { 2 } else { 1 };
+        let settled =
+            self.machine(name).and_then(|m| self.landing(&m)).map(|ms| (ms * commands).div_ceil(1_000));
+        Ok(json!({ "machine": name, "power": word, "settled_within": settled }))
     }
 
-    /// For how many seconds a power command may still land, if one may.
-    pub(crate) fn unsettled_for(&self, machine: &Machine) -> Option<u64> {
+    /// Milliseconds until no power command may land any more, if one may.
+    fn landing(&self, machine: &Machine) -> Option<u64> {
         let last = machine.legs.iter().flat_map(|l| &l.unsettled).map(|i| i.may_land_until).max();
-        last.map(|at| (at - self.now()) / 1_000 + 1)
+        last.map(|at| at - self.now())
+    }
+
+    /// Whether what was commanded is over; else for how long it may not be.
+    pub(crate) fn is_settled(&self, machine: &Machine) -> Result<(), ApiError> {
+        let Some(ms) = self.landing(machine) else { return Ok(()) };
+        let seconds = ms / 1_000 + 1;
+        let text = format!("an earlier power command may still act on {} for {seconds} s", machine.name);
+        let mut error = ApiError::new(Code::Conflict, text);
+        error.retry_after = Some(seconds);
+        Err(error)
     }
 
     pub(crate) fn run_started(

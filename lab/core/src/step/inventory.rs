@@ -213,7 +213,9 @@ fn disk_part(disk: &DiskSpec) -> Part {
 
 /// Whether the machine still has the legs and disks it was enrolled with.
 fn same_parts(machine: &Machine, spec: &MachineSpec) -> bool {
-    let legs = machine.legs.iter().map(|l| Part { name: l.name.clone(), identity: l.identity.clone() });
-    let disks = machine.disks.iter().map(|d| Part { name: d.name.clone(), identity: d.identity.clone() });
-    legs.eq(spec.legs.iter().map(leg_part)) && disks.eq(spec.disks.iter().map(disk_part))
+    let is = |name: &str, identity: &str, part: Part| name == part.name && identity == part.identity;
+    machine.legs.len() == spec.legs.len()
+        && machine.disks.len() == spec.disks.len()
+        && machine.legs.iter().zip(&spec.legs).all(|(l, s)| is(&l.name, &l.identity, leg_part(s)))
+        && machine.disks.iter().zip(&spec.disks).all(|(d, s)| is(&d.name, &d.identity, disk_part(s)))
 }

@@ -169,9 +169,15 @@ impl Step<'_> {
         let now = self.now();
         let Some(machine) = self.machine(name) else { return false };
         machine.legs.iter().enumerate().any(|(leg, row)| {
-            let unread = self.readable(name, leg) && row.seen.is_none_or(|s| s.reading == Reading::Unknown);
-            unread || row.unsettled.iter().any(|i| !i.open && i.may_land_until <= now)
+            self.unread(name, &machine, leg)
+                || row.unsettled.iter().any(|i| !i.open && i.may_land_until <= now)
         })
+    }
+
+    /// Whether nothing is known of a leg that can be read.
+    fn unread(&self, name: &MachineName, machine: &Machine, leg: usize) -> bool {
+        let seen = machine.legs.get(leg).and_then(|l| l.seen);
+        self.readable(name, leg) && seen.is_none_or(|s| s.reading == Reading::Unknown)
     }
 
     /// Goes on where a turn waited for power.
@@ -191,15 +197,12 @@ impl Step<'_> {
 
     /// Off is reached when every leg reads off and nothing can undo it.
     fn off_progress(&mut self, name: &MachineName, machine: &Machine) {
-        let busy = machine.legs.iter().any(|l| l.unsettled.iter().any(|i| i.open));
-        if busy {
+        if machine.is_commanded() {
             return;
         }
         if !machine.all_legs(Switch::Off) {
             // Read and found on: command it again, until the phase's deadline.
-            let unread = machine.legs.iter().enumerate().any(|(leg, row)| {
-                self.readable(name, leg) && row.seen.is_none_or(|s| s.reading == Reading::Unknown)
-            });
+            let unread = (0..machine.legs.len()).any(|leg| self.unread(name, machine, leg));
             if !unread && self.may_ask(name) {
                 self.ask_later(name, ASK_AGAIN);
                 self.switch_all(name, Switch::Off, Boot::AsIs);
@@ -214,8 +217,7 @@ impl Step<'_> {
     /// In a phase that needs the machine on: seen off means it never came on,
     /// or lost power since.
     fn on_progress(&mut self, name: &MachineName, machine: &Machine) {
-        let busy = machine.legs.iter().any(|l| l.unsettled.iter().any(|i| i.open));
-        if busy {
+        if machine.is_commanded() {
             return;
         }
         if machine.legs.iter().any(|l| l.seen.is_some_and(|s| s.reading.shows(Switch::Off))) {
@@ -232,22 +234,23 @@ impl Step<'_> {
         if !machine.settled() && self.fence(Fence::MayLandUntil) {
             return;
         }
-        if machine.all_legs(want) || self.agent_shows(name, machine, want) {
+        if self.shown(name, machine, want) {
             self.phase_done(name);
         } else if machine.legs.iter().all(|l| l.seen.is_some_and(|s| s.reading != Reading::Unknown)) {
             self.fail_phase(name, FailureClass::Power, "power changed by itself before the hand-over");
         }
     }
 
-    /// Legs that cannot be read are on if this turn's agent speaks: it could
-    /// not otherwise. Those that can be read must show it themselves.
-    pub(crate) fn agent_shows(&self, name: &MachineName, machine: &Machine, want: Switch) -> bool {
+    /// Whether every leg is shown to be so: by its reading, or, where it
+    /// cannot be read and is to be on, by this turn's agent, which could not
+    /// speak otherwise.
+    pub(crate) fn shown(&self, name: &MachineName, machine: &Machine, want: Switch) -> bool {
         let nonce = machine.turn().and_then(|t| t.attempt.as_ref()).map(|a| &a.nonce);
         let speaks = machine.agent.as_ref().is_some_and(|a| a.lost.is_none() && Some(&a.nonce) == nonce);
-        let shown = |(leg, row): (usize, &Leg)| {
-            !self.readable(name, leg) || row.seen.is_some_and(|s| s.reading.shows(want))
-        };
-        want == Switch::On && speaks && machine.legs.iter().enumerate().all(shown)
+        machine.legs.iter().enumerate().all(|(leg, row)| {
+            row.seen.is_some_and(|s| s.reading.shows(want))
+                || (want == Switch::On && speaks && !self.readable(name, leg))
+        })
     }
 
     /// A holder's own power command went through: the second half of a cycle.
@@ -269,13 +272,11 @@ impl Step<'_> {
     /// may need just that to answer again (a virtual machine that was left
     /// half started). Off does no harm where it is already so.
     fn off_again(&self, name: &MachineName, machine: &Machine) -> bool {
-        let unknown = |(leg, row): (usize, &Leg)| {
-            self.readable(name, leg) && row.seen.is_some_and(|s| s.reading == Reading::Unknown)
-        };
-        let busy = machine.legs.iter().any(|l| l.unsettled.iter().any(|i| i.open));
-        !busy
+        // One that was never read is read first.
+        let unknown = |leg: usize| machine.legs[leg].seen.is_some() && self.unread(name, machine, leg);
+        !machine.is_commanded()
             && machine.turn().is_some_and(|t| t.phase.wants_off())
-            && machine.legs.iter().enumerate().any(unknown)
+            && (0..machine.legs.len()).any(unknown)
     }
 
     /// A machine that left the inventory has no driver to read its power. Its

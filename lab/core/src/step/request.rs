@@ -131,12 +131,7 @@ impl Step<'_> {
             return Err(ApiError::new(Code::Conflict, format!("{name} is not drained: {}", machine.state())));
         }
         if machine.stage == Stage::Free && self.changed_parts(name) {
-            if let Some(seconds) = self.unsettled_for(&machine) {
-                let text = format!("a power command may still act on {name} for {seconds} s");
-                let mut error = ApiError::new(Code::Conflict, text);
-                error.retry_after = Some(seconds);
-                return Err(error);
-            }
+            self.is_settled(&machine)?;
             self.declare_new(name);
             return Ok(json!({ "machine": name, "health": "new" }));
         }

@@ -46,13 +46,10 @@ impl Step<'_> {
     /// Back to rest, by the policy of the machine for what held it.
     pub(crate) fn turn_around(&mut self, name: &MachineName, role: &str) {
         let Some(machine) = self.machine(name) else { return };
-        if !self.is_known(name) {
+        let Some(spec) = self.spec(name).filter(|_| self.is_known(name)) else {
             return self.leave_alone(name);
-        }
-        let policy = match self.spec(name) {
-            Some(spec) => self.lab.inventory.after_build(spec, role),
-            None => AfterBuild::PowerOff,
         };
+        let policy = self.lab.inventory.after_build(spec, role);
         if policy == AfterBuild::Keep && machine.legs.is_empty() && machine.turn().is_none() {
             // Nothing to switch and nothing to prove: it is free at once.
             self.dismiss(name, "released");
@@ -232,9 +229,8 @@ impl Step<'_> {
 
     fn begin_settle(&mut self, name: &MachineName) {
         let Some(machine) = self.machine(name) else { return };
-        let want = self.settled_switch(&machine);
-        let seen = machine.all_legs(want) || self.agent_shows(name, &machine, want);
-        if seen && (machine.settled() || !self.fence(Fence::MayLandUntil)) {
+        let shown = self.shown(name, &machine, self.settled_switch(&machine));
+        if shown && (machine.settled() || !self.fence(Fence::MayLandUntil)) {
             self.phase_done(name);
         } else {
             self.observe_all(name);

@@ -1,4 +1,4 @@
-//! The word that was probably meant.
+//! Words for people, alike wherever they are said.
 
 /// The nearest of some words, where one is near enough to be worth saying.
 pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -11,9 +11,30 @@ pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, candidate)| candidate)
 }
 
+/// A text in one line, without what would steer a terminal: machines and
+/// other people may have written it.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// `1 machine`, `5 machines`.
+pub fn machines(n: usize) -> String {
+    if n == 1 { "1 machine".to_owned() } else { format!("{n} machines") }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{machines, nearest, one_line};
+
+    #[test]
+    fn a_text_from_elsewhere_steers_no_terminal() {
+        assert_eq!(one_line("a\u{1b}[2Jb\nc"), "a [2Jb c");
+    }
+
+    #[test]
+    fn one_machine_is_not_machines() {
+        assert_eq!((machines(0), machines(1)), ("0 machines".to_owned(), "1 machine".to_owned()));
+    }
 
     #[test]
     fn a_slip_is_recognised_and_another_word_is_not() {
