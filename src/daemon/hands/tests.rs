@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 use tokio::sync::{broadcast, mpsc};
 
-/// Lab time stands still here.
+/// Lab time stands still here, unless a test moves it.
 const NOW: LabTime = LabTime(7);
 
 /// A decision loop that writes down what it hears.
@@ -19,6 +19,9 @@ struct Loop {
     facts: mpsc::UnboundedSender<(Epoch, Fact)>,
     boot: BootAnswer,
     asked: Mutex<Vec<MachineName>>,
+    /// By how much the clock will have moved when it is next looked at, and
+    /// from then on.
+    moves: Mutex<Vec<u64>>,
 }
 
 impl Front for Loop {
@@ -43,7 +46,12 @@ impl Front for Loop {
         Box::pin(async {})
     }
     fn now(&self) -> LabTime {
-        NOW
+        let mut moves = self.moves.lock().unwrap();
+        let moved = moves.first().copied().unwrap_or(0);
+        if moves.len() > 1 {
+            moves.remove(0);
+        }
+        NOW + moved
     }
 }
 
@@ -117,7 +125,7 @@ fn spec(dir: &Path, machine: &str, legs: &str) -> pitstop_core::inventory::Machi
 fn bench(boot: BootAnswer, machines: &[(&str, &str, &[&Arc<Fake>])]) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let (sender, facts) = mpsc::unbounded_channel();
-    let front = Arc::new(Loop { facts: sender, boot, asked: Mutex::default() });
+    let front = Arc::new(Loop { facts: sender, boot, asked: Mutex::default(), moves: Mutex::default() });
     let images = Arc::new(ImageStore::open(&dir.path().join("images")).unwrap());
     let agents = Agents::new(front.clone(), images, broadcast::Sender::new(8));
     let rigs = Arc::new(Rigs::new(places(dir.path())));
@@ -208,9 +216,12 @@ async fn a_store_in_trouble_is_blamed_on_the_machine() {
 async fn a_command_is_sent_after_its_time() {
     let fake = Arc::new(Fake::new("q"));
     let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
-    bench.release(vec![order("m1", 0, 1, Switch::On, Disk, 0)]);
+    // In time when it begins; stopped for a minute before it is sent.
+    *bench.front.moves.lock().unwrap() = vec![0, 60_000];
+    bench.release(vec![order("m1", 0, 1, Switch::On, Disk, 30_000)]);
     let (.., result, _) = bench.power().await;
-    assert!(result.is_err(), "{result:?}");
+    let told = result.unwrap_err();
+    assert!(told.contains("its time was over before it was sent"), "{told}");
     assert!(fake.log().is_empty(), "{:?}", fake.log());
 }
 
