@@ -4,6 +4,7 @@
 //! out piece by piece when the connection has room. Commands do not depend on the connection: while there
 //! is none they go on until their window is full.
 
+mod heed;
 mod input;
 mod output;
 pub(crate) mod processes;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use crate::sandbox::Place;
 use crate::say::Say;
 use crate::session::Event;
+pub(crate) use heed::heed_signals;
 use input::Input;
 use output::{Kept, Room};
 use spawner::Spawner;

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::params::{self, ParamsError};
 use crate::platform::Platform;
-use crate::run::{Engine, RunEvent};
+use crate::run::{Engine, RunEvent, heed_signals};
 use crate::say::Say;
 use crate::work::{Desk, WorkEvent};
 use dial::Connection;
@@ -153,6 +153,9 @@ impl Session {
     }
 
     async fn live(mut self) -> Farewell {
+        if let Err(e) = heed_signals() {
+            self.say.line(&format!("commands may ignore signals as this program does: {e}"));
+        }
         let farewell = self.connect_for_ever().await;
         match &farewell {
             Farewell::Bye { reason } => self.say.line(&format!("the session is over: {reason}")),

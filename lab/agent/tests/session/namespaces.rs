@@ -137,6 +137,17 @@ async fn signals_and_input_pass_into_the_namespaces() {
     lab.end().await;
 }
 
+#[test]
+fn signals_that_the_agent_was_started_to_ignore_reach_its_commands() {
+    // As a script does that starts it with `&`, or nohup.
+    let script = "trap '' HUP INT QUIT; exec \"$0\" --exact \
+                  namespaces::signals_and_input_pass_into_the_namespaces commands::a_signal_reaches_the_whole_group";
+    let this = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("sh").args(["-c", script]).arg(this).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains(" 2 passed; 0 failed"), "{said}");
+}
+
 #[tokio::test]
 async fn orphans_are_reaped_and_nothing_outlives_the_machine() {
     let mut lab = Lab::new().await;
