@@ -33,7 +33,8 @@ mod tests {
 
     #[test]
     fn the_mask_is_read_from_its_lowest_bit() {
-        let status = "Name:\tsh\nSigBlk:\t00000000ffffffff\nSigIgn:\t8000000040001007\nSigCgt:\t0000000000000000\n";
+        let status =
+            "Name:\tsh\nSigBlk:\t00000000ffffffff\nSigIgn:\t8000000040001007\nSigCgt:\t0000000000000000\n";
         assert_eq!(ignored(status).collect::<Vec<_>>(), [1, 2, 3, 13, 31]);
         assert_eq!(ignored("Name:\tsh\n").count(), 0);
     }
