@@ -8,6 +8,7 @@ use super::{Shared, view};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
 use http_body_util::BodyExt;
 use pitstop_core::event::{Caller, Request as Ask};
 use pitstop_core::id::SecretHash;
@@ -25,6 +26,10 @@ use tokio::sync::mpsc;
 const AHEAD: usize = 16;
 /// How long the next piece of an upload may take.
 const STALLED: Duration = Duration::from_secs(60);
+
+/// How long an upload that is refused is still listened to. Who is hung up on
+/// while he speaks hears a broken connection and not the reason.
+const HEARD_OUT: Duration = Duration::from_secs(30);
 
 /// Images that may be asked for.
 pub async fn list(State(app): State<Shared>, _: Peer) -> Answer<Images> {
@@ -74,6 +79,25 @@ pub async fn add(
     Params(query): Params<AddQuery>,
     request: Request,
 ) -> Answer<Image> {
+    let (head, mut body) = request.into_parts();
+    let added = take(&app, &name, &peer, &query, &head.headers, &mut body).await;
+    if added.is_err() {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        // Whoever is not done by then has had his chance.
+        let _ = tokio::time::timeout(HEARD_OUT, rest).await;
+    }
+    added?;
+    one(State(app), peer, Path(name)).await
+}
+
+async fn take(
+    app: &Shared,
+    name: &str,
+    peer: &Peer,
+    query: &AddQuery,
+    headers: &HeaderMap,
+    body: &mut Body,
+) -> Result<(), Refusal> {
     // Asked before gigabytes are read; the core asks again.
     if !peer.admin {
         return Err(Refusal(ApiError::new(
@@ -81,24 +105,24 @@ pub async fn add(
             format!("only admins may add images; you are {}", peer.user),
         )));
     }
-    let key = key(request.headers())?;
+    let key = key(headers)?;
     let options = AddOptions {
         added_unix_ms: app.desk.wall(),
-        seed: seed(&query)?,
+        seed: seed(query)?,
         keep: !query.replace,
         ..AddOptions::default()
     };
-    let manifest = store(Arc::clone(&app.images), name.clone(), options, request.into_body()).await?;
+    let manifest = store(Arc::clone(&app.images), name.to_owned(), options, body).await?;
     // The same file under the same key is the same request.
     let key = key.map(|key| (key, SecretHash::of(&format!("PUT image {name} {}", manifest.digest))));
     let image = ImageRef {
-        name: name.clone(),
+        name: name.to_owned(),
         digest: manifest.digest.to_string(),
         seed: manifest.seed.map(|s| (s.offset, s.len)),
     };
     let caller = Caller { user: peer.user.clone(), admin: peer.admin, key };
     app.desk.ask(caller, Ask::NameImage { image, bytes: manifest.size }).await?;
-    one(State(app), peer, Path(name)).await
+    Ok(())
 }
 
 /// Feeds the body to the store, which works on a thread of its own.
@@ -106,7 +130,7 @@ async fn store(
     images: Arc<ImageStore>,
     name: String,
     options: AddOptions,
-    mut body: Body,
+    body: &mut Body,
 ) -> Result<Manifest, Refusal> {
     let (send, pieces) = mpsc::channel(AHEAD);
     let taker = tokio::task::spawn_blocking(move || {

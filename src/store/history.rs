@@ -116,9 +116,9 @@ pub fn read_rows(connection: &mut Connection, path: &Path) -> Result<Rows, Store
         same_key(path, "image", &key, &image.image.name)?;
         rows.push(Row::Image(Arc::new(image)));
     }
-    for (key, text) in table("SELECT owner || ' ' || key, row FROM key ORDER BY owner, key")? {
+    for (key, text) in table("SELECT CAST(number AS TEXT), row FROM key ORDER BY number")? {
         let remembered: Remembered = decode(path, "key", &key, &text)?;
-        same_key(path, "key", &key, &format!("{} {}", remembered.owner, remembered.key))?;
+        same_key(path, "key", &key, &remembered.number.to_string())?;
         rows.push(Row::Key(Arc::new(remembered)));
     }
     Ok(Rows { meta, rows })

@@ -88,6 +88,6 @@ fn key_of(row: &Row) -> RowKey {
         Row::Machine(m) => RowKey::Machine(m.name.clone()),
         Row::Reservation(r) => RowKey::Reservation(r.id),
         Row::Image(i) => RowKey::Image(i.image.name.clone()),
-        Row::Key(k) => RowKey::Key(k.owner.clone(), k.key.clone()),
+        Row::Key(k) => RowKey::Key(k.number),
     }
 }

@@ -5,7 +5,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
 /// Each step brings a database from the schema of its index to the next.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_lab.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_lab.sql"), include_str!("migrations/0002_keys_by_age.sql")];
 
 /// Marks the file as ours (`PITS`), see <https://www.sqlite.org/fileformat.html#application_id>.
 const APPLICATION: i32 = 0x5049_5453;
@@ -73,6 +74,21 @@ mod tests {
         let b =
             c.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'b'", [], |r| r.get::<_, u32>(0));
         assert_eq!(b.unwrap(), 0);
+    }
+
+    #[test]
+    fn keys_of_the_first_schema_are_kept() {
+        let mut c = Connection::open_in_memory().unwrap();
+        migrate_with(&mut c, Path::new("x"), &MIGRATIONS[..1]).unwrap();
+        c.execute_batch(
+            "INSERT INTO key VALUES ('ada', 'k9', '{\"number\":7}'), ('bob', 'k1', '{\"number\":3}')",
+        )
+        .unwrap();
+        migrate(&mut c, Path::new("x")).unwrap();
+        let mut keys = c.prepare("SELECT number, row FROM key ORDER BY number").unwrap();
+        let keys = keys.query_map([], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, String>(1)?))).unwrap();
+        let keys: Vec<_> = keys.map(Result::unwrap).collect();
+        assert_eq!(keys, [(3, r#"{"number":3}"#.to_owned()), (7, r#"{"number":7}"#.to_owned())]);
     }
 
     #[test]

@@ -113,6 +113,25 @@ fn a_command_line_that_makes_no_sense_is_explained_and_changes_nothing() {
     assert_eq!(lab.machine("board01")["state"], "free");
 }
 
+#[test]
+fn an_upload_that_is_refused_is_hung_up_on_before_it_can_hear_why() {
+    let lab = Lab::started(INVENTORY);
+    let mut stream = UnixStream::connect(lab.path("sock")).unwrap();
+    let head = "PUT /api/v1/images/x?seed=here HTTP/1.1\r\nHost: lab\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(format!("{head}4\r\ndisk\r\n").as_bytes()).unwrap();
+    // Time for a daemon that answers and hangs up at once: a client that
+    // writes then sees a broken connection first, and reads nothing more.
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let early = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    stream.set_read_timeout(Some(crate::harness::PATIENCE)).unwrap();
+    let mut answer = [0; 1024];
+    let length = stream.read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("OFFSET,LENGTH"), "{answer}");
+}
+
 /// Sends a request as it stands; status and body.
 fn request(lab: &Lab, head: &str, body: &str) -> (u16, String) {
     let mut stream = UnixStream::connect(lab.path("sock")).unwrap();

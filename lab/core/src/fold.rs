@@ -58,7 +58,7 @@ impl Lab {
                 self.images.remove(name);
             }
             Change::KeyRemembered { owner, key, request, answer } => {
-                touched.push(RowKey::Key(owner.clone(), key.clone()));
+                touched.push(RowKey::Key(record.number));
                 let row = Remembered {
                     owner: owner.clone(),
                     key: key.clone(),
@@ -66,12 +66,13 @@ impl Lab {
                     answer: answer.clone(),
                     number: record.number,
                 };
+                self.key_ages.insert(row.number, (owner.clone(), key.clone()));
                 self.keys.insert((owner.clone(), key.clone()), Arc::new(row));
             }
             Change::KeyForgotten { owner, key } => {
-                touched.push(RowKey::Key(owner.clone(), key.clone()));
                 if let Some(row) = self.keys.remove(&(owner.clone(), key.clone())) {
-                    self.key_ages.remove(&(row.number, owner.clone(), key.clone()));
+                    touched.push(RowKey::Key(row.number));
+                    self.key_ages.remove(&row.number);
                 }
             }
             _ => {}
@@ -97,7 +98,11 @@ impl Lab {
             return;
         }
         if matches!(record.change, Change::ReservationForgotten { .. }) {
-            self.reservations.remove(&id);
+            if let Some(row) = self.reservations.remove(&id)
+                && let Status::Ended { at, .. } = row.status
+            {
+                self.ended.remove(&(at, id));
+            }
             return;
         }
         let Some(row) = self.reservations.get_mut(&id) else { return };
@@ -179,7 +184,6 @@ impl Lab {
     pub(crate) fn derive_all(&mut self) {
         let keys: Vec<RowKey> = (self.machines.keys().cloned().map(RowKey::Machine))
             .chain(self.reservations.keys().copied().map(RowKey::Reservation))
-            .chain(self.keys.keys().map(|(o, k)| RowKey::Key(o.clone(), k.clone())))
             .collect();
         for key in keys {
             self.derive(&key);
@@ -192,12 +196,8 @@ impl Lab {
         match key {
             RowKey::Machine(name) => self.derive_machine(name),
             RowKey::Reservation(id) => self.derive_reservation(*id),
-            RowKey::Key(owner, key) => {
-                if let Some(row) = self.keys.get(&(owner.clone(), key.clone())) {
-                    self.key_ages.insert((row.number, owner.clone(), key.clone()));
-                }
-            }
             RowKey::Image(_) => self.queue_dirty = true,
+            RowKey::Key(_) => {}
         }
     }
 
@@ -264,13 +264,8 @@ impl Lab {
     }
 
     fn derive_reservation(&mut self, id: ReservationId) {
-        let Some(row) = self.reservations.get(&id).cloned() else {
-            self.waiting.retain(|(_, r)| *r != id);
-            self.ended.retain(|(_, r)| *r != id);
-            self.beats.remove(&id);
-            self.set_timer(Timer::Reservation(id), None);
-            return;
-        };
+        // One that is forgotten had ended, and was taken off all lists then.
+        let Some(row) = self.reservations.get(&id).cloned() else { return };
         let place = (std::cmp::Reverse(row.ask.priority), id);
         if row.status == Status::Waiting {
             self.queue_dirty |= self.waiting.insert(place);

@@ -36,7 +36,7 @@ pub struct Lab {
     /// Ended reservations, oldest end first.
     pub(crate) ended: BTreeSet<(LabTime, ReservationId)>,
     /// Keys, oldest first.
-    pub(crate) key_ages: BTreeSet<(RecordNo, UserName, String)>,
+    pub(crate) key_ages: BTreeMap<RecordNo, (UserName, String)>,
     /// When each machine or reservation next needs a judgement.
     pub(crate) timers: BTreeSet<(LabTime, Timer)>,
     pub(crate) due: BTreeMap<Timer, LabTime>,
@@ -113,8 +113,8 @@ pub enum RowKey {
     Reservation(ReservationId),
     /// An image.
     Image(String),
-    /// An idempotency key.
-    Key(UserName, String),
+    /// An idempotency key, by the record that remembered it: the oldest goes first.
+    Key(RecordNo),
 }
 
 /// A row as the store keeps it.
@@ -195,7 +195,10 @@ impl Lab {
                 Row::Machine(m) => drop(lab.machines.insert(m.name.clone(), m)),
                 Row::Reservation(r) => drop(lab.reservations.insert(r.id, r)),
                 Row::Image(i) => drop(lab.images.insert(i.image.name.clone(), i)),
-                Row::Key(k) => drop(lab.keys.insert((k.owner.clone(), k.key.clone()), k)),
+                Row::Key(k) => {
+                    lab.key_ages.insert(k.number, (k.owner.clone(), k.key.clone()));
+                    lab.keys.insert((k.owner.clone(), k.key.clone()), k);
+                }
             }
         }
         lab.derive_all();
@@ -207,7 +210,7 @@ impl Lab {
         let rows = (self.machines.values().cloned().map(Row::Machine))
             .chain(self.reservations.values().cloned().map(Row::Reservation))
             .chain(self.images.values().cloned().map(Row::Image))
-            .chain(self.keys.values().cloned().map(Row::Key))
+            .chain(self.key_ages.values().filter_map(|key| self.keys.get(key)).cloned().map(Row::Key))
             .collect();
         Rows { meta: self.meta.clone(), rows }
     }
@@ -218,7 +221,9 @@ impl Lab {
             RowKey::Machine(name) => self.machines.get(name).cloned().map(Row::Machine),
             RowKey::Reservation(id) => self.reservations.get(id).cloned().map(Row::Reservation),
             RowKey::Image(name) => self.images.get(name).cloned().map(Row::Image),
-            RowKey::Key(owner, key) => self.keys.get(&(owner.clone(), key.clone())).cloned().map(Row::Key),
+            RowKey::Key(number) => {
+                self.key_ages.get(number).and_then(|key| self.keys.get(key)).cloned().map(Row::Key)
+            }
         }
     }
 

@@ -42,7 +42,7 @@ impl Step<'_> {
 
     fn forget_old_keys(&mut self) {
         while self.lab.key_ages.len() > KEYS_KEPT {
-            let Some((_, owner, key)) = self.lab.key_ages.pop_first() else { return };
+            let Some((_, (owner, key))) = self.lab.key_ages.pop_first() else { return };
             self.change(Change::KeyForgotten { owner, key });
         }
     }
