@@ -392,7 +392,7 @@ async fn an_agent_that_beats_but_does_not_read_is_lost() {
 #[tokio::test]
 async fn a_dismissed_agent_that_does_not_read_its_goodbye_is_gone_all_the_same() {
     let mut bench = bench();
-    bench.limits.hello = Duration::from_millis(200);
+    bench.limits.hello = Duration::from_secs(2);
     bench.limits.say = Duration::from_secs(3600);
     let mut agent = stuck(&mut bench).await;
     bench.agents.dismiss(&m1(), "released");

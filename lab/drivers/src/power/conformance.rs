@@ -36,7 +36,7 @@ async fn the_fake() {
 #[tokio::test]
 async fn the_fake_follows_its_script() {
     let fake = Fake::new("q");
-    let late = Duration::from_millis(20);
+    let late = Duration::from_millis(500);
     fake.script([
         Turn::Ignore,
         Turn::Refuse("no".into()),
