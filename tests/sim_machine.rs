@@ -373,7 +373,7 @@ async fn faults_of_power() {
     let lab = lab(", faults = [\"power-ignored*1\"]", "").await;
     lab.set(Switch::On, PowerOn::Disk).await;
     assert_eq!(lab.read().await, Reading::Off, "accepted without effect");
-    lab.fault("power-late:100*1").await;
+    lab.fault("power-late:2000*1").await;
     lab.set(Switch::On, PowerOn::Disk).await;
     assert_eq!(lab.read().await, Reading::Off, "late");
     lab.reads(Reading::On).await;

@@ -19,7 +19,7 @@ console.main.sim = {}
 boot.sim = {}
 disk.root = {}
 ready.agent = {}
-timeout = { power = "1s", firmware = "1s", attach = "1s" }
+timeout = { power = "3s", firmware = "1s", attach = "1s" }
 "#;
 
 #[test]

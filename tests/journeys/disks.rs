@@ -80,7 +80,7 @@ fn reimage_leaves_nothing_of_a_holder_who_was_killed() {
         "--image",
         "blue",
         "--silence",
-        "1s",
+        "5s",
         "--",
         "sh",
         "-c",

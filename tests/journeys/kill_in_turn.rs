@@ -20,7 +20,7 @@ ready.agent      = {}
 image            = "blue"
 # A command that a killed daemon gave may land for twice the power limit:
 # short, since each is waited out.
-timeout          = { power = "2s", firmware = "30s", attach = "30s", reimage = "60s", evidence = "30s" }
+timeout          = { power = "3s", firmware = "30s", attach = "30s", reimage = "60s", evidence = "30s" }
 [policy.person]
 after_build = "reimage"
 "#;

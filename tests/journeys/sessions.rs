@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-const SILENCE_S: u64 = 2;
+const SILENCE_S: u64 = 5;
 
 /// Milliseconds since 1970 of an event.
 fn wall(event: &Value) -> u128 {

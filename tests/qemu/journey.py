@@ -84,7 +84,7 @@ class Lab:
         return json.loads(self.ok("show", "vm", "--json"))
 
     def events(self):
-        lines = self.ok("events", "vm", "-o", "jsonl").splitlines()
+        lines = self.ok("events", "vm", "--all", "-n", "10000", "-o", "jsonl").splitlines()
         return [json.loads(line) for line in lines]
 
     def until(self, what, look):
@@ -95,6 +95,13 @@ class Lab:
                 return found
             time.sleep(0.1)
         raise Wrong(f"{what}: not within {PATIENCE} s; {self.cli('why', 'vm').stdout.decode()}")
+
+    def until_phase(self, phase):
+        """A phase that was missed was not tested."""
+        def look():
+            demand(self.machine()["state"] not in ("ready", "in-use", "free"), f"phase {phase} was over before it was seen")
+            return self.phase().startswith(phase)
+        self.until(f"phase {phase}", look)
 
     def until_state(self, state):
         return self.until(f"vm is {state}", lambda: self.machine()["state"] == state)
@@ -232,7 +239,7 @@ def killed(boot):
         lab.ok("image", "add", "test", str(ASSETS / "test.img"))
         booking = lab.ok("reserve", "name=vm", "--image", "test", "--for", "1h", "--no-wait").decode().split()[0]
         for phase in ("boot agent", "disk", "evidence"):
-            lab.until(f"phase {phase}", lambda: lab.phase().startswith(phase) or lab.machine()["state"] in ("ready", "in-use"))
+            lab.until_phase(phase)
             lab.kill()
             lab.one_qemu()
             lab.start()
@@ -240,6 +247,7 @@ def killed(boot):
         lab.ok("reserve", "--resume", booking)
         demand(lab.machine()["health"]["is"] == "good", "quarantined without a fault")
         say(began, f"{booking} is in use all the same")
+        use(lab, began)
         boot_id = lab.machine()["agent"]["boot_id"]
         seen = len(lab.events())
         count = lab.popen("run", "vm", "--", "sh", "-c", "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); sleep 0.05; done; exit 9",
@@ -256,14 +264,15 @@ def killed(boot):
         say(began, "killed twice in use: same boot, the command went on, its output is whole")
         lab.ok("release", "vm")
         for phase in ("boot agent", "disk"):
-            lab.until(f"phase {phase}", lambda: lab.phase().startswith(phase) or lab.machine()["state"] == "free")
+            lab.until_phase(phase)
             lab.kill()
             lab.one_qemu()
             lab.start()
             say(began, f"killed in turnaround, phase {phase}")
         lab.until_state("free")
         demand(lab.machine()["health"]["is"] == "good", "quarantined without a fault")
-        say(began, "free and good")
+        demand(MARKER not in lab.disk().read_bytes(), "the marker is still on the disk after the turnaround")
+        say(began, "free and good; no marker in the whole file")
     except Exception:
         print((lab.dir / "log").read_text()[-2000:])
         raise

@@ -128,6 +128,9 @@ impl Lab {
                 row.began = Some(record.at);
                 row.ends = *ends;
             }
+            Change::ClaimMoved { unclaimed_until, .. } => {
+                row.status = Status::Ready { unclaimed_until: *unclaimed_until };
+            }
             Change::Claimed { .. } => row.status = Status::Active,
             Change::Extended { ends, .. } => row.ends = Some(*ends),
             Change::Ended { why, .. } => row.status = Status::Ended { at: record.at, why: why.clone() },

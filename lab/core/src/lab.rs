@@ -90,11 +90,14 @@ pub struct Remembered {
     pub number: RecordNo,
 }
 
-/// Calls of one machine's agents since a moment.
+/// Calls in the name of one machine since a moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Calls {
     pub since: LabTime,
-    pub count: u32,
+    /// By agents that were let in.
+    pub let_in: u32,
+    /// By others.
+    pub refused: u32,
 }
 
 /// What a timer is about.

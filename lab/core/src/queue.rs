@@ -23,6 +23,8 @@ pub struct MachineFacts<'a> {
     machine: &'a Machine,
     spec: &'a MachineSpec,
     holder: Option<String>,
+    /// As it will be handed over, where that is settled.
+    clean: Option<&'static str>,
 }
 
 impl Facts for MachineFacts<'_> {
@@ -38,7 +40,7 @@ impl Facts for MachineFacts<'_> {
         match key {
             "name" => Some(self.machine.name.as_str().into()),
             "state" => Some(self.machine.state().into()),
-            "clean" => Some(self.machine.clean().into()),
+            "clean" => Some(self.clean.unwrap_or_else(|| self.machine.clean()).into()),
             "health" => Some(health_word(&self.machine.health).into()),
             "holder" => self.holder.clone().map(Cow::from),
             _ => None,
@@ -80,7 +82,21 @@ impl Lab {
     pub fn facts<'a>(&self, machine: &'a Machine, spec: &'a MachineSpec) -> MachineFacts<'a> {
         let holder =
             machine.reservation().and_then(|id| self.reservations.get(&id)).map(|r| r.owner.to_string());
-        MachineFacts { machine, spec, holder }
+        MachineFacts { machine, spec, holder, clean: None }
+    }
+
+    /// What the selector of a reservation looks at. Who accepts nothing but
+    /// proven disks gets proven ones whatever is on them now: `clean=proven`
+    /// asks for what he gets anyway, and must not wait for a proof that only
+    /// the grant would make.
+    pub(crate) fn facts_for<'a>(
+        &self,
+        ask: &Ask,
+        machine: &'a Machine,
+        spec: &'a MachineSpec,
+    ) -> MachineFacts<'a> {
+        let clean = (ask.clean == CleanLevel::Proven).then_some("proven");
+        MachineFacts { clean, ..self.facts(machine, spec) }
     }
 
     /// Free machines that may serve a role now. One that failed this very
@@ -223,7 +239,7 @@ impl Lab {
         let any = Role { select: Selector::default(), ..role.clone() };
         let able = |m: &&Arc<Machine>| self.suits(m, &any, ask, true);
         let facts: Vec<MachineFacts<'_>> = (self.machines.values().filter(able))
-            .filter_map(|m| Some(self.facts(m, self.inventory.machines.get(&m.name)?)))
+            .filter_map(|m| Some(self.facts_for(ask, m, self.inventory.machines.get(&m.name)?)))
             .collect();
         let misses = select.near_misses(facts.iter().map(|f| f as &dyn Facts));
         let enough = misses.relaxed.iter().find(|r| found + r.count >= wanted);

@@ -148,6 +148,13 @@ pub enum Change {
         /// When it ends.
         ends: Option<LabTime>,
     },
+    /// It is kept longer for its holder, who could not claim it.
+    ClaimMoved {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Until then.
+        unclaimed_until: LabTime,
+    },
     /// Its holder came for it.
     Claimed {
         /// The reservation.
@@ -487,6 +494,7 @@ impl Change {
             | Requeued { reservation }
             | MemberReady { reservation, .. }
             | ReservationReady { reservation, .. }
+            | ClaimMoved { reservation, .. }
             | Claimed { reservation }
             | Extended { reservation, .. }
             | Ended { reservation, .. }

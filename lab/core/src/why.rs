@@ -113,8 +113,10 @@ impl Lab {
             if matching.len() > LISTED {
                 why.say(format!("… and {} more", matching.len() - LISTED));
             }
-            let facts: Vec<_> =
-                self.machines().filter_map(|m| Some(self.facts(m, self.spec(&m.name)?))).collect();
+            let facts: Vec<_> = self
+                .machines()
+                .filter_map(|m| Some(self.facts_for(&row.ask, m, self.spec(&m.name)?)))
+                .collect();
             let any = Role { select: Selector::default(), ..role.clone() };
             let misses = role.select.near_misses(facts.iter().map(|f| f as &dyn Facts));
             if misses.total > misses.matching {

@@ -106,6 +106,7 @@ fn say_of_reservation(change: &Change) -> Option<Said> {
         Change::Requeued { .. } => story("back to its place in the queue"),
         Change::MemberReady { machine, .. } => detail(format!("{machine} is prepared")),
         Change::ReservationReady { .. } => story("ready"),
+        Change::ClaimMoved { .. } => detail("kept longer for its holder"),
         Change::Claimed { .. } => story("in use"),
         Change::Extended { .. } => story("extended"),
         Change::Ended { why, .. } => story(format!("ended: {}", why.words())),

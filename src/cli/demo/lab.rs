@@ -37,7 +37,7 @@ class = "machine"
 tags  = { kind = "board", soc = "imx9", ram = 8 }
 [machine.board03]
 power.sim.faults = ["panic"]
-timeout          = { power = "1s", firmware = "500ms", attach = "500ms" }
+timeout          = { power = "2s", firmware = "500ms", attach = "500ms" }
 [machine."pc[01-07]"]
 class = "machine"
 tags  = { kind = "pc", ram = 16 }

@@ -398,8 +398,9 @@ async fn another_process_that_locks_the_database_costs_nothing_but_time() {
     }
     assert_eq!(bench.queued(), 8);
     until("their effects", || bench.power().len() >= 8).await;
-    // Nobody could be heard meanwhile, so that time does not count.
-    until("deadlines moved", || bench.count(|c| matches!(c, Change::DeadlineMoved { .. })) >= 8).await;
+    // Nobody could be heard meanwhile, so that time does not count for those
+    // whose turns had begun: all that were in the first batch.
+    until("deadlines moved", || bench.count(|c| matches!(c, Change::DeadlineMoved { .. })) >= 1).await;
     assert!(bench.power().iter().all(|stored| *stored));
     bench.end().await.unwrap();
 }

@@ -15,7 +15,8 @@ use tokio::time::{sleep, timeout};
 
 /// How long one reading may take.
 pub const READ: Duration = Duration::from_secs(15);
-/// How long consoles may take before a power-on.
+/// How long consoles may take before a power-on; never more than a quarter of
+/// what is left, or a console that hangs would be the power's failure.
 const CONSOLES: Duration = Duration::from_secs(2);
 /// First and longest pause between two readings.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -140,7 +141,7 @@ impl Job<'_> {
             // Off since nobody knows when: perhaps just now.
             None => min_off,
         };
-        let consoles = self.inner.attention.ready(&self.order.machine, CONSOLES);
+        let consoles = self.inner.attention.ready(&self.order.machine, CONSOLES.min(self.left() / 4));
         tokio::join!(sleep(rest), consoles);
     }
 

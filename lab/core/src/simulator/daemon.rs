@@ -171,7 +171,9 @@ impl Sim {
             let retry = self.rng.u64(100..if slow { 120_000 } else { 5_000 });
             self.at(retry, Happening::Hello(agent));
         }
-        let down = self.rng.u64(200..60_000);
+        // Now and then for longer than any phase, or a holder who may claim, has.
+        let down =
+            if self.rng.u8(..8) == 0 { self.rng.u64(60_000..3_600_000) } else { self.rng.u64(200..60_000) };
         self.at(down, Happening::Restart);
     }
 

@@ -27,29 +27,45 @@ struct Claim {
     key_hash: String,
 }
 
-/// An agent that reconnects as fast as it may calls less often.
+/// Most calls in the name of one machine that leave a record, per minute: by
+/// agents that are let in, and by others. An agent that reconnects as fast as
+/// it may calls less often.
 const CALLS_PER_MINUTE: u32 = 60;
+
+/// Why an agent is not let in.
+enum No {
+    /// It never will be.
+    Ever(String),
+    /// It may call again.
+    Now(String),
+}
+
+impl From<&str> for No {
+    fn from(reason: &str) -> Self {
+        Self::Ever(reason.to_owned())
+    }
+}
+
+impl From<String> for No {
+    fn from(reason: String) -> Self {
+        Self::Ever(reason)
+    }
+}
 
 /// Longest text taken from an agent for a short field, in bytes.
 const SHORT: usize = 128;
 
 impl Step<'_> {
     pub(crate) fn hello(&mut self, hello: Hello) -> Answer {
-        if self.calls_too_often(hello.machine()) {
-            let reason = format!("more than {CALLS_PER_MINUTE} calls in a minute");
-            return Answer::Welcome(Welcome::Refused { reason, retry: true });
-        }
-        let (name, verdict) = match hello {
-            Hello::Attach { protocol, version, kind, machine, nonce, boot_id, token, key_hash } => {
-                self.actor = Actor::Machine(machine.clone());
+        let name = hello.machine().clone();
+        self.actor = Actor::Machine(name.clone());
+        let verdict = match hello {
+            Hello::Attach { protocol, version, kind, nonce, boot_id, token, key_hash, .. } => {
                 let claim = Claim { protocol, version, kind, nonce, boot_id, token, key_hash };
-                let verdict = self.attach(&machine, &claim);
-                (machine, verdict)
+                self.attach(&name, &claim)
             }
-            Hello::Resume { protocol, machine, nonce, boot_id, key, .. } => {
-                self.actor = Actor::Machine(machine.clone());
-                let verdict = self.resume(&machine, protocol, &nonce, &boot_id, &key);
-                (machine, verdict)
+            Hello::Resume { protocol, nonce, boot_id, key, .. } => {
+                self.resume(&name, protocol, &nonce, &boot_id, &key)
             }
         };
         Answer::Welcome(match verdict {
@@ -58,8 +74,13 @@ impl Step<'_> {
                 heartbeat_ms: HEARTBEAT_MS,
                 rejoin: rejoin.map(Secret),
             },
-            Err(reason) => {
-                if self.lab.machines.contains_key(&name) {
+            Err(No::Now(reason)) => Welcome::Refused { reason, retry: true },
+            Err(No::Ever(reason)) => {
+                // Whoever knows a machine's name can call: he must fill
+                // neither the history nor the place of its own agent.
+                if self.lab.machines.contains_key(&name)
+                    && self.counted(&name, |calls| &mut calls.refused) <= CALLS_PER_MINUTE
+                {
                     self.change(Change::AgentRefused { machine: name, reason: reason.clone() });
                 }
                 Welcome::Refused { reason, retry: false }
@@ -67,23 +88,29 @@ impl Step<'_> {
         })
     }
 
-    /// Every call leaves a record, and whoever knows a machine's name can
-    /// call: he must not be able to fill the history.
-    fn calls_too_often(&mut self, name: &MachineName) -> bool {
-        if !self.lab.machines.contains_key(name) {
-            return false; // leaves none
-        }
+    /// Counts one more call; how many there were in this minute.
+    fn counted(&mut self, name: &MachineName, kind: fn(&mut Calls) -> &mut u32) -> u32 {
         let now = self.now();
         let calls = self.lab.calls.entry(name.clone()).or_default();
         if calls.since + 60_000 <= now {
-            *calls = Calls { since: now, count: 0 };
+            *calls = Calls { since: now, ..Calls::default() };
         }
-        calls.count += 1;
-        calls.count > CALLS_PER_MINUTE
+        let count = kind(calls);
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// An agent that has shown what it had to is let in, unless it comes all
+    /// the time: its tenant may be root there.
+    fn not_too_often(&mut self, name: &MachineName) -> Result<(), No> {
+        if self.counted(name, |calls| &mut calls.let_in) > CALLS_PER_MINUTE {
+            return Err(No::Now(format!("more than {CALLS_PER_MINUTE} calls in a minute")));
+        }
+        Ok(())
     }
 
     /// Takes a first contact, or says why not.
-    fn attach(&mut self, name: &MachineName, claim: &Claim) -> Result<Option<String>, String> {
+    fn attach(&mut self, name: &MachineName, claim: &Claim) -> Result<Option<String>, No> {
         speaks(claim.protocol, &claim.version)?;
         let machine = self.machine(name).ok_or("there is no such machine")?;
         let key = SecretHash::from_hex(&claim.key_hash).ok_or("the session key's hash is no SHA-256")?;
@@ -99,6 +126,7 @@ impl Step<'_> {
         let attempt = machine.turn().and_then(|t| t.attempt.as_ref());
         let attempt = attempt.ok_or("the machine waits for no agent")?.clone();
         self.check_claim(name, &machine, &attempt, claim)?;
+        self.not_too_often(name)?;
         let host = claim.kind == AgentKind::Host;
         let rejoin = host.then(|| self.token());
         let agent = Agent {
@@ -173,7 +201,7 @@ impl Step<'_> {
         agent: &Agent,
         claim: &Claim,
         key: SecretHash,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, No> {
         if claim.kind != AgentKind::Host || agent.nonce != claim.nonce {
             return Err("the nonce is not this hand-over's".into());
         }
@@ -183,6 +211,7 @@ impl Step<'_> {
         if agent.boot_id == claim.boot_id {
             return Err("this boot has attached already".into());
         }
+        self.not_too_often(name)?;
         let agent = Agent {
             boot_id: claim.boot_id.clone(),
             version: claim.version.clone(),
@@ -202,7 +231,7 @@ impl Step<'_> {
         nonce: &str,
         boot_id: &str,
         key: &Secret,
-    ) -> Result<Option<String>, String> {
+    ) -> Result<Option<String>, No> {
         speaks(protocol, "")?;
         let machine = self.machine(name).ok_or("there is no such machine")?;
         let agent = machine.agent.as_ref().ok_or("there is no session: it is over, or was never opened")?;
@@ -215,6 +244,7 @@ impl Step<'_> {
         if !agent.key.matches(&key.0) {
             return Err("the key does not open this session".into());
         }
+        self.not_too_often(name)?;
         // The welcome that carried the last rejoin token may have been lost.
         let token = (agent.kind == AgentKind::Host).then(|| self.token());
         let rejoin = token.as_deref().map(SecretHash::of);

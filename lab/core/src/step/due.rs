@@ -25,8 +25,7 @@ impl Step<'_> {
     /// Nobody could be heard for so long: silence and late reports in that
     /// time are no evidence.
     pub(crate) fn gap(&mut self, ms: u64) {
-        let names: Vec<MachineName> = self.lab.machines.keys().cloned().collect();
-        for name in names {
+        for name in self.names() {
             if self.machine(&name).is_some_and(|m| m.agent.as_ref().is_some_and(|a| a.lost.is_some())) {
                 self.change(Change::AgentLost { machine: name.clone() });
             }
@@ -34,16 +33,31 @@ impl Step<'_> {
             if self.machine(&name).is_some_and(|m| m.is_commanded()) {
                 self.change(Change::LandingMoved { machine: name.clone(), ms });
             }
-            let Some(turn) = self.turn(&name) else { continue };
-            let deadline = turn.deadline + ms;
-            self.change(Change::DeadlineMoved { machine: name, deadline });
         }
+        self.nobody_was_there(ms);
         let sessions: Vec<_> = self.lab.beats.keys().copied().collect();
         for id in sessions {
             if let Some(at) = self.lab.beats.get_mut(&id) {
                 *at = *at + ms;
             }
             self.lab.derive(&crate::lab::RowKey::Reservation(id));
+        }
+    }
+
+    /// Nothing was asked, told or heard for so long: neither a machine on its
+    /// turn nor a holder with a machine to claim is to blame for that time.
+    pub(crate) fn nobody_was_there(&mut self, ms: u64) {
+        for name in self.names() {
+            let Some(turn) = self.turn(&name) else { continue };
+            let deadline = turn.deadline + ms;
+            self.change(Change::DeadlineMoved { machine: name, deadline });
+        }
+        let unclaimed = self.lab.reservations.values().filter_map(|r| match r.status {
+            Status::Ready { unclaimed_until } => Some((r.id, unclaimed_until + ms)),
+            _ => None,
+        });
+        for (reservation, unclaimed_until) in unclaimed.collect::<Vec<_>>() {
+            self.change(Change::ClaimMoved { reservation, unclaimed_until });
         }
     }
 

@@ -16,8 +16,10 @@ impl Step<'_> {
     /// use are left alone.
     pub(crate) fn start(&mut self, inventory: Arc<Inventory>, enrol: bool) {
         let epoch = Epoch(self.epoch().0 + 1);
-        self.change(Change::Opened { epoch });
         let now = self.now();
+        let away = now - self.lab.meta.now;
+        self.change(Change::Opened { epoch });
+        self.nobody_was_there(away);
         self.lab.beats.clear();
         let sessions: Vec<_> = self.lab.reservations.keys().copied().collect();
         for id in sessions {
@@ -25,8 +27,7 @@ impl Step<'_> {
         }
         debug_assert!(self.lab.beats.values().all(|at| *at >= now));
         self.declare(inventory, enrol);
-        let names: Vec<MachineName> = self.lab.machines.keys().cloned().collect();
-        for name in names {
+        for name in self.names() {
             self.take_up(&name);
         }
     }
@@ -89,8 +90,7 @@ impl Step<'_> {
                 None => self.declare_new(name),
             }
         }
-        let names: Vec<MachineName> = self.lab.machines.keys().cloned().collect();
-        for name in names {
+        for name in self.names() {
             if enrol && self.machine(&name).is_some_and(|m| m.health == Health::New) {
                 self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
             }

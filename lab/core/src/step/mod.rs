@@ -130,6 +130,11 @@ impl Step<'_> {
         self.lab.fences.stands(fence)
     }
 
+    /// Every machine's name, to change them one after the other.
+    pub(crate) fn names(&self) -> Vec<MachineName> {
+        self.lab.machines.keys().cloned().collect()
+    }
+
     pub(crate) fn machine(&self, name: &MachineName) -> Option<Arc<Machine>> {
         self.lab.machines.get(name).cloned()
     }

@@ -383,8 +383,10 @@ impl crate::Lab {
             Want::Image => !agent || image,
         };
         let here = ever || matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
-        let facts = self.facts(machine, spec);
-        let may_become = |term: &Term| ever && VOLATILE.contains(&term.key());
+        let facts = self.facts_for(ask, machine, spec);
+        // Whose disks are proven for him never gets any that are not.
+        let settled = |key: &str| key == "clean" && ask.clean == CleanLevel::Proven;
+        let may_become = |term: &Term| ever && VOLATILE.contains(&term.key()) && !settled(term.key());
         let matches = || role.select.terms().iter().all(|t| may_become(t) || t.holds(&facts));
         healthy && clean && able && here && matches()
     }

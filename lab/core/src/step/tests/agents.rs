@@ -397,21 +397,31 @@ fn a_link_that_flaps_holds_a_machine_in_its_hand_over_for_ever() {
 }
 
 #[test]
-fn whoever_knows_a_machines_name_fills_the_history() {
+fn whoever_knows_a_machines_name_fills_the_history_or_keeps_its_agent_out() {
     let mut b = Bench::new(&["m0"]);
     b.reserve("ada", ask("", Want::Image));
     let params = booting(&mut b);
     let guess = with(b.hello_of(AgentKind::Boot, &params), |_, token, _| *token = Secret("guess".into()));
     let before = b.records.len();
     for _ in 0..500 {
-        b.hello(guess.clone());
+        assert!(b.refusal(guess.clone()).contains("does not open"));
     }
     assert!(b.records.len() - before < 100, "{} records", b.records.len() - before);
     let welcome = b.attach(AgentKind::Boot, &params);
-    assert!(
-        matches!(welcome, Welcome::Refused { retry: true, .. }),
-        "the real one is sent away: {welcome:?}"
-    );
+    assert!(matches!(welcome, Welcome::Accepted { .. }), "the real one is sent away: {welcome:?}");
+}
+
+#[test]
+fn an_agent_that_comes_back_all_the_time_fills_the_history() {
+    let mut b = Bench::new(&["m0"]);
+    b.hold("ada", ask("", Want::Image));
+    let before = b.records.len();
+    for _ in 0..500 {
+        b.resume("m0");
+    }
+    assert!(b.records.len() - before < 100, "{} records", b.records.len() - before);
+    let welcome = b.resume("m0");
+    assert!(matches!(welcome, Welcome::Refused { retry: true, .. }), "{welcome:?}");
     b.pass(60_000);
-    assert!(matches!(b.attach(AgentKind::Boot, &params), Welcome::Accepted { .. }), "and for good");
+    assert!(matches!(b.resume("m0"), Welcome::Accepted { .. }), "and for good");
 }

@@ -156,3 +156,14 @@ fn ended_reservations_fill_the_memory() {
     assert_eq!(b.lab.reservations().len(), ENDED_KEPT + 1);
     assert_eq!(b.status(holder), "active", "one that has not ended was forgotten");
 }
+
+#[test]
+fn who_asks_for_a_proven_machine_waits_for_a_proof_that_only_he_would_cause() {
+    let mut b = Bench::new(&["m0"]);
+    assert_eq!(b.machine("m0").clean(), "unknown");
+    let id = b.reserve("ada", ask("clean=proven", Want::Bare));
+    b.obey();
+    assert_eq!(b.status(id), "ready");
+    // And who accepts nothing less cannot ask for something else.
+    assert_eq!(b.refused("ada", reserve("clean=used")), Code::NotFound);
+}

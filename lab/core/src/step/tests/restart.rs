@@ -7,7 +7,7 @@ use crate::event::{PowerAction, Request};
 use crate::inventory::model::Idle;
 use crate::machine::{Health, Phase, Reading, Switch};
 use crate::record::Change;
-use crate::reservation::{Hold, Want};
+use crate::reservation::{End, Hold, Want};
 use crate::simulator::labs;
 use pitstop_wire::agent::Welcome;
 
@@ -74,11 +74,7 @@ fn a_daemon_killed_before_its_commands_leave_blames_the_machine() {
         |p| *p == Phase::Seed,
         |p| *p == Phase::HandOff,
         |p| *p == Phase::Evidence,
-        |p| *p == Phase::Settle,
     ] {
-        if phase(&Phase::Settle) {
-            continue; // with everything settled it is over in the step it begins
-        }
         let b = killed_in(phase);
         assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
     }
@@ -200,6 +196,42 @@ fn a_session_is_lost_because_the_daemon_was_away() {
     assert_eq!(b.status(id), "active");
     b.pass(2_000);
     assert_eq!(b.status(id), "ended");
+}
+
+#[test]
+fn a_turn_fails_because_the_daemon_was_away_for_longer_than_a_phase_may_last() {
+    for want in [Want::Bare, Want::Agent, Want::Image] {
+        for effects in 0..36 {
+            let mut b = Bench::new(&["m0"]);
+            let id = b.reserve("ada", ask("", want));
+            for _ in 0..effects {
+                b.obey_next();
+            }
+            b.now += 1_800_000; // down for half an hour
+            b.restart();
+            b.pass(1_000);
+            if b.machine("m0").agent.is_some() {
+                b.resume("m0");
+            }
+            b.live(200_000);
+            assert_eq!(b.status(id), "ready", "{want:?}, {effects} effects: {:?}", b.failures("m0"));
+            assert!(b.failures("m0").is_empty(), "{want:?}, {effects} effects: {:?}", b.failures("m0"));
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_was_ready_is_gone_because_nobody_could_claim_it() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.reserve("ada", ask("", Want::Agent));
+    b.obey();
+    assert_eq!(b.status(id), "ready");
+    b.now += 900_000; // half of the time to claim it
+    b.restart();
+    b.pass(1_000_000);
+    assert_eq!(b.status(id), "ready");
+    b.pass(900_000);
+    assert_eq!(b.end(id), End::Unclaimed);
 }
 
 #[test]
