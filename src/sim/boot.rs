@@ -1,7 +1,6 @@
 //! The agent's process on a simulated machine, from inside: the real agent
 //! library, with disks that are files.
 
-use super::image::MAGIC;
 use pitstop_agent::sandbox::{Helper, Namespaces, Place};
 use pitstop_agent::{Agent, Options, Platform, PlatformError, Say, host};
 use pitstop_drivers::sim::DiskConfig;
@@ -14,7 +13,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What to be: handed over on standard input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,7 +31,7 @@ pub struct Job {
     pub params: Option<AgentParams>,
     /// Host agent: where its seed is on the first disk.
     pub seed: Option<Seeded>,
-    /// A bit of the first disk flips once something is written to it.
+    /// Of each disk a bit flips after it was written, before it is read back.
     pub corrupt: bool,
 }
 
@@ -65,12 +63,6 @@ fn live() -> Result<(), String> {
     std::io::stdin().lock().take(1 << 20).read_to_end(&mut text).map_err(|e| format!("no job: {e}"))?;
     let job: Job = serde_json::from_slice(&text).map_err(|e| format!("no job: {e}"))?;
     let platform: Arc<dyn Platform> = Arc::new(SimPlatform { job: job.clone() });
-    if job.corrupt
-        && let Some(disk) = job.disks.first()
-    {
-        let path = job.dir.join(disk.file());
-        std::thread::spawn(move || flip_a_bit(&path));
-    }
     let agent = match (job.params, job.seed, job.disks.first()) {
         (Some(params), _, _) => {
             let say = Say::stderr();
@@ -115,6 +107,16 @@ impl Platform for SimPlatform {
         Ok(Hardware { disks, macs: vec![mac(&self.job.machine)], memory: 512 << 20, cpus: 1 })
     }
 
+    fn written(&self, disk: &Path) {
+        if !self.job.corrupt {
+            return;
+        }
+        match flip_a_bit(disk) {
+            Ok(()) => eprintln!("[    1.618033] disk: a bit flipped at byte 0"),
+            Err(e) => eprintln!("[    1.618033] disk: no bit could be flipped: {e}"),
+        }
+    }
+
     fn place(&self) -> Place {
         Place::Namespaces(Namespaces {
             helper: Helper::this_program(["sim-sandbox"]),
@@ -133,19 +135,10 @@ fn mac(machine: &str) -> String {
     format!("52:54:{:02x}:{:02x}:{:02x}:{:02x}", b[0], b[1], b[2], b[3])
 }
 
-/// Waits until the beginning of an image is on the disk, then spoils it.
-fn flip_a_bit(path: &Path) {
-    let Ok(disk) = std::fs::File::options().read(true).write(true).open(path) else { return };
+/// Spoils the first byte.
+fn flip_a_bit(path: &Path) -> std::io::Result<()> {
+    let disk = std::fs::File::options().read(true).write(true).open(path)?;
     let mut first = [0];
-    loop {
-        if disk.read_at(&mut first, 0).is_ok() && first[0] == MAGIC.as_bytes()[0] {
-            match disk.write_at(&[first[0] ^ 1], 0) {
-                Ok(_) => eprintln!("[    1.618033] disk: a bit flipped at byte 0"),
-                Err(e) => eprintln!("[    1.618033] disk: no bit could be flipped: {e}"),
-            }
-            return;
-        }
-        // The reading back begins right after the last write.
-        std::thread::sleep(Duration::from_micros(100));
-    }
+    disk.read_exact_at(&mut first, 0)?;
+    disk.write_all_at(&[first[0] ^ 1], 0)
 }

@@ -2,7 +2,7 @@
 //! if it moved to a session of its own: the machine's process adopts orphans,
 //! so everything stays below it in the process tree.
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -33,10 +33,12 @@ pub fn kill_everything(limit: Duration) -> usize {
 /// Collects children that ended. The runtime's own children are collected by
 /// it too; whoever comes first, the other one hears that there is none.
 fn reap() {
-    while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
-/// Living processes below this one.
+/// Processes below this one, also those that ended and were not collected: of
+/// a process that counts as ended, threads may still be on their way out, with
+/// the disk in their hands.
 fn descendants() -> Vec<Pid> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     let mut parents = HashMap::new();
@@ -47,10 +49,8 @@ fn descendants() -> Vec<Pid> {
         // proc(5): the name is in parentheses and may hold any character.
         let Some((_, rest)) = stat.rsplit_once(')') else { continue };
         let mut rest = rest.split_ascii_whitespace();
-        let (state, parent) = (rest.next(), rest.next().and_then(|p| p.parse::<i32>().ok()));
-        if let Some(parent) = parent
-            && state != Some("Z")
-        {
+        // The state, then the parent.
+        if let Some(parent) = rest.nth(1).and_then(|p| p.parse::<i32>().ok()) {
             parents.insert(pid, parent);
         }
     }

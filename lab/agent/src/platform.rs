@@ -1,6 +1,6 @@
 //! What differs between a machine and a simulated machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pitstop_wire::agent::{DiskMatch, Hardware, SeenDisk};
 
@@ -53,6 +53,8 @@ pub trait Platform: Send + Sync {
     fn find_disk(&self, find: &DiskMatch) -> Result<SeenDisk, PlatformError> {
         choose(find, &self.hardware()?.disks)
     }
+    /// A disk was written and is read back next. Disks of simulated machines fail here.
+    fn written(&self, _disk: &Path) {}
 }
 
 /// A machine in a process: one disk, which is a file.

@@ -143,7 +143,10 @@ fn write(
     let mut corrupt = (u64::MAX, 0);
     loop {
         let stopped = match job.write(target, &mut source, options) {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                worker.platform.written(target.disk.path());
+                return Ok(());
+            }
             Err(stopped) => stopped,
         };
         if worker.mailbox.is_closed() {
