@@ -214,6 +214,12 @@ impl Read for Pieces {
     }
 }
 
+/// A suspected image is good after all.
+pub async fn trust(State(app): State<Shared>, Path(name): Path<String>, asked: Asked<Beat>) -> Answer<Done> {
+    let answer = app.desk.ask(asked.caller, Ask::TrustImage(name.clone())).await?;
+    Ok(done(format!("image {name} is handed out again"), answer))
+}
+
 /// Remove an image. Machines that are half-way through writing it finish.
 pub async fn remove(State(app): State<Shared>, Path(name): Path<String>, asked: Asked<Beat>) -> Answer<Done> {
     let answer = app.desk.ask(asked.caller, Ask::ForgetImage(name.clone())).await?;

@@ -90,6 +90,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&v1("/reload"), post(admin::reload))
         .route(&v1("/images"), get(images::list))
         .route(&v1("/images/{name}"), get(images::one).put(images::add).delete(images::remove))
+        .route(&v1("/images/{name}/trust"), post(images::trust))
         .route(&v1("/events"), get(events::events))
         .route(&v1("/openapi.json"), get(openapi::document))
         .fallback(error::no_such_path)

@@ -109,6 +109,7 @@ const OPERATIONS: &[Row] = {
             "Image",
             &["seed", "replace"],
         ),
+        (Post, "/images/{name}/trust", "Hand a suspected image out again (admin)", Some("Beat"), "Done", &[]),
         (Delete, "/images/{name}", "Remove an image (admin)", None, "Done", &[]),
         (
             Get,

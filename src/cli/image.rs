@@ -30,6 +30,11 @@ pub enum Verb {
         #[arg(long)]
         replace: bool,
     },
+    /// Hand a suspected image out again: what it failed at is mended (admin).
+    Trust {
+        /// Its name.
+        name: String,
+    },
     /// Remove an image.
     Rm {
         /// Its name.
@@ -53,6 +58,10 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
             let image = cx.client.add_image(&name, opened, seed.as_deref(), replace, cx.key.clone()).await?;
             show(cx, &image)
         }
+        Verb::Trust { name } => {
+            let done = cx.client.trust_image(&name, cx.key.clone()).await?;
+            cx.out.object(&done, &name, |out| out.line(&done.text))
+        }
         Verb::Rm { name } => {
             let done = cx.client.remove_image(&name, cx.key.clone()).await?;
             cx.out.object(&done, &name, |out| out.line(&done.text))
@@ -68,7 +77,10 @@ fn show(cx: &Context, image: &Image) -> Result {
         let seed =
             if image.seed { "has a place for the host agent" } else { "none: no host agent in this image" };
         out.line(&format!("  seed      {seed}"))?;
-        out.line(&format!("  default   of {}", machines(image.default_of)))
+        out.line(&format!("  default   of {}", machines(image.default_of)))?;
+        let next =
+            format!("  → pitstop image add {0} FILE --replace, or pitstop image trust {0}", image.name);
+        image.suspected.iter().try_for_each(|text| out.line(&format!("  ▲ {text}{next}")))
     })
 }
 
@@ -78,6 +90,7 @@ static IMAGES: Table<Image> = Table {
         ("image", |i| i.name.clone()),
         ("bytes", |i| i.bytes.to_string()),
         ("seed", |i| i.seed.to_string()),
+        ("suspected", |i| (!i.suspected.is_empty()).to_string()),
         ("default_of", |i| i.default_of.to_string()),
         ("digest", |i| i.digest.clone()),
     ],
@@ -88,6 +101,14 @@ static IMAGES: Table<Image> = Table {
             title: "SEED",
             wide: false,
             cell: |i, _| (if i.seed { "yes" } else { "no" }.to_owned(), Tone::Plain),
+        },
+        Column {
+            title: "STATE",
+            wide: false,
+            cell: |i, _| match i.suspected.is_empty() {
+                true => ("good".to_owned(), Tone::Plain),
+                false => ("suspected".to_owned(), Tone::Bad),
+            },
         },
         Column { title: "DEFAULT OF", wide: false, cell: |i, _| (i.default_of.to_string(), Tone::Plain) },
         Column { title: "DIGEST", wide: false, cell: |i, _| (i.digest.clone(), Tone::Dim) },

@@ -60,8 +60,18 @@ fn machine(m: &Machine, out: &Out) -> Result {
         );
         row(out, "turn", &format!("{limit}; began {} ago, {} tries failed", ago(t.started), t.failed))?;
     }
-    if let HealthState::Quarantined { class, phase, evidence, at } = &m.health {
+    if let HealthState::Quarantined { class, phase, evidence, at, again } = &m.health {
         row(out, "failed", &format!("{} ago in {phase} ({class}): {evidence}", ago(*at)))?;
+        if let Some(again) = again.filter(|_| m.turn.is_none()) {
+            row(out, "proven", &format!("by itself at {} (in {})", clock(again), left(again)))?;
+        }
+    }
+    if let Some(pause) = &m.pause {
+        row(
+            out,
+            "paused",
+            &format!("for {}: much of its class failed at {}", left(pause.until), pause.cause),
+        )?;
     }
     if let HealthState::Drained { by, reason, at } = &m.health {
         row(out, "drained", &format!("{} ago by {by}: \"{reason}\"", ago(*at)))?;

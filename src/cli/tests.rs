@@ -124,6 +124,7 @@ pub(super) fn machine(name: &str, shown: Shown) -> Machine {
         boot: None,
         agent: None,
         turns: 0,
+        pause: None,
         failures: 0,
     }
 }
@@ -178,6 +179,7 @@ fn some_machines() -> Vec<Machine> {
             phase: "boot agent".into(),
             evidence: "no agent in 300 s".into(),
             at: Time(now - 3 * 86_400_500),
+            again: None,
         },
         ..machine("imx8-03", Shown::Failed)
     };
@@ -268,6 +270,7 @@ fn phase_is_no_number_of_a_reservation_and_a_long_failure_is_cut() {
         phase: "boot agent".into(),
         evidence: "no agent ".repeat(40),
         at: Time::now(),
+        again: None,
     };
     machines[3].shown = Shown::Drained;
     machines[3].health = HealthState::Drained { by: "kim".into(), reason: "fan".into(), at: Time::now() };

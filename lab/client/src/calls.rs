@@ -125,6 +125,12 @@ impl Client {
         self.call(&Call::get(format!("/images/{}", escaped(name)))).await
     }
 
+    /// Says that a suspected image is good after all.
+    pub async fn trust_image(&self, name: &str, key: Option<String>) -> Result<Done> {
+        let path = format!("/images/{}/trust", escaped(name));
+        self.call(&Call::post(path, &Beat {})?.key(key)).await
+    }
+
     /// Removes an image.
     pub async fn remove_image(&self, name: &str, key: Option<String>) -> Result<Done> {
         self.call(&Call::delete(format!("/images/{}", escaped(name)))?.key(key)).await

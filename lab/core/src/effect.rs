@@ -48,6 +48,18 @@ pub enum Effect {
         /// What.
         message: ToAgent,
     },
+    /// Run the machine's health check in its image, if its agent is connected,
+    /// and report [`crate::event::Fact::Checked`]. Asked for again while it
+    /// runs, it is not begun twice. If the agent is not connected, it is
+    /// asked for again when it resumes.
+    Check {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt's nonce.
+        nonce: String,
+        /// Program and arguments.
+        run: Vec<String>,
+    },
     /// Close the agent's connection.
     Dismiss {
         /// The machine.

@@ -164,6 +164,8 @@ pub enum Request {
         /// Its size in bytes.
         bytes: u64,
     },
+    /// A suspected image is good after all, says a person.
+    TrustImage(String),
     /// An image is to be removed.
     ForgetImage(String),
     /// A new inventory.
@@ -201,6 +203,15 @@ pub enum Fact {
         /// reading that was right all along (or unknown before) does not
         /// show that a command has landed: it may still.
         witnessed: bool,
+    },
+    /// A health check ended.
+    Checked {
+        /// The machine.
+        machine: MachineName,
+        /// The attempt's nonce.
+        nonce: String,
+        /// Well, or what it said.
+        result: Result<(), String>,
     },
     /// A leg was read.
     Read {

@@ -2,13 +2,16 @@
 //! touches a row; it asks nothing but the record, so that rows can always be
 //! made again from history. Derived indexes follow the rows.
 
+mod image;
+
+use crate::experience::{self, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
 use crate::inventory::model::OnAgentLost;
-use crate::lab::{Lab, Meta, NamedImage, Remembered, RowKey, Timer};
+use crate::lab::{Lab, Meta, Remembered, RowKey, Timer};
 use crate::machine::{Attempt, Content, Disk, Expect, Goal, Health, Leg, Machine, Phase, Seen, Stage, Turn};
 use crate::record::{Change, Part, Record};
 use crate::reservation::{Hold, Member, Reservation, Status};
-use crate::step::AGENT_LOST_IN_TURN;
+use crate::step::{AGENT_LOST_IN_TURN, RESTARTED, SUPERSEDED};
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentKind;
@@ -48,15 +51,18 @@ impl Lab {
     fn apply_lab(&mut self, record: &Record, touched: &mut Vec<RowKey>) {
         match &record.change {
             Change::Opened { epoch } => self.meta.epoch = *epoch,
-            Change::ImageNamed { image, bytes } => {
-                touched.push(RowKey::Image(image.name.clone()));
-                let row = NamedImage { image: image.clone(), bytes: *bytes };
-                self.images.insert(image.name.clone(), Arc::new(row));
+            Change::ImageNamed { .. }
+            | Change::ImageForgotten { .. }
+            | Change::ImageFailed { .. }
+            | Change::ImageWorked { .. }
+            | Change::ImageSuspected { .. }
+            | Change::ImageOnTrial { .. }
+            | Change::ImageTried { .. }
+            | Change::ImageTrusted { .. } => touched.extend(image::apply(&mut self.images, record)),
+            Change::ClassPaused { machines, cause, until, .. } => {
+                self.pause(machines, Some(Pause { cause: *cause, until: *until }), touched);
             }
-            Change::ImageForgotten { name } => {
-                touched.push(RowKey::Image(name.clone()));
-                self.images.remove(name);
-            }
+            Change::ClassResumed { machines, .. } => self.pause(machines, None, touched),
             Change::KeyRemembered { owner, key, request, answer } => {
                 touched.push(RowKey::Key(record.number));
                 let row = Remembered {
@@ -77,6 +83,16 @@ impl Lab {
             }
             _ => {}
         }
+    }
+
+    fn pause(&mut self, machines: &[MachineName], pause: Option<Pause>, touched: &mut Vec<RowKey>) {
+        for name in machines {
+            if let Some(row) = self.machines.get_mut(name) {
+                Arc::make_mut(row).pause = pause;
+                touched.push(RowKey::Machine(name.clone()));
+            }
+        }
+        self.queue_dirty = true;
     }
 
     fn apply_reservation(&mut self, id: ReservationId, record: &Record) {
@@ -120,6 +136,7 @@ impl Lab {
                 }
             }
             Change::Requeued { .. } => row.status = Status::Waiting,
+            Change::ImageReplaced { image, .. } => row.ask.image = Some(image.clone()),
             Change::MemberReady { machine, .. } => {
                 row.members.iter_mut().filter(|m| m.machine == *machine).for_each(|m| m.ready = true);
             }
@@ -160,6 +177,12 @@ impl Lab {
         let machine = Arc::make_mut(row);
         match &record.change {
             Change::HealthSet { health, .. } => {
+                if let Health::Quarantined { failure, at, .. } = health
+                    && *at == record.at
+                {
+                    let quarantine = Quarantine { at: *at, class: failure.class };
+                    experience::remember(&mut machine.quarantines, quarantine);
+                }
                 machine.health = health.clone();
                 // Whether a reservation of several can be served has changed.
                 self.queue_dirty = true;
@@ -187,6 +210,7 @@ impl Lab {
     pub(crate) fn derive_all(&mut self) {
         let keys: Vec<RowKey> = (self.machines.keys().cloned().map(RowKey::Machine))
             .chain(self.reservations.keys().copied().map(RowKey::Reservation))
+            .chain(self.images.keys().cloned().map(RowKey::Image))
             .collect();
         for key in keys {
             self.derive(&key);
@@ -199,7 +223,12 @@ impl Lab {
         match key {
             RowKey::Machine(name) => self.derive_machine(name),
             RowKey::Reservation(id) => self.derive_reservation(*id),
-            RowKey::Image(_) => self.queue_dirty = true,
+            RowKey::Image(name) => {
+                self.queue_dirty = true;
+                let trials = self.images.get(name).into_iter().flat_map(|i| i.trouble.values());
+                let due = trials.filter_map(|t| t.suspect).filter(|s| !s.trial).map(|s| s.again).min();
+                self.set_timer(Timer::Image(name.clone()), due);
+            }
             RowKey::Key(_) => {}
         }
     }
@@ -208,6 +237,7 @@ impl Lab {
         let machine = self.machines.get(name);
         let free = machine.is_some_and(|m| {
             m.health == Health::Good
+                && m.pause.is_none()
                 && (matches!(m.stage, Stage::Free)
                     || matches!(m.stage, Stage::Ready { reservation: None, .. }))
         }) && self.inventory.machines.contains_key(name);
@@ -234,9 +264,10 @@ impl Lab {
             .map(|i| i.may_land_until)
             .min()
             .map(|at| retry.map_or(at, |r| at.max(r)));
+        let pause = machine.pause.map(|p| p.until);
         let lost = machine.agent.as_ref().and_then(|a| a.lost);
         let stage = match &machine.stage {
-            Stage::Free => None,
+            Stage::Free => self.proof_due(machine),
             Stage::Turn(turn) => {
                 let lost = lost.map(|at| at + AGENT_LOST_IN_TURN);
                 let waits = !turn.phase.awaits_attach() && !turn.phase.wants_off();
@@ -247,7 +278,18 @@ impl Lab {
                 lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms))
             }
         };
-        [landing, stage].into_iter().flatten().min()
+        [landing, pause, stage].into_iter().flatten().min()
+    }
+
+    /// When a machine at rest is to be proven by itself.
+    pub(crate) fn proof_due(&self, machine: &Machine) -> Option<LabTime> {
+        let spec = self.inventory.machines.get(&machine.name)?;
+        let due = match &machine.health {
+            Health::Quarantined { again, .. } => *again,
+            Health::Good => machine.checked.unwrap_or(machine.since) + spec.health.as_ref()?.every_ms,
+            Health::New | Health::Drained { .. } | Health::Retired => return None,
+        };
+        Some(self.retries.get(&machine.name).map_or(due, |retry| due.max(*retry)))
     }
 
     /// After how long a silence in use the reservation fails, if it does.
@@ -319,6 +361,7 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         identity: part.identity.clone(),
         seen: None,
         unsettled: Vec::new(),
+        answer: None,
     };
     let disk = |part: &Part| Disk {
         name: part.name.clone(),
@@ -338,6 +381,10 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         intents: 0,
         turns: 0,
         failures: 0,
+        usual: Usual::default(),
+        quarantines: Vec::new(),
+        pause: None,
+        checked: None,
     }
 }
 
@@ -354,13 +401,17 @@ fn apply_power(machine: &mut Machine, record: &Record) {
                 leg.unsettled.push(intent.clone());
             }
         }
-        Change::PowerUnsettled { leg, intent, .. } => {
+        Change::PowerUnsettled { leg, intent, answer, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
+            if ![SUPERSEDED, RESTARTED].contains(&answer.as_str()) {
+                leg.answer = Some(answer.clone());
+            }
             leg.unsettled.iter_mut().filter(|i| i.id == *intent).for_each(|i| i.open = false);
         }
         Change::PowerSettled { leg, intent, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
             leg.unsettled.retain(|i| i.id != *intent);
+            leg.answer = None;
         }
         Change::PowerSeen { leg, reading, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
@@ -455,6 +506,7 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         }
         Change::MachineReady { until, .. } => {
             let Stage::Turn(turn) = &machine.stage else { return };
+            machine.usual.took(&turn.phase, at - turn.phase_since);
             let image = turn.image.clone().filter(|_| turn.goal == Goal::Image);
             machine.stage = Stage::Ready { reservation: turn.reservation, until: *until, image };
             machine.since = at;
@@ -472,7 +524,11 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
                 machine.since = at;
             }
         }
+        Change::ProofPassed { .. } => machine.checked = Some(at),
         Change::Freed { good, .. } => {
+            if let (Stage::Turn(turn), true) = (&machine.stage, *good) {
+                machine.usual.took(&turn.phase, at - turn.phase_since);
+            }
             machine.stage = Stage::Free;
             machine.since = at;
             machine.agent = None;
@@ -480,9 +536,21 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         }
         _ => {
             if let Stage::Turn(turn) = &mut machine.stage {
+                took(&mut machine.usual, turn, record);
                 apply_phase(turn, &mut machine.attempts, record);
             }
         }
+    }
+}
+
+/// What leads on is a phase that ended well. What leads back to the beginning,
+/// or begins the same phase again after a start, is not.
+fn took(usual: &mut Usual, turn: &Turn, record: &Record) {
+    if let Change::PhaseEntered { phase, .. } = &record.change
+        && *phase != Phase::Off
+        && *phase != turn.phase
+    {
+        usual.took(&turn.phase, record.at - turn.phase_since);
     }
 }
 

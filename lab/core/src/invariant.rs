@@ -2,7 +2,7 @@
 //! can show it. The simulator adds what only the world knows.
 
 use crate::Lab;
-use crate::machine::{Content, Goal, Health, Stage};
+use crate::machine::{Content, Health, Purpose, Stage};
 use crate::reservation::{CleanLevel, Status, Want};
 
 /// Checks all invariants; the first that does not hold is named.
@@ -103,13 +103,16 @@ fn reservation_holds(lab: &Lab, row: &crate::reservation::Reservation) -> Result
 /// come to this. Anything else is stuck.
 pub fn check_at_rest(lab: &Lab) -> Result<(), String> {
     for m in lab.machines() {
-        // A warm machine is booted afresh when it has waited long enough.
-        let fresh = |t: &crate::machine::Turn| {
-            t.goal == Goal::Image && t.reservation.is_none() && lab.meta().now - t.started < 3_600_000
-        };
+        // A warm machine is booted afresh when it has waited long enough, and
+        // one that was checked is cleaned after it.
+        let fresh =
+            |t: &crate::machine::Turn| t.reservation.is_none() && lab.meta().now - t.started < 3_600_000;
         let rests = matches!(m.stage, Stage::Free)
             || matches!(&m.stage, Stage::Ready { reservation: None, until: Some(_), .. })
-            || m.turn().is_some_and(fresh);
+            || m.turn().is_some_and(fresh)
+            // One that is not well, or is checked now and then, is proven
+            // for as long as the lab lives.
+            || m.turn().is_some_and(|t| t.purpose == Purpose::Prove);
         if !rests {
             return Err(format!(
                 "{} does not come to rest: {} {:?}",

@@ -2,6 +2,7 @@
 
 use crate::effect::Effect;
 use crate::event::{Answer, Event, Moment};
+use crate::experience::{Suspect, Trouble};
 use crate::fence::Fences;
 use crate::id::{Epoch, RecordNo, ReservationId, SecretHash};
 use crate::inventory::model::{Inventory, MachineSpec};
@@ -73,6 +74,17 @@ pub struct NamedImage {
     pub image: ImageRef,
     /// Its size in bytes.
     pub bytes: u64,
+    /// Where it failed and has not worked since, by the machines' class
+    /// (empty for machines without one).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub trouble: BTreeMap<String, Trouble>,
+}
+
+impl NamedImage {
+    /// Why it is not handed out on machines of a class.
+    pub fn suspect(&self, class: &str) -> Option<Suspect> {
+        self.trouble.get(class)?.suspect
+    }
 }
 
 /// An answer remembered under an idempotency key.
@@ -105,6 +117,7 @@ pub(crate) struct Calls {
 pub(crate) enum Timer {
     Machine(MachineName),
     Reservation(ReservationId),
+    Image(String),
 }
 
 /// A row, by its key.

@@ -8,6 +8,7 @@
 
 pub mod effect;
 pub mod event;
+pub mod experience;
 pub mod fence;
 mod fold;
 pub mod id;

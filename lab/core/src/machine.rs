@@ -15,6 +15,7 @@
 //! Health is apart from the stage: a drained machine finishes its turn, a
 //! quarantined one rests until it is proven.
 
+use crate::experience::{Pause, Quarantine, Usual};
 use crate::id::{AttemptNo, IntentId, ReservationId, SecretHash};
 use crate::time::{LabTime, WallMs};
 use pitstop_wire::MachineName;
@@ -48,6 +49,18 @@ pub struct Machine {
     pub turns: u64,
     /// Turns that failed since the last good one.
     pub failures: u32,
+    /// How long its phases usually take.
+    #[serde(default)]
+    pub usual: Usual,
+    /// How often it was quarantined in the last day, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantines: Vec<Quarantine>,
+    /// It is not given to anybody for a while: its class fails all at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    /// When it last came through a proving turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked: Option<LabTime>,
 }
 
 /// Whether a machine may be used, and who said no.
@@ -64,6 +77,10 @@ pub enum Health {
         failure: Failure,
         /// When.
         at: LabTime,
+        /// When it is proven again by itself. A row of a version that did not
+        /// know this is due at once.
+        #[serde(default)]
+        again: LabTime,
     },
     /// A person took it out.
     Drained {
@@ -98,6 +115,8 @@ pub enum FailureClass {
     Disk,
     /// The tenant's own build.
     Build,
+    /// The machine's health check.
+    Health,
 }
 
 impl FailureClass {
@@ -112,6 +131,7 @@ impl FailureClass {
             Self::Image => "image",
             Self::Disk => "disk",
             Self::Build => "build",
+            Self::Health => "health",
         }
     }
 }
@@ -254,6 +274,8 @@ pub enum Phase {
     Serve,
     /// Power on from disk; wait for the host agent (or other evidence).
     Evidence,
+    /// The image runs; wait for its health check to end well.
+    Check,
     /// Everything is shown; wait until no power effect may land any more.
     Settle,
     /// Off at the end of the turn.
@@ -269,6 +291,7 @@ impl Phase {
             Self::Disk { .. } => "disk",
             Self::Seed | Self::HandOff | Self::Serve => "hand-over",
             Self::Evidence => "evidence",
+            Self::Check => "check",
             Self::Settle => "settle",
             Self::Rest => "rest",
         }
@@ -387,6 +410,10 @@ pub struct Leg {
     pub seen: Option<Seen>,
     /// Intents whose effect may still land, oldest first.
     pub unsettled: Vec<Intent>,
+    /// What its device said to the newest command that did not work, until
+    /// one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
 }
 
 /// A reading with its time.

@@ -130,6 +130,27 @@ impl Lab {
         self.images.get(image).map(|i| i.image.clone())
     }
 
+    /// Whether an image is not to be handed out on machines like this one.
+    pub(crate) fn is_suspect(&self, image: &ImageRef, spec: &MachineSpec) -> bool {
+        let class = spec.class.as_deref().unwrap_or_default();
+        let row = self.images.get(&image.name).filter(|row| row.image.digest == image.digest);
+        row.is_some_and(|row| row.suspect(class).is_some())
+    }
+
+    /// Whether a machine like this may be given with an image: it is not
+    /// suspected, or its next try is due.
+    pub(crate) fn may_try(&self, image: &ImageRef, spec: &MachineSpec, want: Want) -> bool {
+        let class = spec.class.as_deref().unwrap_or_default();
+        let row = self.images.get(&image.name).filter(|row| row.image.digest == image.digest);
+        row.and_then(|row| row.trouble.get(class)).is_none_or(|t| t.allows(want == Want::Image))
+    }
+
+    /// The machine's default image, where nothing speaks against it.
+    pub(crate) fn trusted_image(&self, name: &MachineName) -> Option<ImageRef> {
+        let spec = self.inventory.machines.get(name)?;
+        self.default_image(name).filter(|image| !self.is_suspect(image, spec))
+    }
+
     /// Whether all that is asked for could be had at once, were all `usable`
     /// machines free.
     pub(crate) fn could_serve(&self, ask: &Ask, usable: impl Fn(&Machine) -> bool) -> bool {
@@ -147,7 +168,7 @@ impl Lab {
     /// machines are out of use must not keep the rest of them idle.
     fn has_claims(&self, id: ReservationId) -> bool {
         let Some(row) = self.reservations.get(&id) else { return false };
-        row.wanted() == 1 || self.could_serve(&row.ask, |m| m.health == Health::Good)
+        row.wanted() == 1 || self.could_serve(&row.ask, |m| m.health == Health::Good && m.pause.is_none())
     }
 
     /// Finds a machine for a slot, moving earlier claims aside where they
@@ -292,10 +313,31 @@ impl Step<'_> {
         if self.lab.waiting.is_empty() || self.lab.free.is_empty() {
             return;
         }
-        for (id, name, role) in self.lab.servable() {
-            self.grant(id, &name, role);
-        }
+        // Of those who want a suspected image one may try it; what the others
+        // leave is looked at again.
+        while self.serve() {}
         self.lab.queue_dirty = false;
+    }
+
+    /// Grants what can be had now; whether some of it was held back.
+    fn serve(&mut self) -> bool {
+        let mut held_back = false;
+        let servable = self.lab.servable();
+        for of_one in servable.chunk_by(|a, b| a.0 == b.0) {
+            let Some(row) = self.lab.reservations.get(&of_one[0].0).cloned() else { continue };
+            let suits = |(_, name, role): &(ReservationId, MachineName, usize)| {
+                let machine = self.lab.machines.get(name);
+                machine.is_some_and(|m| self.lab.suits(m, &row.ask.roles[*role], &row.ask, false))
+            };
+            if !of_one.iter().all(suits) {
+                held_back = true;
+                continue;
+            }
+            for (id, name, role) in of_one {
+                self.grant(*id, name, *role);
+            }
+        }
+        held_back
     }
 
     /// A failed member's place goes to a free machine, if there is one that
@@ -327,7 +369,15 @@ impl Step<'_> {
             self.change(Change::WarmTaken { machine: name.clone(), reservation: id });
             return self.member_ready(id, name);
         }
-        let image = row.ask.image.clone().or_else(|| self.lab.default_image(name));
+        let own = match row.ask.want {
+            Want::Image => self.lab.default_image(name),
+            // It is written, not booted: zeroes do as well as one in doubt.
+            Want::Bare | Want::Agent => self.lab.trusted_image(name),
+        };
+        let image = row.ask.image.clone().or(own);
+        if let Some(image) = &image {
+            self.image_tried(name, image, row.ask.want);
+        }
         let goal = match row.ask.want {
             Want::Bare => Goal::Off,
             Want::Agent => Goal::Agent,

@@ -6,7 +6,8 @@
 
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
 use crate::machine::{
-    Agent, Certificate, DiskPlan, Failure, Goal, Health, ImageRef, Intent, Phase, Purpose, Reading,
+    Agent, Certificate, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Phase, Purpose,
+    Reading,
 };
 use crate::reservation::{Ask, End};
 use crate::time::{LabTime, WallMs};
@@ -99,6 +100,82 @@ pub enum Change {
     ImageForgotten {
         /// Its name.
         name: String,
+    },
+    /// An image failed on a machine.
+    ImageFailed {
+        /// Its name.
+        image: String,
+        /// On which machine.
+        machine: MachineName,
+        /// The class of the machine; empty if it has none.
+        class: String,
+        /// How.
+        failure: Failure,
+    },
+    /// An image that had failed on machines of this class came up on one.
+    ImageWorked {
+        /// Its name.
+        image: String,
+        /// The class; empty for machines without one.
+        class: String,
+    },
+    /// An image failed on too many machines of a class: it is not handed out
+    /// there.
+    ImageSuspected {
+        /// Its name.
+        image: String,
+        /// The class; empty for machines without one.
+        class: String,
+        /// When one machine may try it again.
+        again: LabTime,
+    },
+    /// One machine may try a suspected image.
+    ImageOnTrial {
+        /// Its name.
+        image: String,
+        /// The class; empty for machines without one.
+        class: String,
+    },
+    /// A machine tries a suspected image.
+    ImageTried {
+        /// Its name.
+        image: String,
+        /// The class; empty for machines without one.
+        class: String,
+        /// When the next one may, if this one fails, too.
+        again: LabTime,
+    },
+    /// A person says that an image is good.
+    ImageTrusted {
+        /// Its name.
+        image: String,
+    },
+    /// A reservation that waits for a suspected image takes the one that has
+    /// its name now.
+    ImageReplaced {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The image.
+        image: ImageRef,
+    },
+    /// Too many machines of a class failed at the same thing: none of the
+    /// class is given to anybody for a while.
+    ClassPaused {
+        /// The class.
+        class: String,
+        /// Its machines.
+        machines: Vec<MachineName>,
+        /// What they failed at.
+        cause: FailureClass,
+        /// Until when.
+        until: LabTime,
+    },
+    /// A class goes on.
+    ClassResumed {
+        /// The class.
+        class: String,
+        /// Its machines.
+        machines: Vec<MachineName>,
     },
     /// A reservation was accepted into the queue.
     Queued {
@@ -390,6 +467,11 @@ pub enum Change {
         /// Whether its turn ended well (failures are forgotten).
         good: bool,
     },
+    /// The machine came through a proving turn.
+    ProofPassed {
+        /// The machine.
+        machine: MachineName,
+    },
     /// The holder used power.
     PowerByHolder {
         /// The machine.
@@ -447,6 +529,7 @@ impl Change {
             MachineDeclared { machine, .. }
             | MachineForgotten { machine }
             | HealthSet { machine, .. }
+            | ImageFailed { machine, .. }
             | Granted { machine, .. }
             | MemberDropped { machine, .. }
             | MemberReady { machine, .. }
@@ -476,6 +559,7 @@ impl Change {
             | WarmTaken { machine, .. }
             | InUse { machine }
             | Freed { machine, .. }
+            | ProofPassed { machine }
             | PowerByHolder { machine, .. }
             | LandingMoved { machine, .. }
             | CycleStopped { machine }
@@ -499,6 +583,7 @@ impl Change {
             | Extended { reservation, .. }
             | Ended { reservation, .. }
             | ReservationForgotten { reservation }
+            | ImageReplaced { reservation, .. }
             | WarmTaken { reservation, .. }
             | RunStarted { reservation, .. } => Some(*reservation),
             TurnStarted { reservation, .. } => *reservation,

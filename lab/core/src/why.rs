@@ -108,7 +108,7 @@ impl Lab {
                 n => format!("{n} of {} match `{}`", machines(total), role.select),
             });
             for m in matching.iter().take(LISTED) {
-                self.why_not_this(m, now, kept.get(&m.name).copied(), why);
+                self.why_not_this(m, row, now, kept.get(&m.name).copied(), why);
             }
             if matching.len() > LISTED {
                 why.say(format!("… and {} more", matching.len() - LISTED));
@@ -150,7 +150,14 @@ impl Lab {
         self.machines().filter(|m| suits(m)).map(|m| m.name.clone()).collect()
     }
 
-    fn why_not_this(&self, m: &Machine, now: LabTime, kept: Option<ReservationId>, why: &mut Why) {
+    fn why_not_this(
+        &self,
+        m: &Machine,
+        row: &Reservation,
+        now: LabTime,
+        kept: Option<ReservationId>,
+        why: &mut Why,
+    ) {
         let name = &m.name;
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);
@@ -182,6 +189,8 @@ impl Lab {
                 );
             }
             (_, Stage::Turn(_)) => why.tell(self.phase_line(m, now), format!("pitstop why {name}")),
+            (_, Stage::Free) if m.pause.is_some() => self.why_paused(m, now, why),
+            (_, Stage::Free) if self.why_no_image(m, row, now, why) => {}
             (_, Stage::Free) => match kept {
                 Some(elder) => why.tell(
                     format!("{name} is kept for {elder}, which is before"),
@@ -196,8 +205,10 @@ impl Lab {
     /// A machine's phase with its time and limit.
     fn phase_line(&self, m: &Machine, now: LabTime) -> String {
         let Some(turn) = m.turn() else { return format!("{} is {}", m.name, m.state()) };
+        let usual = m.usual.of(&turn.phase);
+        let usual = (!usual.is_none()).then(|| format!(" (usually {})", words(u64::from(usual.ms))));
         format!(
-            "{} is {}: {} for {}, limit in {}",
+            "{} is {}: {} for {}{}, limit in {}",
             m.name,
             match turn.purpose {
                 Purpose::Prepare => "being prepared",
@@ -206,6 +217,7 @@ impl Lab {
             },
             turn.phase.name(),
             words(now - turn.phase_since),
+            usual.unwrap_or_default(),
             words(turn.deadline - now),
         )
     }
@@ -237,22 +249,29 @@ impl Lab {
             Health::New => {
                 why.tell("new: nobody has enrolled it", format!("pitstop admin enrol name={name}"));
             }
-            Health::Quarantined { failure, at } => why.tell(
-                format!(
-                    "quarantined {} ago: {} failure in phase {}: {}",
-                    words(now - *at),
-                    failure.class.name(),
-                    failure.phase,
-                    failure.evidence
-                ),
-                format!("pitstop admin prove {name}"),
-            ),
+            Health::Quarantined { failure, at, again } => {
+                why.tell(
+                    format!(
+                        "quarantined {} ago: {} failure in phase {}: {}",
+                        words(now - *at),
+                        failure.class.name(),
+                        failure.phase,
+                        failure.evidence
+                    ),
+                    format!("pitstop admin prove {name}"),
+                );
+                experience::again(m, *again, now, &mut why);
+            }
             Health::Drained { by, reason, at } => why.tell(
                 format!("drained by {by} {} ago: \"{reason}\"", words(now - *at)),
                 format!("pitstop admin undrain {name}"),
             ),
             Health::Retired => why.say("it is not in the inventory any more"),
         }
+        if m.pause.is_some() {
+            self.why_paused(m, now, &mut why);
+        }
+        self.why_its_image(m, now, &mut why);
         for leg in &m.legs {
             let seen = match leg.seen {
                 Some(seen) => format!("{:?} {} ago", seen.reading, words(now - seen.at)).to_lowercase(),
@@ -302,6 +321,7 @@ impl Lab {
             Phase::BootAgent => "attach",
             Phase::Disk { .. } => "reimage",
             Phase::Seed | Phase::Serve => "handover",
+            Phase::Check => return self.check_place(name),
             Phase::Evidence => "evidence",
         };
         let sources = &self.spec(name)?.sources;
@@ -334,6 +354,9 @@ pub fn words(ms: u64) -> String {
         _ => format!("{}d", s / 86_400),
     }
 }
+
+mod experience;
+pub use experience::doubt;
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,8 @@ mod why;
 pub use event::{Event, Events};
 pub use image::{Image, Images};
 pub use machine::{
-    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, Shown, State, TurnState,
+    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, PauseState, Shown, State,
+    TurnState,
 };
 pub use request::{
     Beat, ConsoleRequest, Drain, Enrol, Extend, ForceReason, PowerDo, PowerRequest, Reimage, Release, Reload,

@@ -76,8 +76,30 @@ fn say_of_lab(change: &Change) -> Option<Said> {
         Change::HealthSet { health, .. } => story(health_text(health)),
         Change::ImageNamed { image, bytes } => story(format!("image {} added, {bytes} bytes", image.name)),
         Change::ImageForgotten { name } => story(format!("image {name} removed")),
+        Change::ImageFailed { image, failure, .. } => {
+            story(format!("▲ image {image} failed in {}: {}", failure.phase, failure.evidence))
+        }
+        Change::ImageWorked { image, class } => story(format!("image {image} works{}", on_class(class))),
+        Change::ImageSuspected { image, class, .. } => {
+            story(format!("✗ image {image} is suspected{}: not handed out", on_class(class)))
+        }
+        Change::ImageOnTrial { image, class } => {
+            story(format!("one machine may try image {image}{}", on_class(class)))
+        }
+        Change::ImageTried { image, .. } => detail(format!("image {image} is tried")),
+        Change::ImageTrusted { image } => story(format!("image {image} is trusted again")),
+        Change::ImageReplaced { image, .. } => story(format!("takes the new image {}", image.name)),
+        Change::ClassPaused { class, cause, .. } => {
+            story(format!("✗ class {class} is paused: too much of it failed at {}", cause.name()))
+        }
+        Change::ClassResumed { class, .. } => story(format!("class {class} goes on")),
         _ => None,
     }
+}
+
+/// Where an image is in doubt.
+fn on_class(class: &str) -> String {
+    if class.is_empty() { String::new() } else { format!(" on class {class}") }
 }
 
 fn say_of_reservation(change: &Change) -> Option<Said> {
@@ -134,6 +156,7 @@ fn say_of_turn(change: &Change) -> Option<Said> {
         Change::MachineReady { until: None, .. } => story("prepared"),
         Change::InUse { .. } => story("in its holder's hands"),
         Change::Freed { good: true, .. } => story("free"),
+        Change::ProofPassed { .. } => story("came through its proving turn"),
         Change::Freed { good: false, .. } => story("at rest, not proven"),
         Change::DiskWriting { disk, .. } => detail(format!("disk {disk} may be written from now on")),
         Change::DiskProven { certificate, .. } => {

@@ -6,8 +6,8 @@ use pitstop_core::Lab;
 use pitstop_core::machine::{self as core, Content, Health, Phase, Purpose, Reading, Stage, Switch};
 use pitstop_core::reservation::Reservation;
 use pitstop_wire::api::{
-    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, Schema, Shown, State,
-    TurnState,
+    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, PauseState, Schema,
+    Shown, State, TurnState,
 };
 use pitstop_wire::selector::TagValue;
 
@@ -35,6 +35,7 @@ pub fn machine(lab: &Lab, m: &core::Machine) -> Machine {
         consoles: spec.map(|s| s.consoles.keys().cloned().collect()).unwrap_or_default(),
         boot: spec.map(|s| s.boot.driver.clone()),
         agent: m.agent.as_ref().map(|a| agent(a, clock)),
+        pause: m.pause.map(|p| PauseState { cause: p.cause.name().to_owned(), until: clock.wall(p.until) }),
         turns: m.turns,
         failures: m.failures,
     }
@@ -108,11 +109,12 @@ fn health(health: &Health, clock: Clock) -> HealthState {
     match health {
         Health::Good => HealthState::Good,
         Health::New => HealthState::New,
-        Health::Quarantined { failure, at } => HealthState::Quarantined {
+        Health::Quarantined { failure, at, again } => HealthState::Quarantined {
             class: failure.class.name().to_owned(),
             phase: failure.phase.clone(),
             evidence: failure.evidence.clone(),
             at: clock.wall(*at),
+            again: Some(clock.wall(*again)),
         },
         Health::Drained { by, reason, at } => {
             HealthState::Drained { by: by.clone(), reason: reason.clone(), at: clock.wall(*at) }

@@ -3,9 +3,14 @@
 use super::machine::{shown, state};
 use super::reservation::reservation;
 use pitstop_core::Lab;
+use pitstop_core::experience::{Pause, Trouble};
+use pitstop_core::lab::NamedImage;
 use pitstop_core::machine::Health;
-use pitstop_wire::UserName;
+use pitstop_core::time::LabTime;
+use pitstop_core::why::{doubt, words};
 use pitstop_wire::api::{Alert, Counts, Image, Images, Schema, Shown, Snapshot, State, Status};
+use pitstop_wire::{MachineName, UserName};
+use std::collections::BTreeMap;
 
 /// The lab as this user sees it.
 pub fn status(lab: &Lab, you: &UserName) -> Status {
@@ -56,6 +61,14 @@ fn alerts(lab: &Lab) -> Vec<Alert> {
             });
         }
     }
+    alerts.extend(paused(lab));
+    for image in lab.images() {
+        alerts.extend(doubts(image, lab.meta().now).into_iter().map(|text| Alert {
+            machine: None,
+            text,
+            next: Some(format!("pitstop image show {}", image.image.name)),
+        }));
+    }
     let new = lab.machines().filter(|m| state(m) == State::New).count();
     if new > 0 {
         let are = if new == 1 { "machine is" } else { "machines are" };
@@ -66,6 +79,36 @@ fn alerts(lab: &Lab) -> Vec<Alert> {
         });
     }
     alerts
+}
+
+/// What is held against an image, for each class that it is not handed out on.
+fn doubts(image: &NamedImage, now: LabTime) -> Vec<String> {
+    let words = |(class, trouble): (&String, &Trouble)| {
+        let on = if class.is_empty() { String::new() } else { format!(" on class {class}") };
+        Some(format!("{}{on}", doubt(&image.image.name, trouble, trouble.suspect?, now)))
+    };
+    image.trouble.iter().filter_map(words).collect()
+}
+
+/// Classes that fail all at once, each once.
+fn paused(lab: &Lab) -> Vec<Alert> {
+    let mut classes = BTreeMap::new();
+    for m in lab.machines() {
+        let class = lab.spec(&m.name).and_then(|s| s.class.as_deref());
+        if let (Some(pause), Some(class)) = (m.pause, class) {
+            classes.entry(class).or_insert((pause, &m.name));
+        }
+    }
+    let alert = |(class, (pause, machine)): (&str, (Pause, &MachineName))| Alert {
+        machine: None,
+        text: format!(
+            "class {class} is paused: too much of it failed at {} within an hour; it goes on in {}",
+            pause.cause.name(),
+            words(pause.until - lab.meta().now)
+        ),
+        next: Some(format!("pitstop why {machine}")),
+    };
+    classes.into_iter().map(alert).collect()
 }
 
 /// Everything, for those who follow.
@@ -91,6 +134,7 @@ pub fn images(lab: &Lab) -> Images {
         default_of: (lab.inventory().machines.values())
             .filter(|m| m.image.as_deref() == Some(i.image.name.as_str()))
             .count(),
+        suspected: doubts(i, lab.meta().now),
     });
     Images { schema: Schema::new("pitstop.images/1"), images: images.collect() }
 }

@@ -153,7 +153,11 @@ impl Agents {
     pub fn link(&self, machine: &MachineName, run: &str, nonce: &str) -> Option<RunLink> {
         let member = {
             let seats = self.inner.seats();
-            seats.get(machine)?.current.clone().filter(|m| m.who.nonce == nonce)?
+            let seat = seats.get(machine)?;
+            // One that was accepted a moment ago may not be the current one
+            // yet; one that is refused yet is told nothing.
+            let mut all = seat.pending.iter().rev().chain(&seat.current);
+            all.find(|m| m.who.nonce == nonce)?.clone()
         };
         let (to_caller, receive) = mpsc::channel(ROUTE);
         // A caller who comes back takes over from his older self.

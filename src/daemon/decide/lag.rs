@@ -71,6 +71,7 @@ fn machine(effect: &Effect) -> &MachineName {
         Effect::Power { machine, .. }
         | Effect::Observe { machine, .. }
         | Effect::Tell { machine, .. }
+        | Effect::Check { machine, .. }
         | Effect::Dismiss { machine, .. } => machine,
     }
 }
@@ -86,6 +87,7 @@ fn name(event: &Event) -> &'static str {
         Event::Request(..) => "request",
         Event::Fact { fact: Fact::Power { .. }, .. } => "power-done",
         Event::Fact { fact: Fact::Read { .. }, .. } => "power-read",
+        Event::Fact { fact: Fact::Checked { .. }, .. } => "health-checked",
         Event::Hello(_) => "hello",
         Event::Agent { report: Report::Done { .. }, .. } => "step-done",
         Event::Agent { report: Report::Lost, .. } => "agent-lost",

@@ -5,6 +5,7 @@
 //! leg cancels the older one. One **runner** per controller bounds what the
 //! device gets at the same time, so a dead outlet times out alone.
 
+mod check;
 mod front;
 mod leg;
 mod rig;
@@ -18,6 +19,7 @@ pub use rig::{Places, Rig, Rigs};
 
 use super::Hands;
 use super::agents::Agents;
+use check::Check;
 use leg::{Job, Order};
 use pitstop_core::effect::Effect;
 use pitstop_core::event::Fact;
@@ -112,6 +114,9 @@ impl Hands for LabHands {
                     self.inner.complete(&machine, &mut message);
                     self.inner.agents.tell(&machine, &nonce, &message);
                 }
+                Effect::Check { machine, nonce, run } => {
+                    self.inner.check(Check { machine, nonce, run }, epoch);
+                }
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
         }
@@ -160,6 +165,16 @@ impl Inner {
             done.send_replace(true);
         });
         lane.legs.insert(leg, task.abort_handle());
+    }
+
+    /// Runs a health check beside everything else, and reports how it ended.
+    fn check(self: &Arc<Self>, check: Check, epoch: Epoch) {
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            if let Some(fact) = check.run(&inner.agents).await {
+                inner.front.fact(epoch, fact);
+            }
+        });
     }
 
     /// The core does not know where this daemon is reached: the seed's

@@ -10,8 +10,8 @@ use super::driver::{Drivers, Owner, built};
 use super::error::{Problem, Problems};
 use super::expand::Layered;
 use super::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Idle, Inventory, LegSpec, Limits, MachineSpec,
-    OtherDisks, Verify,
+    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, HealthCheck, Idle, Inventory, LegSpec, Limits,
+    MachineSpec, OtherDisks, Verify,
 };
 use super::not_yet;
 use super::reader::Reader;
@@ -20,7 +20,7 @@ use super::source::Loc;
 use super::tree::{Entry, Table, Val};
 
 /// Keys of a machine, and of a class but for `class` itself.
-pub(super) const KEYS: [&str; 24] = [
+pub(super) const KEYS: [&str; 25] = [
     "class",
     "tags",
     "location",
@@ -45,6 +45,7 @@ pub(super) const KEYS: [&str; 24] = [
     "idle",
     "on_agent_lost",
     "timeout",
+    "health",
 ];
 
 const OTHER_DISKS: [(&str, OtherDisks); 2] =
@@ -127,6 +128,7 @@ impl MachineReader<'_, '_> {
             idle: idle(reader, problems),
             on_agent_lost: on_agent_lost(reader, problems),
             limits: limits(reader, problems),
+            health: reader.inner("health", problems).and_then(|table| health(table, problems)),
             sources: Arc::clone(&self.machine.merged.sources),
             legs: Vec::new(),
             consoles: BTreeMap::new(),
@@ -416,6 +418,25 @@ fn disk_match(table: &Table, problems: &mut Problems) -> DiskMatch {
         );
     }
     found
+}
+
+/// `health = { every = "24h", run = ["stress-ng", "--timeout", "60s"] }`
+fn health(table: &Table, problems: &mut Problems) -> Option<HealthCheck> {
+    let reader = Reader::new(table, "`health`");
+    reader.only(&["every", "run", "within"], problems);
+    let run = reader.texts("run", problems).unwrap_or_default();
+    let run: Vec<String> = run.into_iter().map(|(text, _)| text.to_owned()).collect();
+    let every_ms = reader.duration("every", problems);
+    if let (Some(ms), Some(entry)) = (every_ms, table.get("every"))
+        && ms < HealthCheck::LEAST_MS
+    {
+        // Each check erases and writes its disks.
+        problems.raise(
+            Problem::new(entry.node.at, "a machine cannot be checked that often").expected("at least `10m`"),
+        );
+    }
+    let within_ms = reader.duration("within", problems).unwrap_or(HealthCheck::WITHIN_MS);
+    Some(HealthCheck { every_ms: every_ms.unwrap_or(HealthCheck::EVERY_MS), run, within_ms })
 }
 
 fn limits(reader: &Reader<'_>, problems: &mut Problems) -> Limits {

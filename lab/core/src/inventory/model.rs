@@ -249,6 +249,8 @@ pub struct MachineSpec {
     pub on_agent_lost: Option<OnAgentLost>,
     /// How long each phase may take.
     pub limits: Limits,
+    /// How often it shows that it is well while nobody needs it.
+    pub health: Option<HealthCheck>,
     /// Where each of its keys was set; shared between the machines of one range.
     #[serde(skip)]
     pub sources: Arc<Sources>,
@@ -442,6 +444,27 @@ pub enum OtherDisks {
     Quarantine,
     /// The machine is offered, but never as proven.
     Unproven,
+}
+
+/// `health = { every = "24h", run = ["stress-ng", …], within = "10m" }`: a proving turn now and then, and a command in
+/// the machine's own image that must end with 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HealthCheck {
+    /// Time between two checks, milliseconds.
+    pub every_ms: u64,
+    /// Program and arguments; empty: the proving turn is all.
+    pub run: Vec<String>,
+    /// How long the command may take, milliseconds.
+    pub within_ms: u64,
+}
+
+impl HealthCheck {
+    /// How often where the inventory does not say: once a day.
+    pub const EVERY_MS: u64 = 24 * 3_600_000;
+    /// The shortest time between two checks.
+    pub const LEAST_MS: u64 = 10 * 60_000;
+    /// How long the command may take where the inventory does not say: 10 minutes.
+    pub const WITHIN_MS: u64 = 10 * 60_000;
 }
 
 /// How long each phase may take, in milliseconds. `timeout = { power = "30s", … }`

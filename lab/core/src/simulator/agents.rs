@@ -3,8 +3,8 @@
 use super::Sim;
 use super::board::{DISK, DiskTruth, Happening};
 use crate::effect::Boot;
-use crate::event::{Answer, Event, Report};
-use crate::id::SecretHash;
+use crate::event::{Answer, Event, Fact, Report};
+use crate::id::{Epoch, SecretHash};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{
     AgentKind, AgentParams, DiskProof, Hardware, Hello, ImageMode, Outcome, Secret, SeenDisk, ToAgent,
@@ -275,6 +275,17 @@ impl Sim {
             self.at(late, Happening::Late(Box::new(event)));
         }
         self.send(id);
+    }
+
+    /// Runs a health check, if there is an agent to run it.
+    pub(super) fn check(&mut self, machine: MachineName, nonce: String, epoch: Epoch) {
+        let runs = |a: &SimAgent| a.alive && a.connected && a.machine == machine && a.params.nonce == nonce;
+        if !self.agents.iter().any(runs) {
+            return;
+        }
+        let result = if self.fault("health check fails", 20) { Err("exit 1".to_owned()) } else { Ok(()) };
+        let ms = self.rng.u64(100..60_000);
+        self.at(ms, Happening::Fact(epoch, Box::new(Fact::Checked { machine, nonce, result })));
     }
 
     /// Sends all results that are not acknowledged, and again later.

@@ -164,6 +164,7 @@ impl Sim {
                 self.at(delay, Happening::Fact(epoch, fact));
             }
             Effect::Tell { machine, nonce, message } => self.tell(&machine, &nonce, message),
+            Effect::Check { machine, nonce, .. } => self.check(machine, nonce, epoch),
             Effect::Dismiss { machine, .. } => {
                 for agent in self.agents.iter_mut().filter(|a| a.machine == machine) {
                     agent.connected = false;

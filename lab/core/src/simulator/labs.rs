@@ -1,8 +1,8 @@
 //! Inventories to simulate: small machines with short limits.
 
 use crate::inventory::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Idle, Inventory, LegSpec, Limits, MachineSpec,
-    OtherDisks, Sources, Verify,
+    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, HealthCheck, Idle, Inventory, LegSpec, Limits,
+    MachineSpec, OtherDisks, Sources, Verify,
 };
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;
@@ -35,6 +35,10 @@ fn machine(name: MachineName, n: usize, kind: usize) -> MachineSpec {
         3 => spec.after_build = Some(AfterBuild::PowerOff),
         4 => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),
         5 => spec.legs[0].readback = false,
+        6 => {
+            let run = vec!["check".to_owned()];
+            spec.health = Some(HealthCheck { every_ms: 1_800_000, run, within_ms: 120_000 });
+        }
         _ => {}
     }
     spec
@@ -91,6 +95,7 @@ pub fn plain(name: MachineName) -> MachineSpec {
             evidence_ms: 30_000,
             claim_ms: 60_000,
         },
+        health: None,
         sources: Arc::new(Sources::nowhere()),
     }
 }

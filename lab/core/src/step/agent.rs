@@ -221,6 +221,9 @@ impl Step<'_> {
             ..agent.clone()
         };
         self.change(Change::AgentAttached { machine: name.clone(), agent, spent: None });
+        if self.turn(name).is_some_and(|t| t.phase == Phase::Check) {
+            self.fail_phase(name, FailureClass::Health, "the machine booted again during its health check");
+        }
         Ok(None)
     }
 
@@ -256,6 +259,9 @@ impl Step<'_> {
     /// What the agent was told last may never have reached it.
     fn resume_work(&mut self, name: &MachineName, machine: &Machine) {
         let Some(turn) = machine.turn() else { return };
+        if turn.phase == Phase::Check {
+            return self.begin_check(name);
+        }
         let Some(attempt) = &turn.attempt else { return };
         if attempt.done >= attempt.step {
             return;
@@ -379,7 +385,11 @@ impl Step<'_> {
             wall: self.moment.wall,
             proof,
         });
+        let holds_image = certificate.digest.is_some();
         self.change(Change::DiskProven { machine: name.clone(), disk, certificate });
+        if holds_image {
+            self.image_worked(name, false);
+        }
         self.phase_done(name);
     }
 }
@@ -389,7 +399,7 @@ impl Step<'_> {
 fn runs_image(stage: &Stage) -> bool {
     match stage {
         Stage::Ready { .. } | Stage::InUse { .. } => true,
-        Stage::Turn(turn) => turn.phase == Phase::Settle,
+        Stage::Turn(turn) => matches!(turn.phase, Phase::Check | Phase::Settle),
         Stage::Free => false,
     }
 }
@@ -467,7 +477,7 @@ fn right_device(
 }
 
 /// Words from a machine, cut to a length that does no harm.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\n').take(2_000).collect()
 }
 

@@ -2,9 +2,10 @@
 
 use super::Step;
 use crate::lab::Timer;
-use crate::machine::{FailureClass, Phase, Stage};
+use crate::machine::{FailureClass, Machine, Phase, Reading, Stage};
 use crate::record::Change;
 use crate::reservation::{End, Status};
+use crate::why::words;
 use pitstop_wire::MachineName;
 
 impl Step<'_> {
@@ -18,6 +19,7 @@ impl Step<'_> {
             match timer {
                 Timer::Machine(name) => self.machine_is_due(&name),
                 Timer::Reservation(id) => self.reservation_is_due(id),
+                Timer::Image(name) => self.image_is_due(&name),
             }
         }
     }
@@ -63,10 +65,12 @@ impl Step<'_> {
 
     fn machine_is_due(&mut self, name: &MachineName) {
         self.power_due(name);
+        self.pause_is_due(name);
         let now = self.now();
         let Some(machine) = self.machine(name) else { return };
         let lost = machine.agent.as_ref().and_then(|a| a.lost);
         match &machine.stage {
+            Stage::Free => self.proof_is_due(name, &machine),
             Stage::Turn(turn) if turn.deadline <= now => {
                 let (class, text) = self.overdue(name, &turn.phase, now - turn.phase_since);
                 self.fail_phase(name, class, &text);
@@ -95,7 +99,7 @@ impl Step<'_> {
         let seconds = waited / 1_000;
         let machine = self.lab.machines.get(name);
         let attached = machine.is_some_and(|m| m.agent.is_some());
-        match phase {
+        let (class, what) = match phase {
             Phase::Off | Phase::HandOff | Phase::Rest => {
                 (FailureClass::Power, format!("not read back off within {seconds} s"))
             }
@@ -108,8 +112,11 @@ impl Step<'_> {
             }
             Phase::Disk { .. } => (FailureClass::Disk, format!("not written and proven in {seconds} s")),
             Phase::Seed | Phase::Serve => (FailureClass::Agent, format!("no hand-over in {seconds} s")),
+            Phase::Check => (FailureClass::Health, format!("its health check did not end in {seconds} s")),
             Phase::Settle => (FailureClass::Power, format!("power could not be read for {seconds} s")),
-        }
+        };
+        let known = machine.map(|m| known(m, phase)).unwrap_or_default();
+        (class, format!("{what}{known}"))
     }
 
     fn reservation_is_due(&mut self, id: crate::id::ReservationId) {
@@ -129,4 +136,34 @@ impl Step<'_> {
         };
         self.end(id, why);
     }
+}
+
+/// What is known of a machine whose time is over: what usually was, how far
+/// it came, what its power devices said.
+fn known(machine: &Machine, phase: &Phase) -> String {
+    let mut text = String::new();
+    let usual = machine.usual.of(phase);
+    if !usual.is_none() {
+        text.push_str(&format!(" (usually {})", words(u64::from(usual.ms))));
+    }
+    if *phase == Phase::BootAgent && machine.agent.is_none() {
+        let given = machine.turn().and_then(|t| t.attempt.as_ref()).is_some_and(|a| a.given);
+        text.push_str(match given {
+            true => "; its boot parameters were given out",
+            false => "; nobody asked for its boot parameters",
+        });
+    }
+    for leg in &machine.legs {
+        let seen = match leg.seen.map(|s| s.reading) {
+            Some(Reading::On) => "reads on",
+            Some(Reading::Off) => "reads off",
+            Some(Reading::Assumed(_)) => "cannot be read",
+            Some(Reading::Unknown) | None => "does not answer",
+        };
+        text.push_str(&format!("; {} {seen}", leg.name));
+        if let Some(answer) = &leg.answer {
+            text.push_str(&format!(" (it said: {answer})"));
+        }
+    }
+    text
 }

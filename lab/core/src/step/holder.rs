@@ -134,7 +134,7 @@ impl Step<'_> {
             Some(image) => Some(self.image(image)?),
             None => match &machine.stage {
                 Stage::InUse { image: Some(image), .. } => Some(image.clone()),
-                _ => self.default_image(name),
+                _ => self.lab.default_image(name),
             },
         };
         let want = self.lab.reservations.get(&id).map_or(Want::Image, |r| r.ask.want);

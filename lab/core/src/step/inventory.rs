@@ -35,7 +35,7 @@ impl Step<'_> {
     /// What the last daemon left of this machine.
     fn take_up(&mut self, name: &MachineName) {
         let starting = self.machine(name).is_some_and(|m| is_starting(&m));
-        self.abandon_all(name, "the daemon restarted");
+        self.abandon_all(name, super::RESTARTED);
         let Some(machine) = self.machine(name) else { return };
         if machine.agent.as_ref().is_some_and(|a| a.lost.is_none()) {
             self.change(Change::AgentLost { machine: name.clone() });
@@ -69,7 +69,12 @@ impl Step<'_> {
             Phase::BootAgent | Phase::Evidence | Phase::Settle if !attached => self.observe_all(name),
             Phase::Settle => self.observe_all(name),
             // The agent resumes with its key and is told its step again.
-            Phase::BootAgent | Phase::Evidence | Phase::Disk { .. } | Phase::Seed | Phase::Serve => {}
+            Phase::BootAgent
+            | Phase::Evidence
+            | Phase::Disk { .. }
+            | Phase::Seed
+            | Phase::Serve
+            | Phase::Check => {}
         }
     }
 

@@ -5,6 +5,7 @@
 //! the same step see it.
 
 mod agent;
+mod blame;
 mod boot;
 mod due;
 mod holder;
@@ -31,6 +32,10 @@ use std::sync::Arc;
 
 /// How long the agent of a turn may be away before the phase fails (ms).
 pub(crate) const AGENT_LOST_IN_TURN: u64 = 60_000;
+/// What is noted of a power command that a later one took the place of.
+pub(crate) const SUPERSEDED: &str = "superseded";
+/// What is noted of one whose daemon ended.
+pub(crate) const RESTARTED: &str = "the daemon restarted";
 /// Failed tries of a turn after which it is given up.
 pub(crate) const TRIES: u32 = 2;
 /// Machines that may fail one reservation before it is ended.

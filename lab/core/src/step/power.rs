@@ -24,7 +24,7 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         let power_ms = self.limits(name).power_ms;
         for leg in 0..machine.legs.len() {
-            self.abandon(name, leg, "superseded");
+            self.abandon(name, leg, super::SUPERSEDED);
             let id = self.lab.machines.get(name).map_or(0, |m| m.intents) + 1;
             // A leg's turn comes when those before it are done. The runner
             // sends nothing after `until`; a controller that queued the
@@ -81,6 +81,7 @@ impl Step<'_> {
             Fact::Power { machine, leg, intent, want, result, witnessed } => {
                 self.power_result(&machine, leg, intent, want, result, witnessed);
             }
+            Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
             Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),
         }
     }
@@ -191,7 +192,7 @@ impl Step<'_> {
             Phase::Off | Phase::HandOff | Phase::Rest => self.off_progress(name, &machine),
             Phase::BootAgent | Phase::Evidence => self.on_progress(name, &machine),
             Phase::Settle => self.settle_progress(name, &machine),
-            Phase::Disk { .. } | Phase::Seed | Phase::Serve => {}
+            Phase::Disk { .. } | Phase::Seed | Phase::Serve | Phase::Check => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{KEYS_KEPT, Step};
 use crate::event::{Answer, Caller, Request};
-use crate::machine::{DiskPlan, Goal, Health, Purpose, Stage};
+use crate::machine::{Health, Stage};
 use crate::record::Change;
 use pitstop_wire::{ApiError, Code, MachineName};
 use serde_json::{Value, json};
@@ -78,8 +78,15 @@ impl Step<'_> {
             Request::NameImage { image, bytes } => {
                 admin(caller, "add images")?;
                 let answer = json!({ "image": image.name, "digest": image.digest });
+                self.image_replaced(&image);
                 self.change(Change::ImageNamed { image, bytes });
                 Ok(answer)
+            }
+            Request::TrustImage(name) => {
+                admin(caller, "trust images")?;
+                self.image(&name)?;
+                self.change(Change::ImageTrusted { image: name.clone() });
+                Ok(json!({ "image": name }))
             }
             Request::ForgetImage(name) => {
                 admin(caller, "remove images")?;
@@ -144,7 +151,7 @@ impl Step<'_> {
         Ok(json!({ "machine": name, "health": "good", "proving": failed }))
     }
 
-    /// A turn without a tenant: everything is written and proven again.
+    /// A proving turn now, as an admin asks.
     fn prove(&mut self, name: &MachineName) -> Result<Value, ApiError> {
         let machine = self.machine(name).ok_or_else(|| self.no_machine(name))?;
         let resting = matches!(machine.stage, Stage::Free);
@@ -155,8 +162,7 @@ impl Step<'_> {
             )
             .hint("quarantined and free machines can"));
         }
-        let image = self.default_image(name);
-        self.begin_turn(name, Purpose::Prove, Goal::Off, None, image, DiskPlan::Write);
+        self.begin_proof(name, &machine);
         Ok(json!({ "machine": name }))
     }
 }

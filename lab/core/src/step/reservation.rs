@@ -376,7 +376,11 @@ impl crate::Lab {
         let extra = machine.hardware.as_ref().is_some_and(|h| h.disks.len() > machine.disks.len());
         let provable = (agent && !extra) || machine.disks.is_empty();
         let clean = ask.clean == CleanLevel::Any || provable;
-        let image = ask.image.is_some() || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
+        let own = || spec.image.as_ref().and_then(|i| self.images.get(i)).map(|row| &row.image);
+        let image = ask.image.is_some() || own().is_some();
+        // A suspected image may be a good one when this machine's turn comes.
+        let wanted = ask.image.as_ref().or_else(|| own().filter(|_| ask.want == Want::Image));
+        let trusted = ever || wanted.is_none_or(|image| self.may_try(image, spec, ask.want));
         let able = match ask.want {
             Want::Bare => true,
             Want::Agent => agent,
@@ -388,6 +392,6 @@ impl crate::Lab {
         let settled = |key: &str| key == "clean" && ask.clean == CleanLevel::Proven;
         let may_become = |term: &Term| ever && VOLATILE.contains(&term.key()) && !settled(term.key());
         let matches = || role.select.terms().iter().all(|t| may_become(t) || t.holds(&facts));
-        healthy && clean && able && here && matches()
+        healthy && clean && able && trusted && here && matches()
     }
 }

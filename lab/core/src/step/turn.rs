@@ -3,7 +3,7 @@
 //! ```text
 //!   off ─▶ boot agent ─▶ disk … ─┬─▶ rest ──────────────────────┐
 //!    │                           ├─▶ serve (RAM) ───────────────┤
-//!    │                           └─▶ seed ─▶ hand off ─▶ evidence ─▶ settle ─▶ done
+//!    │                           └─▶ seed ─▶ hand off ─▶ evidence ─(check)─▶ settle ─▶ done
 //!    └── nothing to do on disks ────────────────────────────────┘
 //! ```
 //!
@@ -90,12 +90,8 @@ impl Step<'_> {
     fn next_image(&self, name: &MachineName, machine: &Machine) -> Option<ImageRef> {
         let suits = |ask: &Ask| ask.roles.iter().any(|role| self.lab.suits(machine, role, ask, true));
         let next = (!machine.disks.is_empty()).then(|| self.lab.queue().find(|r| suits(&r.ask))).flatten();
-        next.and_then(|r| r.ask.image.clone()).or_else(|| self.default_image(name))
-    }
-
-    /// The machine's default image, if the image store has it.
-    pub(crate) fn default_image(&self, name: &MachineName) -> Option<ImageRef> {
-        self.lab.default_image(name)
+        let asked = next.and_then(|r| r.ask.image.clone()).filter(|i| !self.is_suspect(name, i));
+        asked.or_else(|| self.lab.trusted_image(name))
     }
 
     fn off_deadline(&self, name: &MachineName) -> LabTime {
@@ -114,6 +110,7 @@ impl Step<'_> {
             Phase::Disk { .. } => now + limits.reimage_ms,
             Phase::Seed | Phase::Serve => now + limits.handover_ms,
             Phase::Evidence => now + limits.power_ms + limits.firmware_ms + limits.evidence_ms,
+            Phase::Check => now + self.check_of(name).map_or(0, |c| c.within_ms),
             Phase::Settle => now + 4 * limits.power_ms,
         };
         self.lab.retries.remove(name); // the change below retimes
@@ -125,6 +122,7 @@ impl Step<'_> {
             Phase::Seed => self.begin_seed(name),
             Phase::Serve => self.begin_serve(name),
             Phase::Evidence => self.switch_all(name, Switch::On, Boot::Disk),
+            Phase::Check => self.begin_check(name),
             Phase::Settle => self.begin_settle(name),
         }
     }
@@ -279,7 +277,12 @@ impl Step<'_> {
             Phase::Disk { disk, .. } => self.next_disk(name, &machine, &turn, disk + 1),
             Phase::Seed => self.enter(name, Phase::HandOff),
             Phase::HandOff => self.enter(name, Phase::Evidence),
-            Phase::Serve | Phase::Evidence | Phase::Rest => self.enter(name, Phase::Settle),
+            Phase::Evidence => {
+                self.image_worked(name, true);
+                let checks = turn.purpose == Purpose::Prove && self.check_of(name).is_some();
+                self.enter(name, if checks { Phase::Check } else { Phase::Settle });
+            }
+            Phase::Serve | Phase::Check | Phase::Rest => self.enter(name, Phase::Settle),
             Phase::Settle => self.finish(name, &turn),
         }
     }
@@ -332,11 +335,16 @@ impl Step<'_> {
                     self.take_back(name, "ci"); // nobody may have it: no use in waiting warm
                 }
             }
-            Purpose::Turnaround | Purpose::Prove => {
-                let health = self.machine(name).map(|m| m.health.clone());
-                if turn.purpose == Purpose::Prove && matches!(health, Some(Health::Quarantined { .. })) {
-                    self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
+            Purpose::Prove => {
+                self.proof_succeeded(name);
+                if turn.goal != Goal::Off {
+                    // Its image ran for the check: as after any use.
+                    return self.turn_around(name, "ci");
                 }
+                self.change(Change::Freed { machine: name.clone(), good: true });
+                self.came_to_rest(name);
+            }
+            Purpose::Turnaround => {
                 self.change(Change::Freed { machine: name.clone(), good: true });
                 self.came_to_rest(name);
             }
@@ -348,7 +356,7 @@ impl Step<'_> {
         let Some(turn) = self.turn(name) else { return };
         let failure = Failure { class, phase: turn.phase.name().to_owned(), evidence: evidence.to_owned() };
         self.change(Change::PhaseFailed { machine: name.clone(), failure: failure.clone() });
-        if turn.failed + 1 >= TRIES {
+        if turn.failed + 1 >= TRIES || self.is_hopeless(name, &turn, class) {
             return self.give_up(name, &turn, failure);
         }
         self.enter(name, Phase::Off);
@@ -358,39 +366,6 @@ impl Step<'_> {
     /// was away, which is nobody's fault but its own.
     pub(crate) fn start_over(&mut self, name: &MachineName) {
         self.enter(name, Phase::Off);
-    }
-
-    fn give_up(&mut self, name: &MachineName, turn: &Turn, failure: Failure) {
-        let blame_image = failure.class == FailureClass::Image && turn.purpose != Purpose::Prove;
-        if let Some(id) = turn.reservation {
-            self.member_failed(id, name, &failure, blame_image);
-        }
-        if blame_image {
-            // The machine did what it was told; the image is not its fault.
-            // Where that is the machine's own, it rests without a proof: the
-            // next one to have it asks for one, or brings another image.
-            return match turn.purpose {
-                Purpose::Prepare => self.turn_around(name, "ci"),
-                _ => self.begin_turn(name, Purpose::Turnaround, Goal::Off, None, None, DiskPlan::Leave),
-            };
-        }
-        self.dismiss(name, "the machine is quarantined");
-        self.change(Change::Freed { machine: name.clone(), good: false });
-        self.quarantine(name, failure);
-    }
-
-    /// Out of use until proven; off, as far as it obeys.
-    fn quarantine(&mut self, name: &MachineName, failure: Failure) {
-        let power = failure.class == FailureClass::Power;
-        let health = self.machine(name).map(|m| m.health.clone());
-        if matches!(health, Some(Health::Good | Health::Quarantined { .. })) {
-            let health = Health::Quarantined { failure, at: self.now() };
-            self.change(Change::HealthSet { machine: name.clone(), health });
-        }
-        if !power {
-            self.switch_all(name, Switch::Off, Boot::AsIs);
-        }
-        self.came_to_rest(name);
     }
 
     /// Who holds the machine loses it, whatever stage it is in.

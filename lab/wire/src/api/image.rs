@@ -19,6 +19,9 @@ pub struct Image {
     pub seed: bool,
     /// Machines that have it as their default.
     pub default_of: usize,
+    /// What is held against it, where it is not handed out any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspected: Vec<String>,
 }
 
 /// `GET /images`.

@@ -56,6 +56,9 @@ pub struct Machine {
     /// The agent that speaks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentState>,
+    /// It is not given to anybody for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<PauseState>,
     /// Turns begun so far.
     pub turns: u64,
     /// Turns that failed since the last good one.
@@ -243,7 +246,7 @@ pub enum HealthState {
     /// Pitstop found it wanting.
     Quarantined {
         /// What kind of thing failed: `power`, `console`, `boot`, `network`,
-        /// `agent`, `image`, `disk`, `build`.
+        /// `agent`, `image`, `disk`, `build`, `health`.
         class: String,
         /// In which phase.
         phase: String,
@@ -251,6 +254,9 @@ pub enum HealthState {
         evidence: String,
         /// When.
         at: Time,
+        /// When it is proven again by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<Time>,
     },
     /// A person took it out.
     Drained {
@@ -263,6 +269,16 @@ pub enum HealthState {
     },
     /// Gone from the inventory.
     Retired,
+}
+
+/// A machine is not given to anybody for a while, since much of its class
+/// failed at the same thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PauseState {
+    /// What failed, in the words of [`HealthState::Quarantined`].
+    pub cause: String,
+    /// Until when.
+    pub until: Time,
 }
 
 /// Whose a machine is.

@@ -48,6 +48,10 @@ pub(crate) struct Quirks {
     pub spoil: Option<fn(&mut DiskProof)>,
     /// What `look` finds instead of the declared disks.
     pub hardware: Option<Hardware>,
+    /// An image with this digest never comes up.
+    pub no_boot: Option<&'static str>,
+    /// What health checks say.
+    pub sick: Option<&'static str>,
     /// Answers image work with this instead.
     pub image: Option<fn(&ImageWork) -> Outcome>,
 }

@@ -29,7 +29,7 @@ fn a_machine_that_never_boots_is_tried_for_ever() {
     let mut b = Bench::new(&["m0"]);
     let id = b.reserve("ada", ask("", Want::Image));
     b.board(&name("m0")).dead = true;
-    b.live(3_600_000);
+    b.live(400_000);
     let Health::Quarantined { failure, .. } = b.machine("m0").health.clone() else {
         panic!("{}", b.state("m0"))
     };
@@ -234,7 +234,7 @@ fn a_machine_that_fails_its_turnaround_is_free() {
     let id = b.hold("ada", ask("", Want::Image));
     b.board(&name("m0")).dead = true;
     b.release("ada", id);
-    b.live(600_000);
+    b.live(400_000);
     assert_eq!(b.state("m0"), "quarantined");
     assert_eq!(b.machine("m0").disks[0].content, Content::Used { by: Some(id) });
     assert!(matches!(b.end(id), End::Released { .. }), "he gave it back; what came then is not his");

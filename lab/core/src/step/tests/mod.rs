@@ -2,6 +2,7 @@
 
 mod agents;
 pub(crate) mod bench;
+mod blame;
 mod failures;
 mod holder;
 mod inventory;

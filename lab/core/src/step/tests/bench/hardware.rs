@@ -70,6 +70,10 @@ impl Bench {
                 let outcome = self.work(&machine, &work);
                 self.report(machine.as_str(), Report::Done { step, outcome });
             }
+            Effect::Check { machine, nonce, .. } => {
+                let result = self.quirks.sick.map_or(Ok(()), |said| Err(said.to_owned()));
+                self.fact(epoch, Fact::Checked { machine, nonce, result });
+            }
             Effect::Tell { .. } | Effect::Dismiss { .. } => {}
         }
         true
@@ -171,6 +175,10 @@ impl Bench {
     /// token it was given before.
     fn boot_disk(&mut self, machine: &MachineName) {
         let Some(mut params) = self.board(machine).seed.clone() else { return };
+        let holds = self.board(machine).disks.first().cloned().flatten().flatten();
+        if self.quirks.no_boot.is_some() && self.quirks.no_boot == holds.as_deref() {
+            return;
+        }
         if let Some(token) = self.board(machine).rejoin.clone() {
             params.token = token;
         }
