@@ -10,9 +10,11 @@ mod extract;
 mod images;
 mod listen;
 mod machines;
+mod metrics;
 mod openapi;
 mod past;
 mod peer;
+mod report;
 mod reservations;
 mod run;
 pub mod select;
@@ -22,6 +24,7 @@ mod view;
 
 pub use error::Refusal;
 pub use listen::{ListenError, Listener};
+pub use metrics::Metrics;
 pub use run::Runs;
 pub use view::event::event as event_view;
 
@@ -49,6 +52,8 @@ pub struct App {
     pub inventory: Arc<dyn InventorySource>,
     /// What selectors may name, by inventory.
     pub known: select::KnownCache,
+    /// What is counted for `/metrics`.
+    pub metrics: Metrics,
     /// How far agents are with disks; may be dropped.
     pub progress: tokio::sync::broadcast::Sender<pitstop_wire::api::Progress>,
 }
@@ -91,6 +96,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&v1("/images"), get(images::list))
         .route(&v1("/images/{name}"), get(images::one).put(images::add).delete(images::remove))
         .route(&v1("/images/{name}/trust"), post(images::trust))
+        .route(&v1("/report"), get(report::report))
+        .route(&v1("/metrics"), get(metrics::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route(&v1("/events"), get(events::events))
         .route(&v1("/openapi.json"), get(openapi::document))
         .fallback(error::no_such_path)

@@ -4,8 +4,8 @@ use axum::Json;
 use pitstop_wire::ApiError;
 use pitstop_wire::api::{
     BASE, Beat, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image, Images,
-    Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Reservation, Reservations,
-    Reserve, RunRequest, Snapshot, Status, Until, Update, WhoAmI, Why,
+    Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Report, Reservation,
+    Reservations, Reserve, RunRequest, Snapshot, Status, Until, Update, WhoAmI, Why,
 };
 use std::sync::OnceLock;
 use utoipa::OpenApi;
@@ -37,6 +37,7 @@ use utoipa::openapi::{
     Reimage,
     Release,
     Reload,
+    Report,
     Reloaded,
     Reservation,
     Reservations,
@@ -111,6 +112,8 @@ const OPERATIONS: &[Row] = {
         ),
         (Post, "/images/{name}/trust", "Hand a suspected image out again (admin)", Some("Beat"), "Done", &[]),
         (Delete, "/images/{name}", "Remove an image (admin)", None, "Done", &[]),
+        (Get, "/report", "What the lab did, and what failures cost", None, "Report", &["by", "since"]),
+        (Get, "/metrics", "The lab for Prometheus, as OpenMetrics text", None, "", &[]),
         (
             Get,
             "/events",

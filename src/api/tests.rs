@@ -179,6 +179,7 @@ impl Bench {
             inventory: Arc::clone(&file) as Arc<dyn InventorySource>,
             known: select::KnownCache::default(),
             progress: tokio::sync::broadcast::Sender::new(16),
+            metrics: Metrics::after(0),
         };
         let stop = CancellationToken::new();
         let listener = Listener::bind(&socket).await.unwrap();

@@ -20,6 +20,7 @@ mod pick;
 mod power;
 mod reimage;
 mod release;
+mod report;
 mod reserve;
 mod run;
 mod serve;
@@ -115,6 +116,9 @@ enum Verb {
         after_help = "Examples\n  pitstop events -f board01\n  pitstop events --since yesterday -o csv"
     )]
     Events(events::Args),
+    /// What the lab did, and what failures cost.
+    #[command(after_help = report::HELP)]
+    Report(report::Args),
     /// Run a command on a machine.
     #[command(
         after_help = "Examples\n  pitstop run -- uname -a\n  pitstop run board01 -C /tmp -- sh -c 'ls; exit 3'"
@@ -239,6 +243,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Result {
         Verb::Reserve(args) => Box::pin(reserve::run(cx, args)).await,
         Verb::Extend(args) => extend::run(cx, &args).await,
         Verb::Release(args) => release::run(cx, &args).await,
+        Verb::Report(args) => report::run(cx, &args).await,
         Verb::Why(args) => why::run(cx, &args).await,
         Verb::Events(args) => events::run(cx, &args).await,
         Verb::Run(args) => run::run(cx, args).await,

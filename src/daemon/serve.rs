@@ -12,7 +12,7 @@ use super::lock::{Lock, LockError};
 use super::port::{self, PortError};
 use super::tls::{self, TlsError};
 use super::{Desk, Halt, StartError, open};
-use crate::api::{App, InventorySource, ListenError, Listener, router, select::KnownCache};
+use crate::api::{App, InventorySource, ListenError, Listener, Metrics, router, select::KnownCache};
 use crate::store::{SqliteStore, StoreError};
 use pitstop_core::Lab;
 use pitstop_core::inventory::{Inventory, InventoryErrors, MachineSpec};
@@ -146,6 +146,7 @@ pub async fn serve(
 
     let all_rigs = Arc::clone(&rigs);
     let source = Source { options: options.clone(), rigs, lock: Mutex::new(file) };
+    let newest = desk.snapshot().await.map_or(0, |lab| lab.meta().records);
     let app = App {
         desk: desk.clone(),
         runs: Arc::new(agents),
@@ -154,6 +155,7 @@ pub async fn serve(
         inventory: Arc::new(source),
         known: KnownCache::default(),
         progress,
+        metrics: Metrics::after(newest),
     };
     let closing = stop.child_token();
     let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone()));

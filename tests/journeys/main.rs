@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod blame;
 mod disks;
 mod faults;
 mod input;

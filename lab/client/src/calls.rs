@@ -6,7 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::MachineName;
 use pitstop_wire::api::{
     Beat, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines, PowerRequest,
-    Reimage, Release, Reload, Reloaded, Reservation, Reservations, Reserve, Status, WhoAmI, Why,
+    Reimage, Release, Reload, Reloaded, Report, ReportBy, Reservation, Reservations, Reserve, Status, WhoAmI,
+    Why,
 };
 
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -123,6 +124,12 @@ impl Client {
     /// One image.
     pub async fn image(&self, name: &str) -> Result<Image> {
         self.call(&Call::get(format!("/images/{}", escaped(name)))).await
+    }
+
+    /// What the lab did since a moment (RFC 3339; 30 days unless said).
+    pub async fn report(&self, by: ReportBy, since: Option<&str>) -> Result<Report> {
+        let since = since.map(|at| format!("&since={}", escaped(at))).unwrap_or_default();
+        self.call(&Call::get(format!("/report?by={}{since}", by.word()))).await
     }
 
     /// Says that a suspected image is good after all.

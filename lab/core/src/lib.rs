@@ -15,6 +15,7 @@ pub mod id;
 pub mod invariant;
 pub mod inventory;
 pub mod lab;
+pub mod ledger;
 pub mod machine;
 pub mod queue;
 pub mod record;

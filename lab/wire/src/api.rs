@@ -8,6 +8,7 @@
 mod event;
 mod image;
 mod machine;
+mod report;
 mod request;
 mod reservation;
 mod status;
@@ -21,6 +22,7 @@ pub use machine::{
     AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, PauseState, Shown, State,
     TurnState,
 };
+pub use report::{Report, ReportBy, ReportLine};
 pub use request::{
     Beat, ConsoleRequest, Drain, Enrol, Extend, ForceReason, PowerDo, PowerRequest, Reimage, Release, Reload,
     Reserve, RoleAsk, RunRequest, Until,
