@@ -51,7 +51,8 @@ fn one_bad_image_takes_thirty_machines_out() {
     lab.until_reservation(&green, "ready");
     // Those that were on their way when the second one failed.
     lab.until("all that tried it are told", || {
-        let over = |id: &String| ["ended", "waiting"].contains(&lab.reservation(id)["state"].as_str().unwrap());
+        let over =
+            |id: &String| ["ended", "waiting"].contains(&lab.reservation(id)["state"].as_str().unwrap());
         bad.iter().all(over).then_some(())
     });
     let quarantined: BTreeSet<String> = lab
@@ -104,7 +105,9 @@ fn costs(lab: &Lab) {
 fn a_health_check_runs_in_the_image_and_its_disk_is_wiped_after() {
     let mut text = CLASS.to_owned();
     text.push_str("[machine.well]\nclass = \"board\"\n");
-    text.push_str("health = { every = \"10m\", run = [\"sh\", \"-c\", \"echo so far; hostname | grep -q blue\"] }\n");
+    text.push_str(
+        "health = { every = \"10m\", run = [\"sh\", \"-c\", \"echo so far; hostname | grep -q blue\"] }\n",
+    );
     text.push_str("[machine.sick]\nclass = \"board\"\n");
     text.push_str("health = { every = \"10m\", run = [\"sh\", \"-c\", \"echo 3 of 4 fans >&2; exit 7\"] }\n");
     let lab = Lab::started(&text);

@@ -20,6 +20,15 @@ use std::sync::Arc;
 impl Lab {
     /// Makes a record true and says which rows it touched.
     pub(crate) fn apply(&mut self, record: &Record) -> Vec<RowKey> {
+        let touched = self.apply_rows(record);
+        for key in &touched {
+            self.derive(key);
+        }
+        touched
+    }
+
+    /// The same for the rows alone: a fold of history needs no indexes.
+    pub(crate) fn apply_rows(&mut self, record: &Record) -> Vec<RowKey> {
         let at = record.at;
         self.meta = Meta {
             epoch: record.epoch,
@@ -41,9 +50,6 @@ impl Lab {
         }
         if let Some(name) = record.change.machine() {
             self.apply_machine(&name.clone(), record);
-        }
-        for key in &touched {
-            self.derive(key);
         }
         touched
     }

@@ -2,6 +2,7 @@
 //! can show it. The simulator adds what only the world knows.
 
 use crate::Lab;
+use crate::lab::RowKey;
 use crate::machine::{Content, Health, Purpose, Stage};
 use crate::reservation::{CleanLevel, Status, Want};
 
@@ -16,10 +17,24 @@ pub fn check(lab: &Lab) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks what these rows take part in. Where all held before, and nothing but
+/// these rows changed, all holds if this does.
+pub fn check_rows<'k>(lab: &Lab, keys: impl IntoIterator<Item = &'k RowKey>) -> Result<(), String> {
+    for key in keys {
+        match key {
+            RowKey::Machine(name) => lab.machine(name).map_or(Ok(()), |m| machine_holds(lab, m))?,
+            RowKey::Reservation(id) => lab.reservation(*id).map_or(Ok(()), |r| reservation_holds(lab, r))?,
+            RowKey::Image(_) | RowKey::Key(_) => {}
+        }
+    }
+    Ok(())
+}
+
 fn machine_holds(lab: &Lab, m: &crate::machine::Machine) -> Result<(), String> {
     let name = &m.name;
     if let Some(id) = m.reservation() {
-        let row = lab.reservation(id).ok_or(format!("{name} is held by {id}, which does not exist"))?;
+        let row =
+            lab.reservation(id).ok_or_else(|| format!("{name} is held by {id}, which does not exist"))?;
         if row.ended() {
             return Err(format!("{name} is held by {id}, which has ended"));
         }
@@ -80,11 +95,17 @@ fn ready_holds(lab: &Lab, m: &crate::machine::Machine, id: crate::id::Reservatio
 fn reservation_holds(lab: &Lab, row: &crate::reservation::Reservation) -> Result<(), String> {
     let id = row.id;
     if row.ended() {
-        return Ok(());
+        let kept = |m: &&crate::reservation::Member| {
+            lab.machine(&m.machine).is_some_and(|m| m.reservation() == Some(id))
+        };
+        return match row.members.iter().find(kept) {
+            Some(m) => Err(format!("{id} has ended and still has {}", m.machine)),
+            None => Ok(()),
+        };
     }
     for member in &row.members {
-        let machine =
-            lab.machine(&member.machine).ok_or(format!("{id} has {}, which is gone", member.machine))?;
+        let machine = (lab.machine(&member.machine))
+            .ok_or_else(|| format!("{id} has {}, which is gone", member.machine))?;
         if machine.reservation() != Some(id) {
             return Err(format!("{id} believes it has {}, which does not", member.machine));
         }

@@ -1,21 +1,22 @@
 //! Agents of the simulated boards: they attach, work, say so, and get lost.
 
-use super::Sim;
-use super::board::{DISK, DiskTruth, Happening};
-use crate::effect::Boot;
+use super::board::{DISK, DiskTruth};
+use super::dice::{Chance, Pick, Who};
+use super::labs::IMAGES;
+use super::{Happening, Sim};
 use crate::event::{Answer, Event, Fact, Report};
 use crate::id::{Epoch, SecretHash};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{
-    AgentKind, AgentParams, DiskProof, Hardware, Hello, ImageMode, Outcome, Secret, SeenDisk, ToAgent,
-    Welcome, Work,
+    AgentKind, AgentParams, DiskProof, Hardware, Hello, ImageMode, ImageWork, Outcome, Secret, SeenDisk,
+    ToAgent, Welcome, Work,
 };
 use std::collections::BTreeMap;
 
 /// An agent process on a board.
 #[derive(Debug)]
 pub(super) struct SimAgent {
-    pub machine: MachineName,
+    board: usize,
     kind: AgentKind,
     params: AgentParams,
     boot_id: String,
@@ -24,47 +25,22 @@ pub(super) struct SimAgent {
     attached: bool,
     pub connected: bool,
     doing: Option<u64>,
-    results: BTreeMap<u64, Outcome>,
+    /// Results, and whether they were acknowledged: a repeated step is not done twice.
+    results: BTreeMap<u64, (Outcome, bool)>,
     sending: bool,
 }
 
 impl Sim {
-    pub(super) fn booted(
-        &mut self,
-        machine: &MachineName,
-        boot: u64,
-        what: Boot,
-        params: Option<AgentParams>,
-    ) {
-        let Some(board) = self.boards.get_mut(machine) else { return };
-        if board.boot != boot || !board.on() {
+    pub(super) fn agent_starts(&mut self, board: usize, kind: AgentKind, params: AgentParams) {
+        let who = Who::board(board);
+        if self.happens(who, Chance::AgentSilent) {
             return;
         }
-        let (kind, params) = match what {
-            Boot::Agent => (AgentKind::Boot, params),
-            Boot::Disk | Boot::AsIs => {
-                let whole =
-                    board.disks.first().is_some_and(|d| !d.partial && matches!(d.base, Some(Some(_))));
-                if let Some(disk) = board.disks.first_mut() {
-                    disk.touched |= whole;
-                }
-                let seed = board.seed.clone().filter(|_| whole).map(|mut seed| {
-                    if let Some(rejoin) = &board.rejoin {
-                        seed.token = Secret(rejoin.clone());
-                    }
-                    seed
-                });
-                (AgentKind::Host, seed)
-            }
-        };
-        let Some(params) = params else { return };
-        if self.fault("agent silent", 40) {
-            return;
-        }
-        let boot_id = format!("{machine}-{boot}");
-        let key = format!("key-{boot_id}-{}", self.rng.u64(..));
+        let id = self.agents.len();
+        let boot_id = format!("boot-{board}-{}", self.boards[board].boot);
+        let key = format!("key-{id}");
         self.agents.push(SimAgent {
-            machine: machine.clone(),
+            board,
             kind,
             params,
             boot_id,
@@ -76,14 +52,23 @@ impl Sim {
             results: BTreeMap::new(),
             sending: false,
         });
-        let agent = self.agents.len() - 1;
-        let delay =
-            if self.fault("agent late", 40) { self.rng.u64(20_000..900_000) } else { self.rng.u64(10..500) };
-        self.at(delay, Happening::Hello(agent));
-        if self.fault("agent twice", 40) {
-            let delay = delay + self.rng.u64(0..5_000);
-            self.at(delay, Happening::Twin(agent));
+        self.boards[board].agents.push(id);
+        let late = self.happens(who, Chance::AgentLate);
+        let (low, high) = if late { (20_000, 900_000) } else { (10, 500) };
+        let delay = self.dice.between(who, Pick::Delay, low, high);
+        self.at(delay, Happening::Hello(id));
+        if self.happens(who, Chance::AgentTwice) {
+            let delay = delay + self.dice.below(who, Pick::Delay, 5_000);
+            self.at(delay, Happening::Twin(id));
         }
+        if self.happens(who, Chance::AgentDies) {
+            let delay = self.dice.between(who, Pick::Delay, 1_000, 600_000);
+            self.at(delay, Happening::AgentDies(id));
+        }
+    }
+
+    fn who(&self, id: usize) -> Who {
+        Who::board(self.agents[id].board)
     }
 
     pub(super) fn hello(&mut self, id: usize) {
@@ -91,7 +76,7 @@ impl Sim {
         if !agent.alive || agent.connected {
             return;
         }
-        let (machine, nonce) = (agent.machine.clone(), agent.params.nonce.clone());
+        let (machine, nonce) = (agent.params.machine.clone(), agent.params.nonce.clone());
         let (boot_id, version) = (agent.boot_id.clone(), "sim".to_owned());
         let resume = agent.attached;
         let hello = if resume {
@@ -103,25 +88,28 @@ impl Sim {
         // The hub opens the session's queue before it asks, so that what the
         // answer's own step says to the agent finds it.
         self.agents[id].connected = true;
-        match self.deliver(Event::Hello(hello)) {
+        match self.route(Event::Hello(hello)) {
             Some(Answer::Welcome(Welcome::Accepted { rejoin, .. })) => {
                 let agent = &mut self.agents[id];
                 agent.attached = true;
-                let machine = agent.machine.clone();
-                if let (Some(token), Some(board)) = (rejoin, self.boards.get_mut(&machine)) {
-                    board.rejoin = Some(token.0);
+                if let Some(token) = rejoin {
+                    self.boards[agent.board].rejoin = Some(token.0);
                 }
                 self.send(id);
             }
-            Some(_) => {
-                self.agents[id].alive = false;
+            Some(Answer::Welcome(Welcome::Refused { retry: false, .. })) => {
                 self.agents[id].connected = false;
+                self.agent_dies(id);
             }
-            None => {
+            answer => {
                 // No answer: was it committed? It tries both, in turn.
-                self.agents[id].attached = !resume;
-                self.agents[id].connected = false;
-                let retry = self.rng.u64(500..5_000);
+                let agent = &mut self.agents[id];
+                agent.connected = false;
+                if answer.is_none() {
+                    agent.attached = !resume;
+                }
+                let who = self.who(id);
+                let retry = self.dice.between(who, Pick::Network, 500, 5_000);
                 self.at(retry, Happening::Hello(id));
             }
         }
@@ -133,7 +121,7 @@ impl Sim {
             protocol: (1, 1),
             version: "sim".into(),
             kind: agent.kind,
-            machine: agent.machine.clone(),
+            machine: agent.params.machine.clone(),
             nonce: agent.params.nonce.clone(),
             boot_id: agent.boot_id.clone(),
             token: agent.params.token.clone(),
@@ -148,17 +136,47 @@ impl Sim {
         };
         let (boot_id, key_hash) = (format!("twin-{id}"), hash_hex("twin"));
         let hello = Hello::Attach { protocol, version, kind, machine, nonce, boot_id, token, key_hash };
-        self.deliver(Event::Hello(hello));
+        self.route(Event::Hello(hello));
     }
 
-    pub(super) fn disconnect(&mut self, id: usize) {
+    /// Its connection is gone; it calls again in a while.
+    fn disconnect(&mut self, id: usize) {
         if !std::mem::take(&mut self.agents[id].connected) {
             return;
         }
         let event = self.agent_event(id, Report::Lost);
-        self.deliver(event);
+        self.at(1, Happening::Late(Box::new(event)));
         if self.agents[id].alive {
-            let retry = self.rng.u64(100..5_000);
+            let who = self.who(id);
+            let long = self.dice.below(who, Pick::Kind, 6) == 0;
+            let retry = self.dice.between(who, Pick::Network, 100, if long { 90_000 } else { 5_000 });
+            self.at(retry, Happening::Hello(id));
+        }
+    }
+
+    pub(super) fn agent_dies(&mut self, id: usize) {
+        if std::mem::take(&mut self.agents[id].alive) {
+            let board = self.agents[id].board;
+            self.boards[board].agents.retain(|a| *a != id);
+            self.disconnect(id);
+        }
+    }
+
+    /// The board went off or fell over.
+    pub(super) fn stop_agents(&mut self, board: usize) {
+        while let Some(id) = self.boards[board].agents.last().copied() {
+            self.agent_dies(id);
+        }
+    }
+
+    /// The daemon that all agents spoke to is gone.
+    pub(super) fn all_disconnected(&mut self) {
+        let alive: Vec<usize> = self.boards.iter().flat_map(|b| b.agents.iter().copied()).collect();
+        for id in alive {
+            self.agents[id].connected = false;
+            let who = self.who(id);
+            let slow = self.happens(who, Chance::AgentSlowToReturn);
+            let retry = self.dice.between(who, Pick::Network, 100, if slow { 120_000 } else { 5_000 });
             self.at(retry, Happening::Hello(id));
         }
     }
@@ -166,20 +184,33 @@ impl Sim {
     fn agent_event(&self, id: usize, report: Report) -> Event {
         let agent = &self.agents[id];
         Event::Agent {
-            machine: agent.machine.clone(),
+            machine: agent.params.machine.clone(),
             nonce: agent.params.nonce.clone(),
             boot_id: agent.boot_id.clone(),
             report,
         }
     }
 
-    pub(super) fn tell(&mut self, machine: &MachineName, nonce: &str, message: ToAgent) {
-        let found = self
-            .agents
-            .iter()
-            .rposition(|a| a.alive && a.connected && a.machine == *machine && a.params.nonce == nonce);
-        let Some(id) = found else { return };
-        if self.fault("link cut", 80) {
+    /// The daemon says something to the agent of an attempt.
+    pub(super) fn tell(&mut self, machine: &MachineName, nonce: String, message: ToAgent) {
+        let Some(board) = self.board_of(machine) else { return };
+        let is_it = |id: &&usize| {
+            let agent = &self.agents[**id];
+            agent.connected && agent.params.nonce == nonce
+        };
+        let Some(id) = self.boards[board].agents.iter().rev().find(is_it).copied() else { return };
+        let who = Who::board(board);
+        let slow = self.happens(who, Chance::MessageReordered);
+        let delay = self.dice.between(who, Pick::Network, 1, if slow { 8_000 } else { 30 });
+        self.at(delay, Happening::Told(id, Box::new(message)));
+    }
+
+    pub(super) fn told(&mut self, id: usize, message: ToAgent) {
+        if !self.agents[id].alive || !self.agents[id].connected {
+            return;
+        }
+        let who = self.who(id);
+        if self.happens(who, Chance::LinkCut) {
             return self.disconnect(id);
         }
         let agent = &mut self.agents[id];
@@ -188,123 +219,207 @@ impl Sim {
                 if agent.doing == Some(step) {
                     return;
                 }
-                if agent.results.contains_key(&step) {
+                if let Some((_, acknowledged)) = agent.results.get_mut(&step) {
+                    *acknowledged = false;
                     return self.send(id);
                 }
                 agent.doing = Some(step);
-                let ms = match &work {
-                    Work::Image(_) => {
-                        self.image_begins(id, &work);
-                        self.rng.u64(2_000..60_000)
-                    }
-                    _ => self.rng.u64(5..500),
-                };
-                self.at(ms, Happening::Worked { agent: id, step, work });
+                let ms = self.work_begins(id, &work);
+                self.at(ms, Happening::Worked { agent: id, step, work: Box::new(work) });
             }
-            ToAgent::Ack { step } => drop(agent.results.remove(&step)),
+            ToAgent::Ack { step } => {
+                if let Some((_, acknowledged)) = agent.results.get_mut(&step) {
+                    *acknowledged = true;
+                }
+            }
             _ => {}
         }
     }
 
-    fn image_begins(&mut self, id: usize, work: &Work) {
-        let Work::Image(image) = work else { return };
-        if image.mode == ImageMode::Write
-            && let Some(disk) = self.disk_of(id, &image.disk)
+    /// The first thing a write does is to spoil the disk. Answers with how
+    /// long the work will take.
+    fn work_begins(&mut self, id: usize, work: &Work) -> u64 {
+        let who = self.who(id);
+        let Work::Image(image) = work else { return self.dice.between(who, Pick::Work, 5, 500) };
+        if let Some(disk) = self.disk_of(id, &image.disk)
+            && image.mode == ImageMode::Write
         {
             disk.partial = true;
         }
+        let slow = self.happens(who, Chance::DiskSlow);
+        let (low, high) = if slow { (100_000, 500_000) } else { (2_000, 60_000) };
+        self.dice.between(who, Pick::Work, low, high)
+    }
+
+    fn disk_number(&self, name: &str) -> usize {
+        usize::from(name == "scratch")
     }
 
     fn disk_of(&mut self, id: usize, name: &str) -> Option<&mut DiskTruth> {
-        let machine = &self.agents[id].machine;
-        let index = self.inventory.machines.get(machine)?.disks.iter().position(|d| d.name == name)?;
-        self.boards.get_mut(machine)?.disks.get_mut(index)
-    }
-
-    fn disk_path(&self, id: usize, name: &str) -> String {
-        let spec = self.inventory.machines.get(&self.agents[id].machine);
-        let index = spec.and_then(|s| s.disks.iter().position(|d| d.name == name));
-        format!("/sim/{}", index.unwrap_or_default())
+        let number = self.disk_number(name);
+        self.boards[self.agents[id].board].disks.get_mut(number)
     }
 
     pub(super) fn worked(&mut self, id: usize, step: u64, work: &Work) {
-        if !self.agents[id].alive {
+        let agent = &self.agents[id];
+        if !agent.alive {
             return;
         }
-        let outcome = match work {
+        let (who, board) = (self.who(id), agent.board);
+        let mut outcome = match work {
             Work::Look => {
-                let disks = self.boards.get(&self.agents[id].machine).map_or(0, |b| b.disks.len());
+                let disks = self.boards[board].disks.len();
                 let disk =
                     |n| SeenDisk { path: format!("/sim/{n}"), bytes: DISK, serial: None, bus: "sim".into() };
                 Outcome::Seen(Hardware { disks: (0..disks).map(disk).collect(), ..Hardware::default() })
             }
-            Work::Image(image) => {
-                let broken = self.fault("disk error", 60);
-                let path = self.disk_path(id, &image.disk);
-                let Some(disk) = self.disk_of(id, &image.disk) else { return };
-                match image.mode {
-                    _ if broken => Outcome::Failed { reason: "input/output error".into(), image: false },
-                    ImageMode::Write => {
-                        *disk = DiskTruth { base: Some(image.digest.clone()), ..DiskTruth::default() };
-                        Outcome::Proven(proof(path, image.digest.clone()))
-                    }
-                    ImageMode::Verify => {
-                        let same = disk.base == Some(image.digest.clone()) && !disk.partial && !disk.touched;
-                        match same {
-                            true => Outcome::Proven(proof(path, image.digest.clone())),
-                            false => Outcome::Differs { at: "somewhere".into() },
-                        }
-                    }
-                }
-            }
+            Work::Image(image) => self.imaged(id, image),
             Work::Seed { params, .. } => {
-                let machine = self.agents[id].machine.clone();
-                let Some(board) = self.boards.get_mut(&machine) else { return };
+                let board = &mut self.boards[board];
                 (board.seed, board.rejoin) = (Some(params.clone()), None);
                 Outcome::Seeded
             }
             Work::Serve => Outcome::Serving,
         };
+        if self.happens(who, Chance::ResultMixedUp) {
+            outcome = if outcome == Outcome::Serving { Outcome::Seeded } else { Outcome::Serving };
+        }
         let agent = &mut self.agents[id];
         agent.doing = None;
-        agent.results.insert(step, outcome.clone());
-        if self.rng.u64(0..8) == 0 && !self.calm {
-            // A copy that wanders through the network for a while.
-            let late = self.rng.u64(1_000..180_000);
-            let event = self.agent_event(id, Report::Done { step, outcome });
-            self.at(late, Happening::Late(Box::new(event)));
-        }
+        agent.results.insert(step, (outcome.clone(), false));
+        self.rumours(id, step, outcome);
         self.send(id);
     }
 
+    /// What else may be heard of a result: a copy that wandered through the
+    /// network, a result of a step that nobody was told.
+    fn rumours(&mut self, id: usize, step: u64, outcome: Outcome) {
+        let who = self.who(id);
+        if self.happens(who, Chance::StepFromFuture) {
+            let proof = proof("/sim/0".into(), Some(format!("b3:{}", IMAGES[0])));
+            let report = Report::Done { step: step + 1, outcome: Outcome::Proven(proof) };
+            let event = self.agent_event(id, report);
+            self.at(1, Happening::Late(Box::new(event)));
+        }
+        if self.happens(who, Chance::MessageStrays) {
+            let late = self.dice.between(who, Pick::Network, 1_000, 180_000);
+            let event = self.agent_event(id, Report::Done { step, outcome });
+            self.at(late, Happening::Late(Box::new(event)));
+        }
+    }
+
+    fn imaged(&mut self, id: usize, image: &ImageWork) -> Outcome {
+        let who = self.who(id);
+        if self.happens(who, Chance::DiskError) {
+            return Outcome::Failed { reason: "input/output error".into(), image: false };
+        }
+        if image.digest.is_some() && self.is_corrupt(who, image) {
+            return Outcome::Failed { reason: "chunk 3 is not what its digest says".into(), image: true };
+        }
+        let number = self.disk_number(&image.disk);
+        let path = format!("/sim/{number}");
+        let incomplete = self.happens(who, Chance::ProofIncomplete);
+        let board = &mut self.boards[self.agents[id].board];
+        let Some(disk) = board.disks.get_mut(number) else {
+            return Outcome::Failed { reason: "no such disk".into(), image: false };
+        };
+        match image.mode {
+            ImageMode::Write => {
+                *disk = DiskTruth { base: Some(image.digest.clone()), ..DiskTruth::default() };
+                if number == 0 {
+                    (board.seed, board.rejoin) = (None, None);
+                }
+            }
+            ImageMode::Verify => {
+                if disk.base != Some(image.digest.clone()) || disk.partial || disk.touched {
+                    return Outcome::Differs { at: "somewhere".into() };
+                }
+            }
+        }
+        let mut proof = proof(path, image.digest.clone());
+        if incomplete {
+            proof.read_bytes /= 2;
+        }
+        Outcome::Proven(proof)
+    }
+
+    /// Whether the image is corrupt just now: for a while, on all machines.
+    fn is_corrupt(&mut self, who: Who, image: &ImageWork) -> bool {
+        let digest = image.digest.clone().unwrap_or_default();
+        if self.corrupt.get(&digest).is_some_and(|until| *until > self.now) {
+            return !self.dice.calm;
+        }
+        let now = self.happens(who, Chance::ImageCorrupt);
+        if now {
+            let until = self.now + self.dice.between(who, Pick::Duration, 1_000, 1_200_000);
+            self.corrupt.insert(digest, until);
+        }
+        now
+    }
+
     /// Runs a health check, if there is an agent to run it.
-    pub(super) fn check(&mut self, machine: MachineName, nonce: String, epoch: Epoch) {
-        let runs = |a: &SimAgent| a.alive && a.connected && a.machine == machine && a.params.nonce == nonce;
-        if !self.agents.iter().any(runs) {
+    pub(super) fn check(&mut self, machine: MachineName, nonce: &str, epoch: Epoch) {
+        let Some(board) = self.board_of(&machine) else { return };
+        let runs = |a: &usize| {
+            let agent = &self.agents[*a];
+            agent.alive && agent.connected && agent.params.nonce == nonce
+        };
+        if !self.boards[board].agents.iter().any(runs) {
             return;
         }
-        let result = if self.fault("health check fails", 20) { Err("exit 1".to_owned()) } else { Ok(()) };
-        let ms = self.rng.u64(100..60_000);
-        self.at(ms, Happening::Fact(epoch, Box::new(Fact::Checked { machine, nonce, result })));
+        let who = Who::board(board);
+        let result = if self.happens(who, Chance::HealthFails) { Err("exit 1".to_owned()) } else { Ok(()) };
+        let ms = self.dice.between(who, Pick::Duration, 100, 60_000);
+        let fact = Fact::Checked { machine, nonce: nonce.to_owned(), result };
+        self.at(ms, Happening::Fact(epoch, Box::new(fact)));
+    }
+
+    /// Whether what is on the board's disk comes up nowhere just now.
+    pub(super) fn is_dead(&mut self, board: usize) -> bool {
+        let Some(digest) = self.boards[board].disks.first().and_then(|d| d.base.clone()).flatten() else {
+            return false;
+        };
+        let key = format!("dead {digest}");
+        if self.corrupt.get(&key).is_some_and(|until| *until > self.now) {
+            return !self.dice.calm;
+        }
+        let who = Who::board(board);
+        let now = self.happens(who, Chance::ImageDead);
+        if now {
+            let until = self.now + self.dice.between(who, Pick::Duration, 60_000, 3_600_000);
+            self.corrupt.insert(key, until);
+        }
+        now
     }
 
     /// Sends all results that are not acknowledged, and again later.
     pub(super) fn send(&mut self, id: usize) {
-        self.agents[id].sending = false;
         let agent = &self.agents[id];
-        if !agent.alive || !agent.connected || agent.results.is_empty() {
+        if !agent.alive || !agent.connected {
             return;
         }
-        let results: Vec<(u64, Outcome)> = agent.results.iter().map(|(s, o)| (*s, o.clone())).collect();
+        let open = agent.results.iter().filter(|(_, (_, acknowledged))| !acknowledged);
+        let results: Vec<(u64, Outcome)> =
+            open.map(|(step, (outcome, _))| (*step, outcome.clone())).collect();
+        if results.is_empty() {
+            return;
+        }
+        let who = self.who(id);
         for (step, outcome) in results {
             let event = self.agent_event(id, Report::Done { step, outcome });
-            self.deliver(event);
+            let slow = self.happens(who, Chance::MessageReordered);
+            let delay = self.dice.between(who, Pick::Network, 1, if slow { 8_000 } else { 30 });
+            self.at(delay, Happening::Late(Box::new(event)));
         }
-        let agent = &mut self.agents[id];
-        if !agent.results.is_empty() && !agent.sending {
-            agent.sending = true;
+        if !std::mem::replace(&mut self.agents[id].sending, true) {
             self.at(5_000, Happening::Send(id));
         }
+    }
+
+    /// Time to send again what is not acknowledged.
+    pub(super) fn send_again(&mut self, id: usize) {
+        self.agents[id].sending = false;
+        self.send(id);
     }
 }
 

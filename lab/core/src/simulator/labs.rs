@@ -1,47 +1,162 @@
-//! Inventories to simulate: small machines with short limits.
+//! Inventories to simulate: small machines with short limits, no two alike.
 
+use super::dice::{Dice, Pick, Who};
 use crate::inventory::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, HealthCheck, Idle, Inventory, LegSpec, Limits,
-    MachineSpec, OtherDisks, Sources, Verify,
+    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Idle, Inventory, Lease,
+    LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
 };
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The image every simulated machine has by default.
+/// The images there are; the first is every machine's default.
 pub(crate) const IMAGES: [&str; 2] = ["debian", "yocto"];
 
-/// A lab in which neighbours differ: two legs here, two disks there, other
-/// policies, some warm.
-pub(super) fn inventory(machines: usize, seed: u64) -> Inventory {
-    let mut inventory = Inventory::default();
-    for n in 0..machines {
-        let kind = (seed as usize + n) % 7;
-        if let Ok(name) = MachineName::new(&format!("m{n}")) {
-            inventory.machines.insert(name.clone(), machine(name, n, kind));
+/// What kind of machine a board is made into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    TwoLegs,
+    TwoDisks,
+    PowerOff,
+    Warm,
+    /// It is checked now and then, with a command in its image.
+    Checked,
+    /// Its leg cannot be read back.
+    Blind,
+    /// Its firmware asks what to boot.
+    NetBoot,
+    /// Shared, kept as it is.
+    Keep,
+    /// No leg, no disk: nothing but a name to hold.
+    Legless,
+    /// It runs no agent; that power reads on is all it shows.
+    ByPower,
+}
+
+const KINDS: [Kind; 15] = [
+    Kind::Checked,
+    Kind::Plain,
+    Kind::Plain,
+    Kind::TwoLegs,
+    Kind::TwoLegs,
+    Kind::TwoDisks,
+    Kind::TwoDisks,
+    Kind::PowerOff,
+    Kind::Warm,
+    Kind::Warm,
+    Kind::Blind,
+    Kind::NetBoot,
+    Kind::Keep,
+    Kind::Legless,
+    Kind::ByPower,
+];
+
+/// What the inventory is to say of a board.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub name: MachineName,
+    pub kind: Kind,
+    /// Whether the inventory has it at all.
+    pub listed: bool,
+    /// How often its legs and disks were given another meaning, and its name changed.
+    pub legs: u64,
+    pub disks: u64,
+    pub names: u64,
+}
+
+impl Plan {
+    /// The plan of board `number`.
+    pub fn new(number: usize, dice: &mut Dice) -> Option<Self> {
+        let name = MachineName::new(&format!("m{number}")).ok()?;
+        let kind = dice.one(Who::board(number), Pick::Kind, &KINDS);
+        Some(Self { name, kind, listed: true, legs: 0, disks: 0, names: 0 })
+    }
+}
+
+/// What the policies say in this run: nothing, or something for each role.
+pub(super) fn policies(dice: &mut Dice) -> BTreeMap<String, Policy> {
+    let who = Who::WORLD;
+    let mut policies = BTreeMap::new();
+    for role in ["ci", "person"] {
+        if dice.below(who, Pick::Kind, 2) == 0 {
+            continue;
         }
+        let lease = Lease {
+            default_ms: 1_200_000,
+            max_ms: 3_600_000,
+            extend: dice.one(who, Pick::Kind, &[Extend::Always, Extend::WhileNobodyWaits, Extend::Never]),
+        };
+        let builds = [None, Some(AfterBuild::Reimage), Some(AfterBuild::PowerOff)];
+        let silences = [None, Some(OnAgentLost::Ignore), Some(OnAgentLost::FailAfter { ms: 15_000 })];
+        let policy = Policy {
+            after_build: dice.one(who, Pick::Kind, &builds),
+            idle: dice.one(who, Pick::Kind, &[None, None, Some(Idle::Warm { max_age_ms: 1_800_000 })]),
+            on_agent_lost: dice.one(who, Pick::Kind, &silences),
+            lease: (dice.below(who, Pick::Kind, 2) == 0).then_some(lease),
+            ..Policy::default()
+        };
+        policies.insert(role.to_owned(), policy);
+    }
+    policies
+}
+
+/// The inventory of these plans.
+pub(super) fn inventory(plans: &[Plan], policies: &BTreeMap<String, Policy>) -> Inventory {
+    let mut inventory = Inventory { policies: policies.clone(), ..Inventory::default() };
+    for (number, plan) in plans.iter().enumerate().filter(|(_, p)| p.listed) {
+        inventory.machines.insert(plan.name.clone(), machine(number, plan));
     }
     inventory
 }
 
-/// The lab's machine number `n`, of one of seven kinds.
-fn machine(name: MachineName, n: usize, kind: usize) -> MachineSpec {
-    let mut spec = plain(name);
-    spec.tags.insert("half".to_owned(), TagValue::from(if n.is_multiple_of(2) { "even" } else { "odd" }));
-    match kind {
-        1 => spec.legs.insert(0, leg("mains")),
-        2 => spec.disks.push(disk("scratch", DiskContent::Zero)),
-        3 => spec.after_build = Some(AfterBuild::PowerOff),
-        4 => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),
-        5 => spec.legs[0].readback = false,
-        6 => {
+fn machine(number: usize, plan: &Plan) -> MachineSpec {
+    let mut spec = plain(plan.name.clone());
+    let half = if number.is_multiple_of(2) { "even" } else { "odd" };
+    spec.tags.insert("half".to_owned(), TagValue::from(half));
+    spec.boot = numbered("sim", "board", number as u64);
+    spec.class = (!number.is_multiple_of(4)).then(|| "board".to_owned());
+    match plan.kind {
+        Kind::Plain | Kind::NetBoot => {}
+        Kind::TwoLegs => spec.legs.insert(0, leg("mains")),
+        Kind::TwoDisks => spec.disks.push(disk("scratch", DiskContent::Zero)),
+        Kind::PowerOff => spec.after_build = Some(AfterBuild::PowerOff),
+        Kind::Warm => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),
+        Kind::Checked => {
             let run = vec!["check".to_owned()];
             spec.health = Some(HealthCheck { every_ms: 1_800_000, run, within_ms: 120_000 });
         }
-        _ => {}
+        Kind::Blind => spec.legs[0].readback = false,
+        Kind::Keep => keep(&mut spec),
+        Kind::Legless => {
+            keep(&mut spec);
+            spec.ready = DriverSpec::named("power");
+            (spec.legs, spec.disks) = (Vec::new(), Vec::new());
+        }
+        Kind::ByPower => {
+            keep(&mut spec);
+            spec.ready = DriverSpec::named("power");
+        }
+    }
+    for (n, leg) in spec.legs.iter_mut().enumerate() {
+        leg.driver = numbered("sim", "outlet", plan.legs << 32 | (number as u64) << 8 | n as u64);
+    }
+    for disk in &mut spec.disks {
+        disk.matching.min = (plan.disks > 0).then_some(plan.disks);
     }
     spec
+}
+
+fn keep(spec: &mut MachineSpec) {
+    (spec.shared, spec.after_build) = (true, Some(AfterBuild::Keep));
+}
+
+/// A driver with one number.
+fn numbered(driver: &str, field: &str, number: u64) -> DriverSpec {
+    let fields = Map::from_iter([(field.to_owned(), Value::from(number))]);
+    DriverSpec { fields: Arc::new(fields), ..DriverSpec::named(driver) }
 }
 
 /// A power leg that can be read back.

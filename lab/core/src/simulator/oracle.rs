@@ -1,68 +1,126 @@
 //! What must hold, judged by someone who sees both the lab and the world.
 
-use super::Sim;
+use super::{Sim, board::Board};
 use crate::id::ReservationId;
-use crate::lab::{Lab, Outcome};
-use crate::machine::{Stage, Switch};
-use crate::record::{Actor, Change};
-use crate::reservation::{CleanLevel, Want};
+use crate::lab::{Lab, Outcome, Row, RowKey};
+use crate::machine::{Health, Purpose, Stage, Switch};
+use crate::record::{Actor, Change, Record};
+use crate::reservation::{CleanLevel, Reservation, Status, Want};
+use crate::time::LabTime;
 use crate::{invariant, machine};
 use pitstop_wire::MachineName;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// Every so many steps all rows are checked, not only those that changed.
+const FULL_CHECK: u64 = 512;
+/// Turns that a machine may go through within an hour without anybody having it.
+const LONELY_TURNS: usize = 8;
+
+/// What was said, and what went on, as far as the rows do not tell.
+#[derive(Default)]
+pub(super) struct Oracle {
+    /// What holders were told.
+    told: BTreeMap<ReservationId, Told>,
+    /// What machines went through.
+    tallies: BTreeMap<MachineName, Tally>,
+    /// Time that counts for no turn: gaps and starts.
+    excuses: u64,
+}
+
+#[derive(Default)]
+struct Told {
+    claimed: bool,
+    released: bool,
+    ends: Option<LabTime>,
+}
+
+#[derive(Default)]
+struct Tally {
+    /// Since the turn began: commands, and those to switch on, for the first leg.
+    commands: u64,
+    ons: u64,
+    /// What was excused before it began.
+    starts: u64,
+    excuses: u64,
+    /// When turns began since somebody had it.
+    lonely: VecDeque<u64>,
+}
 
 impl Sim {
-    /// After every step.
+    // ── after every step ──
+
     pub(super) fn check_step(&mut self, out: &Outcome) {
-        let Some(lab) = &self.daemon.lab else { return };
-        self.report.checks += 1;
-        if let Err(text) = invariant::check(lab) {
-            return self.violation(text);
-        }
-        if !lab.free.is_empty()
-            && let Some((id, name, _)) = lab.servable().first()
-        {
-            return self.violation(format!("{id} waits, and could have {name}"));
-        }
-        let mut wrong = None;
-        for record in &out.records {
-            let found = match &record.change {
-                Change::MachineReady { machine, until: None } => self.handed_over(lab, machine),
-                Change::WarmTaken { machine, .. } => self.handed_over(lab, machine),
-                Change::PowerIntended { machine, intent, .. } => {
-                    power_on_held(lab, machine, intent.want, &record.actor)
-                }
-                _ => Ok(()),
-            };
-            wrong = wrong.or(found.err());
-        }
-        let handed = out.records.iter().filter(|r| matches!(r.change, Change::InUse { .. })).count();
-        self.report.handovers += handed as u64;
-        if let Some(text) = wrong {
+        let Some(lab) = self.daemon.lab.take() else { return };
+        let found = self.judged(&lab, out);
+        self.daemon.lab = Some(lab);
+        if let Err(text) = found {
             self.violation(text);
         }
     }
 
+    fn judged(&mut self, lab: &Lab, out: &Outcome) -> Result<(), String> {
+        if self.report.steps.is_multiple_of(FULL_CHECK) {
+            self.report.checks += 1;
+            invariant::check(lab)?;
+        }
+        if out.records.is_empty() {
+            return Ok(());
+        }
+        self.report.checks += 1;
+        invariant::check_rows(lab, &out.touched)?;
+        if !lab.free.is_empty()
+            && !lab.waiting.is_empty()
+            && let Some((id, name, _)) = lab.servable().first()
+        {
+            return Err(format!("{id} waits, and could have {name}"));
+        }
+        for record in &out.records {
+            match &record.change {
+                Change::MachineReady { machine, until: None }
+                | Change::WarmTaken { machine, .. }
+                | Change::InUse { machine } => self.handed_over(lab, machine)?,
+                Change::PowerIntended { machine, intent, leg } => {
+                    power_on_held(lab, machine, intent.want, &record.actor)?;
+                    self.tally_power(lab, machine, *leg, intent.want, record)?;
+                }
+                Change::TurnStarted { machine, purpose, .. } => self.tally_turn(machine, *purpose, record)?,
+                Change::Granted { reservation, machine, .. } => in_order(lab, *reservation, machine)?,
+                Change::PhaseEntered { machine, .. } => self.comes_to_an_end(lab, machine)?,
+                Change::DeadlineMoved { .. } => self.oracle.excuses += self.moved(lab, record),
+                _ => {}
+            }
+        }
+        let handed = out.records.iter().filter(|r| matches!(r.change, Change::InUse { .. })).count();
+        self.report.handovers += handed as u64;
+        Ok(())
+    }
+
     /// The machine as the world knows it, at the moment it is promised.
     fn handed_over(&self, lab: &Lab, name: &MachineName) -> Result<(), String> {
-        let (Some(row), Some(board)) = (lab.machine(name), self.boards.get(name)) else { return Ok(()) };
+        let (Some(row), Some(number)) = (lab.machine(name), self.board_of(name)) else { return Ok(()) };
+        let board = &self.boards[number];
         let Some(id) = row.reservation() else { return Ok(()) };
         let Some(reservation) = lab.reservation(id) else { return Ok(()) };
         if board.inflight.iter().any(|at| *at > self.now) {
             return Err(format!("{name} is handed to {id} while a power command is still under way"));
         }
-        if reservation.ask.want == Want::Bare && board.on() && !board.flaked {
+        if let Some((other, held)) = board.holder.as_ref().filter(|(n, held)| n != name && *held != id) {
+            return Err(format!("{name} is handed to {id}, and is {other}, which {held} holds"));
+        }
+        let again = reservation.status == Status::Active;
+        if reservation.ask.want == Want::Bare
+            && board.on()
+            && !board.legs.is_empty()
+            && !board.flaked
+            && !again
+        {
             return Err(format!("{name} is handed to {id} as off, and it is on"));
         }
         if reservation.ask.clean == CleanLevel::Any {
             return Ok(());
         }
-        for disk in &board.disks {
-            if let Some(other) = disk.tenants.iter().find(|t| **t != id) {
-                return Err(format!("{name} is handed to {id} with the bytes of {other} on it"));
-            }
-            if disk.partial {
-                return Err(format!("{name} is handed to {id} with a half written disk"));
-            }
-        }
+        clean_for(board, name, id)?;
         if let Stage::Ready { image: Some(image), .. } | Stage::InUse { image: Some(image), .. } = &row.stage
         {
             let base = board.disks.first().and_then(|d| d.base.clone());
@@ -73,26 +131,170 @@ impl Sim {
         Ok(())
     }
 
-    /// Somebody was told that he has these machines.
-    pub(super) fn told_ready(&mut self, id: ReservationId) {
-        let Some(lab) = &self.daemon.lab else { return };
-        let Some(row) = lab.reservation(id).cloned() else {
-            return self.violation(format!("{id} was claimed and does not exist"));
-        };
+    // ── what machines go through ──
+
+    /// No machine is switched again and again.
+    fn tally_power(
+        &mut self,
+        lab: &Lab,
+        name: &MachineName,
+        leg: usize,
+        want: Switch,
+        record: &Record,
+    ) -> Result<(), String> {
+        let in_turn = lab.machine(name).is_some_and(|m| m.turn().is_some());
+        if leg > 0 || !in_turn || matches!(record.actor, Actor::User(_)) {
+            return Ok(());
+        }
+        let starts = self.starts;
+        let tally = self.oracle.tallies.entry(name.clone()).or_default();
+        tally.commands += 1;
+        tally.ons += u64::from(want == Switch::On);
+        self.report.liveness_checks += 1;
+        let starts = starts - tally.starts;
+        if tally.ons > 4 + 2 * starts || tally.commands > 80 + 20 * starts {
+            return Err(format!(
+                "{name} was switched {} times, {} of them on, in one turn",
+                tally.commands, tally.ons
+            ));
+        }
+        Ok(())
+    }
+
+    /// No machine goes round and round by itself.
+    fn tally_turn(&mut self, name: &MachineName, purpose: Purpose, record: &Record) -> Result<(), String> {
+        let (now, starts, excuses) = (self.now, self.starts, self.oracle.excuses);
+        let tally = self.oracle.tallies.entry(name.clone()).or_default();
+        (tally.commands, tally.ons, tally.starts, tally.excuses) = (0, 0, starts, excuses);
+        if purpose == Purpose::Prepare || matches!(record.actor, Actor::User(_)) {
+            tally.lonely.clear();
+        }
+        tally.lonely.push_back(now);
+        tally.lonely.retain(|at| at + super::HOUR > now);
+        self.report.liveness_checks += 1;
+        if tally.lonely.len() > LONELY_TURNS {
+            return Err(format!(
+                "{name} went through {} turns in an hour and nobody had it",
+                tally.lonely.len()
+            ));
+        }
+        Ok(())
+    }
+
+    /// A turn ends within what its phases may take, once for each try.
+    fn comes_to_an_end(&mut self, lab: &Lab, name: &MachineName) -> Result<(), String> {
+        let Some(turn) = lab.machine(name).and_then(|m| m.turn()) else { return Ok(()) };
+        let Some(spec) = lab.spec(name) else { return Ok(()) };
+        let limits = &spec.limits;
+        let offs = 3 * 6 * limits.power_ms;
+        let boots = 2 * (limits.power_ms + limits.firmware_ms) + limits.attach_ms + limits.evidence_ms;
+        let disks = 2 * limits.reimage_ms * spec.disks.len() as u64;
+        let once = offs + boots + disks + limits.handover_ms + 4 * limits.power_ms;
+        let tally = self.oracle.tallies.entry(name.clone()).or_default();
+        let excused = self.oracle.excuses - tally.excuses + (self.starts - tally.starts) * once;
+        let most = 2 * once + excused;
+        self.report.liveness_checks += 1;
+        let took = self.lab_now() - turn.started;
+        if took > most {
+            return Err(format!(
+                "{name} has been on its turn for {} s, {} are allowed",
+                took / 1_000,
+                most / 1_000
+            ));
+        }
+        Ok(())
+    }
+
+    /// How far a deadline moved: as far as the time that nobody saw.
+    fn moved(&self, lab: &Lab, record: &Record) -> u64 {
+        let Change::DeadlineMoved { machine, deadline } = &record.change else { return 0 };
+        let before = self.daemon.store.shadow.machine(machine).and_then(|m| m.turn()).map(|t| t.deadline);
+        let _ = lab;
+        before.map_or(0, |before| *deadline - before)
+    }
+
+    // ── what people were told ──
+
+    fn stored(&self, id: ReservationId) -> Option<&Arc<Reservation>> {
+        self.daemon.store.reservation(id)
+    }
+
+    /// An acknowledged reservation exists from now on, whatever crashes.
+    pub(super) fn acknowledged_reserve(&mut self, id: ReservationId) {
+        self.report.checks += 1;
+        if self.stored(id).is_none() {
+            return self.violation(format!("{id} was acknowledged and is not in the store"));
+        }
+        self.oracle.told.entry(id).or_default();
+    }
+
+    /// An acknowledged claim: these machines are in his hands, and in nobody else's.
+    pub(super) fn acknowledged_claim(&mut self, id: ReservationId) {
+        self.oracle.told.entry(id).or_default().claimed = true;
+        self.check_told(id);
+        let Some(row) = self.stored(id).filter(|r| r.status == Status::Active).cloned() else { return };
         for member in &row.members {
-            let before = self.holders.insert(member.machine.clone(), id);
-            let lab = self.daemon.lab.as_ref();
-            let still = before.filter(|b| *b != id).and_then(|b| lab?.reservation(b).cloned());
-            if still.is_some_and(|b| !b.ended() && b.has(&member.machine)) {
-                return self.violation(format!("{} has two holders", member.machine));
+            let Some(number) = self.board_of(&member.machine) else { continue };
+            let held = self.boards[number].holder.as_ref().map(|(_, held)| *held);
+            let reimaging = self.daemon.store.machine(&member.machine).is_some_and(|m| m.turn().is_some());
+            if held != Some(id) && !reimaging {
+                return self
+                    .violation(format!("{id} was claimed, and {} is held by {held:?}", member.machine));
             }
         }
     }
 
+    /// An acknowledged extension.
+    pub(super) fn acknowledged_extension(&mut self, id: ReservationId) {
+        let ends = self.stored(id).and_then(|r| r.ends);
+        self.oracle.told.entry(id).or_default().ends = ends;
+        if ends.is_none() {
+            self.violation(format!("{id} was extended, and has no end"));
+        }
+    }
+
+    /// An acknowledged release.
+    pub(super) fn acknowledged_release(&mut self, id: ReservationId) {
+        self.oracle.told.entry(id).or_default().released = true;
+        self.check_told(id);
+    }
+
+    /// After a crash everything that anybody was told is still so.
+    pub(super) fn check_acknowledged(&mut self) {
+        let ids: Vec<ReservationId> = self.oracle.told.keys().copied().collect();
+        for id in ids {
+            self.check_told(id);
+        }
+        let Self { oracle, daemon, .. } = self;
+        // What is over stays over: the store itself sees to that.
+        oracle.told.retain(|id, _| daemon.store.reservation(*id).is_some_and(|r| !r.ended()));
+    }
+
+    fn check_told(&mut self, id: ReservationId) {
+        self.report.checks += 1;
+        let Some(told) = self.oracle.told.get(&id) else { return };
+        let wrong = match self.stored(id) {
+            // Ended ones are forgotten in the end, a thousand later.
+            None => (self.daemon.store.reservations() < 1_000).then_some("is gone"),
+            Some(row) if row.ended() => None,
+            Some(_) if told.released => Some("was released, and lives"),
+            Some(row) if told.claimed && row.status != Status::Active => {
+                Some("was claimed, and is not in use")
+            }
+            Some(row) if told.ends > row.ends => Some("was extended, and ends earlier"),
+            Some(_) => None,
+        };
+        if let Some(wrong) = wrong {
+            self.violation(format!("{id} {wrong}"));
+        }
+    }
+
+    // ── now and then ──
+
     /// Rows and history must agree.
     pub(super) fn check_fold(&mut self) {
-        let stored = self.daemon.stored();
-        let shadow = self.daemon.shadow.rows();
+        let stored = self.daemon.store.rows();
+        let shadow = self.daemon.store.shadow.rows();
         self.report.checks += 1;
         if stored == shadow {
             return;
@@ -107,16 +309,43 @@ impl Sim {
             return;
         }
         self.check_fold();
-        self.report.checks += 1;
-        match &self.daemon.lab {
-            None => self.violation("the daemon is not running at the end".into()),
-            Some(lab) => {
-                if let Err(text) = invariant::check_at_rest(lab) {
-                    self.violation(format!("not at rest 12 h after the last fault: {text}"));
-                }
-            }
+        self.check_acknowledged();
+        let Some(lab) = &self.daemon.lab else {
+            return self.violation("the daemon is not running at the end".into());
+        };
+        self.report.liveness_checks += (lab.machines().len() + lab.reservations().len()) as u64;
+        let rests = invariant::check(lab).and_then(|()| invariant::check_at_rest(lab));
+        if let Err(text) = rests {
+            self.violation(format!("not at rest 12 h after the last fault: {text}"));
         }
     }
+}
+
+/// Nobody else's bytes, and nothing half done.
+fn clean_for(board: &Board, name: &MachineName, id: ReservationId) -> Result<(), String> {
+    for disk in &board.disks {
+        if let Some(other) = disk.tenants.iter().find(|t| **t != id) {
+            return Err(format!("{name} is handed to {id} with the bytes of {other} on it"));
+        }
+        if disk.partial {
+            return Err(format!("{name} is handed to {id} with a half written disk"));
+        }
+    }
+    Ok(())
+}
+
+/// Nobody is served before one who came earlier and could have had the machine.
+fn in_order(lab: &Lab, id: ReservationId, name: &MachineName) -> Result<(), String> {
+    let (Some(row), Some(machine)) = (lab.reservation(id), lab.machine(name)) else { return Ok(()) };
+    let place = (std::cmp::Reverse(row.ask.priority), id);
+    for (priority, elder) in lab.waiting.iter().take_while(|e| **e < place) {
+        let Some(elder_row) = lab.reservation(*elder).filter(|r| r.wanted() == 1) else { continue };
+        let role = &elder_row.ask.roles[0];
+        if machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
+            return Err(format!("{id} got {name}, which {elder} (priority {}) waits for", priority.0));
+        }
+    }
+    Ok(())
 }
 
 /// While somebody holds a machine, its power is his.
@@ -131,4 +360,20 @@ fn power_on_held(lab: &Lab, name: &MachineName, want: Switch, actor: &Actor) -> 
         return Ok(());
     }
     Err(format!("{name} was switched {want:?} by {actor:?} while {reservation} holds it"))
+}
+
+impl super::daemon::Store {
+    fn reservation(&self, id: ReservationId) -> Option<&Arc<Reservation>> {
+        match self.row(&RowKey::Reservation(id)) {
+            Some(Row::Reservation(row)) => Some(row),
+            _ => None,
+        }
+    }
+
+    fn machine(&self, name: &MachineName) -> Option<&Arc<machine::Machine>> {
+        match self.row(&RowKey::Machine(name.clone())) {
+            Some(Row::Machine(row)) => Some(row),
+            _ => None,
+        }
+    }
 }

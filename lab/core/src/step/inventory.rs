@@ -96,7 +96,8 @@ impl Step<'_> {
             }
         }
         for name in self.names() {
-            if enrol && self.machine(&name).is_some_and(|m| m.health == Health::New) {
+            let new = self.machine(&name).is_some_and(|m| m.health == Health::New);
+            if enrol && new && self.under_another_name(&name).is_none() {
                 self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
             }
             if !inventory.machines.contains_key(&name) {
@@ -197,9 +198,30 @@ impl Step<'_> {
             return Err(ApiError::new(Code::Conflict, text).hint("look at the list again"));
         }
         for name in &new {
+            if let Some(old) = self.under_another_name(name) {
+                let text = format!("{name} is what {} was called, which is not at rest yet", old.name);
+                return Err(ApiError::new(Code::Conflict, text).hint(format!("pitstop why {}", old.name)));
+            }
+        }
+        for name in &new {
             self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
         }
         Ok(json!({ "enrolled": new }))
+    }
+
+    /// The machine that has one of this one's legs under a name that left the
+    /// inventory: somebody may hold it, or a command to it may still land. A
+    /// leg that several machines of the inventory seem to share tells none
+    /// of them apart.
+    fn under_another_name(&self, name: &MachineName) -> Option<Arc<Machine>> {
+        let has = |m: &Machine, leg: &str| m.legs.iter().any(|l| l.identity == leg);
+        let listed = |m: &Machine| self.lab.inventory.machines.contains_key(&m.name);
+        let machine = self.lab.machines.get(name)?;
+        let telling =
+            |leg: &str| !self.lab.machines.values().any(|m| m.name != *name && listed(m) && has(m, leg));
+        let legs: Vec<&str> =
+            machine.legs.iter().map(|l| l.identity.as_str()).filter(|leg| telling(leg)).collect();
+        self.lab.machines.values().find(|m| !listed(m) && legs.iter().any(|leg| has(m, leg))).cloned()
     }
 }
 

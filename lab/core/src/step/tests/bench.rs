@@ -205,10 +205,19 @@ impl Bench {
     /// The daemon dies with what it had not sent, and another one starts.
     /// Agents lose their connection.
     pub fn restart(&mut self) {
+        self.start_again(false);
+    }
+
+    /// The same in a lab of simulated machines, where new ones need no person.
+    pub fn restart_enrolling(&mut self) {
+        self.start_again(true);
+    }
+
+    fn start_again(&mut self, enrol: bool) {
         self.effects.clear();
         self.lab = Lab::from_rows(self.lab.rows());
         let inventory = self.inventory.clone();
-        self.event(Event::Start { inventory, enrol: false });
+        self.event(Event::Start { inventory, enrol });
     }
 
     /// The admin changes the inventory.

@@ -4,7 +4,7 @@ use super::bench::{Bench, DISK, ask, name, role};
 use super::{spec, spec_with};
 use crate::effect::Effect;
 use crate::event::{Event, PowerAction, Request};
-use crate::inventory::model::{DiskContent, Inventory};
+use crate::inventory::model::{DiskContent, Inventory, MachineSpec};
 use crate::machine::{Health, Phase};
 use crate::record::Change;
 use crate::reservation::{Ask, Want};
@@ -289,4 +289,28 @@ fn a_machine_that_came_after_the_list_is_enrolled_with_it() {
     assert_eq!(b.refused("admin", enrol(&["m1"])), Code::Conflict);
     assert_eq!(b.state("m1"), "new");
     b.ok("admin", enrol(&["m1", "m2"]));
+}
+
+#[test]
+fn a_machine_that_is_held_is_given_away_under_a_new_name() {
+    let mut b = Bench::new(&["m0", "m1"]);
+    b.reload(|i| {
+        for (n, spec) in i.machines.values_mut().enumerate() {
+            spec.legs[0].driver.fields = Arc::new([("outlet".to_owned(), n.into())].into_iter().collect());
+        }
+    });
+    b.ok("admin", Request::Enrol { select: "".parse().unwrap(), listed: vec![name("m0"), name("m1")] });
+    let id = b.hold("ada", ask("name=m0", Want::Bare));
+    b.reload(|i| {
+        let old = i.machines.remove(&name("m0")).unwrap();
+        drop(i.machines.insert(name("x0"), MachineSpec { name: name("x0"), ..old }));
+    });
+    let enrol = || Request::Enrol { select: "".parse().unwrap(), listed: vec![name("x0")] };
+    assert_eq!(b.refused("admin", enrol()), Code::Conflict, "two holders of one board");
+    b.restart_enrolling();
+    assert_eq!(b.state("x0"), "new", "a start gives it away");
+    b.release("ada", id);
+    b.live(60_000);
+    b.ok("admin", enrol());
+    assert_eq!(b.state("x0"), "free");
 }

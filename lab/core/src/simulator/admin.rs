@@ -1,0 +1,145 @@
+//! The admin: takes machines out and puts them back, and changes the
+//! inventory while people use it.
+
+use super::clients::admin;
+use super::dice::{Chance, Pick, Who};
+use super::labs::{self, IMAGES, Kind};
+use super::{Happening, Sim};
+use crate::event::{Event, Request};
+use crate::id::ReservationId;
+use crate::machine::Health;
+use pitstop_wire::{MachineName, Selector};
+use std::sync::Arc;
+
+impl Sim {
+    /// The admin's round: each thing that may be done about a machine is
+    /// thought about.
+    pub(super) fn admin_round(&mut self) {
+        let who = Who::ADMIN;
+        let pause = self.dice.between(who, Pick::Pause, 60_000, 600_000);
+        self.at(pause, Happening::Admin);
+        let Some(lab) = &self.daemon.lab else { return };
+        let machines: Vec<(MachineName, Health)> =
+            lab.machines().map(|m| (m.name.clone(), m.health.clone())).collect();
+        let holding: Option<ReservationId> =
+            lab.reservations().find(|r| !r.members.is_empty() && !r.ended()).map(|r| r.id);
+        for (machine, health) in machines {
+            let request = match health {
+                Health::Quarantined { .. } if self.happens(who, Chance::Proves) => Request::Prove(machine),
+                Health::Drained { .. } if self.happens(who, Chance::Undrains) => Request::Undrain(machine),
+                Health::Good if self.happens(who, Chance::ProvesGood) => Request::Prove(machine),
+                Health::Good | Health::Quarantined { .. } if self.happens(who, Chance::Drains) => {
+                    Request::Drain { machine, reason: "fan noise".into() }
+                }
+                _ => continue,
+            };
+            self.ask_as_admin(request);
+        }
+        if self.happens(who, Chance::Enrols) {
+            self.enrol_new();
+        }
+        if let Some(reservation) = holding
+            && self.happens(who, Chance::Forces)
+        {
+            self.ask_as_admin(Request::Release { reservation, force: Some("I need it".into()) });
+        }
+        if self.happens(who, Chance::ForgetsImage) {
+            let name = self.dice.one(who, Pick::Which, &IMAGES).to_owned();
+            self.ask_as_admin(Request::ForgetImage(name));
+        }
+        if self.happens(who, Chance::TrustsImage) {
+            let name = self.dice.one(who, Pick::Which, &IMAGES).to_owned();
+            self.ask_as_admin(Request::TrustImage(name));
+        }
+        if self.happens(who, Chance::RestoresImages) {
+            self.add_missing_images();
+        }
+        if self.happens(who, Chance::Reloads) {
+            self.edit_inventory();
+            self.ask_as_admin(Request::Reload(self.file.clone()));
+        }
+    }
+
+    fn ask_as_admin(&mut self, request: Request) {
+        self.route(Event::Request(admin(), request));
+    }
+
+    fn add_missing_images(&mut self) {
+        let there = self.daemon.lab.as_ref().map_or(IMAGES.len(), |l| l.images().len());
+        if there < IMAGES.len() {
+            self.add_images();
+        }
+    }
+
+    fn enrol_new(&mut self) {
+        let Some(lab) = &self.daemon.lab else { return };
+        let listed: Vec<MachineName> =
+            lab.machines().filter(|m| m.health == Health::New).map(|m| m.name.clone()).collect();
+        if !listed.is_empty() {
+            self.ask_as_admin(Request::Enrol { select: Selector::default(), listed });
+        }
+    }
+
+    /// Some line of the inventory is changed.
+    fn edit_inventory(&mut self) {
+        let who = Who::ADMIN;
+        let number = self.dice.below(who, Pick::Which, self.plans.len() as u64) as usize;
+        let edit = self.dice.below(who, Pick::Kind, 6);
+        let plan = &mut self.plans[number];
+        let what = match edit {
+            _ if !plan.listed => {
+                plan.listed = true;
+                "put back"
+            }
+            0 | 1 => {
+                plan.listed = false;
+                "removed"
+            }
+            // Of one without legs nothing shows that it is the same.
+            2 if plan.kind != Kind::Legless => {
+                plan.names += 1;
+                let name = format!("m{number}{}", ["", "-new", "-newer"][plan.names as usize % 3]);
+                if let Ok(name) = MachineName::new(&name) {
+                    plan.name = name;
+                }
+                "renamed"
+            }
+            3 => {
+                plan.legs += 1;
+                "given another outlet"
+            }
+            4 => {
+                plan.disks += 1;
+                "given another disk"
+            }
+            _ => "left as it is",
+        };
+        let name = plan.name.clone();
+        self.note(|| format!("board {number}, {name}, is {what} in the inventory"));
+        self.names.insert(name, number);
+        self.file = Arc::new(labs::inventory(&self.plans, &self.policies));
+    }
+
+    /// Nothing is left out of use: what the admin took out comes back.
+    pub(super) fn put_all_back(&mut self) {
+        if self.plans.iter().any(|p| !p.listed) {
+            self.plans.iter_mut().for_each(|p| p.listed = true);
+            self.file = Arc::new(labs::inventory(&self.plans, &self.policies));
+        }
+        if self.daemon.lab.as_ref().is_some_and(|l| !Arc::ptr_eq(l.inventory(), &self.file)) {
+            self.ask_as_admin(Request::Reload(self.file.clone()));
+        }
+        self.add_missing_images();
+        let Some(lab) = &self.daemon.lab else { return };
+        let machines: Vec<(MachineName, Health)> =
+            lab.machines().map(|m| (m.name.clone(), m.health.clone())).collect();
+        for (machine, health) in machines {
+            match health {
+                Health::Quarantined { .. } => self.ask_as_admin(Request::Prove(machine)),
+                Health::Drained { .. } => self.ask_as_admin(Request::Undrain(machine)),
+                _ => {}
+            }
+        }
+        self.enrol_new();
+    }
+}

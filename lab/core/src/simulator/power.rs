@@ -1,0 +1,276 @@
+//! Power commands on their way: lanes, controllers, wires that lie.
+//!
+//! What is assumed of hardware, and no more: a command acts at most one power
+//! limit after its runner gave up (the limit says how long that is), and one
+//! that was obeyed is not obeyed again after it was read back.
+
+use super::dice::{Chance, Pick, Who};
+use super::labs::Kind;
+use super::{Happening, Sim};
+use crate::effect::{Boot, Effect};
+use crate::event::{Answer, BootAnswer, Event, Fact};
+use crate::fence::Fence;
+use crate::id::{Epoch, IntentId};
+use crate::machine::{Reading, Switch};
+use crate::time::LabTime;
+use pitstop_wire::MachineName;
+use pitstop_wire::agent::AgentParams;
+
+/// Boards that hang on one controller.
+const BOARDS_PER_CONTROLLER: usize = 3;
+
+/// A power command on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub machine: MachineName,
+    pub board: usize,
+    pub leg: usize,
+    pub intent: IntentId,
+    pub want: Switch,
+    pub boot: Boot,
+    pub params: Option<AgentParams>,
+    /// Who sent it: the daemon's epoch.
+    pub epoch: Epoch,
+    /// Until when the command may be sent.
+    pub until: u64,
+    /// The leg was seen to be otherwise before the command was sent.
+    pub witnessed: bool,
+}
+
+/// What ails a controller, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trouble {
+    pub what: Chance,
+    pub until: u64,
+}
+
+impl Sim {
+    /// Effects that left a daemon.
+    pub(super) fn perform(&mut self, effect: Effect, epoch: Epoch, lab_now: LabTime) {
+        match effect {
+            Effect::Power { machine, leg, intent, want, boot, until } => {
+                let Some(board) = self.board_of(&machine) else { return };
+                let until = self.now + (until - lab_now);
+                let (params, witnessed) = (None, true);
+                let order =
+                    Order { machine, board, leg, intent, want, boot, params, epoch, until, witnessed };
+                // The lane switches one leg after the other.
+                self.at(1 + 1_000 * leg as u64, Happening::Command(Box::new(order)));
+            }
+            Effect::Observe { machine, leg } => {
+                let Some(board) = self.board_of(&machine) else { return };
+                let reading = self.read(board, leg);
+                let fact = Box::new(Fact::Read { machine, leg, asked: lab_now, reading });
+                let delay = self.dice.between(Who::board(board), Pick::Network, 5, 200);
+                self.at(delay, Happening::Fact(epoch, fact));
+            }
+            Effect::Tell { machine, nonce, message } => self.tell(&machine, nonce, message),
+            Effect::Check { machine, nonce, .. } => self.check(machine, &nonce, epoch),
+            Effect::Dismiss { machine, .. } => {
+                let Some(board) = self.board_of(&machine) else { return };
+                for agent in &self.boards[board].agents {
+                    self.agents[*agent].connected = false;
+                }
+            }
+        }
+    }
+
+    /// The lane's turn has come for this command.
+    pub(super) fn command(&mut self, mut order: Box<Order>) {
+        if self.is_asleep(order.epoch) {
+            self.daemon.asleep.push(order); // its daemon is stopped, and so is its lane
+            return;
+        }
+        if self.now > order.until {
+            return self.report_power(&order, Err("too late to send it".into()));
+        }
+        if order.boot == Boot::Agent && order.want == Switch::On && order.params.is_none() {
+            match self.boot_params(&order) {
+                Ok(Some(params)) => order.params = Some(params),
+                Ok(None) => {}
+                Err(Some(refusal)) => return self.report_power(&order, Err(refusal)),
+                Err(None) if self.is_running(order.epoch) => {
+                    return self.at(1_000, Happening::Command(order));
+                }
+                Err(None) => return, // its daemon is gone: nothing leaves
+            }
+        }
+        if let Some(trouble) = self.controller_trouble(order.board) {
+            return match trouble {
+                Chance::ControllerBusy => self.at(3_000, Happening::Command(order)),
+                _ => self.report_power(&order, Err("the controller answered: try later".into())),
+            };
+        }
+        // Already so: nothing is sent that could act later. A command that
+        // changes nothing seen cannot be seen to have landed either.
+        let reading = self.read(order.board, order.leg);
+        if reading.shows(order.want) {
+            return self.report_power(&order, Ok(reading));
+        }
+        order.witnessed = reading != Reading::Unknown;
+        self.send_command(order);
+    }
+
+    fn boot_params(&mut self, order: &Order) -> Result<Option<AgentParams>, Option<String>> {
+        if self.boards[order.board].kind == Kind::NetBoot {
+            return Ok(None); // its firmware will ask
+        }
+        let request = Event::BootRequest { machine: order.machine.clone(), lane: true };
+        match self.ask_daemon(order.epoch, request) {
+            Some(Answer::Boot(BootAnswer::Agent(params))) => Ok(Some(params)),
+            None | Some(Answer::Boot(BootAnswer::NotKnown(_))) => Err(None),
+            Some(other) => Err(Some(super::trace::shown(&other))),
+        }
+    }
+
+    /// What ails the board's controller now.
+    fn controller_trouble(&mut self, board: usize) -> Option<Chance> {
+        let number = board / BOARDS_PER_CONTROLLER;
+        let who = Who::controller(number);
+        if let Some(trouble) = self.controllers.get(&number).filter(|t| t.until > self.now) {
+            return Some(trouble.what);
+        }
+        let kinds = [Chance::ControllerBusy, Chance::ControllerRefuses, Chance::ControllerFull];
+        let what = kinds.into_iter().find(|kind| self.happens(who, *kind))?;
+        let until = self.now + self.dice.between(who, Pick::Duration, 10_000, 600_000);
+        self.controllers.insert(number, Trouble { what, until });
+        Some(what)
+    }
+
+    fn send_command(&mut self, order: Box<Order>) {
+        let who = Who::board(order.board);
+        let blind = self.is_blind(order.board);
+        let within = order.until - self.now;
+        if self.happens(who, Chance::PowerRefused) {
+            if self.dice.below(who, Pick::Kind, 2) == 0 {
+                let delay = self.dice.between(who, Pick::Delay, 1, within.max(2));
+                self.fly(delay, &order);
+            }
+            return self.report_power(&order, Err("the device answered an error".into()));
+        }
+        // What is lost on a leg that nobody can read is never noticed: such
+        // legs are for those who can rely on theirs.
+        if !blind && self.happens(who, Chance::LegStuck) {
+            let until = self.now + self.dice.between(who, Pick::Duration, 60_000, 3_600_000);
+            if let Some(leg) = self.boards[order.board].legs.get_mut(order.leg) {
+                leg.stuck_until = until;
+            }
+        }
+        let twice = self.happens(who, Chance::PowerTwice);
+        if !blind && self.happens(who, Chance::PowerLost) {
+            // Accepted, without effect.
+        } else if self.happens(who, Chance::PowerLate) {
+            // As late as a controller may be by what the limit says of it.
+            let linger = self.power_limit(&order.machine);
+            for _ in 0..if twice { 2 } else { 1 } {
+                let delay = within + self.dice.between(who, Pick::Delay, 1, linger);
+                self.fly(delay, &order);
+            }
+        } else {
+            let delay = self.dice.between(who, Pick::Delay, 20, 800);
+            self.fly(delay, &order);
+            if twice {
+                self.fly(delay + 100, &order);
+            }
+        }
+        if blind {
+            let assumed = Reading::Assumed(order.want);
+            return self.report_power(&order, Ok(assumed));
+        }
+        if self.config.without == Some(Fence::ReadBack) {
+            let reading = if order.want == Switch::On { Reading::On } else { Reading::Off };
+            return self.report_power(&order, Ok(reading));
+        }
+        self.at(1_000, Happening::Judge(order));
+        if self.happens(who, Chance::LegFlaps) {
+            self.flap_later(who);
+        }
+    }
+
+    fn power_limit(&self, machine: &MachineName) -> u64 {
+        self.file.machines.get(machine).map_or(10_000, |m| m.limits.power_ms)
+    }
+
+    fn fly(&mut self, delay: u64, order: &Order) {
+        self.boards[order.board].inflight.push(self.now + delay);
+        self.at(delay, Happening::Land(Box::new(order.clone())));
+    }
+
+    /// The hardware acts on a command.
+    pub(super) fn land(&mut self, order: &Order) {
+        let now = self.now;
+        let board = &mut self.boards[order.board];
+        board.inflight.retain(|at| *at > now);
+        if board.legs.get(order.leg).is_none_or(|l| l.stuck_until > now) {
+            return;
+        }
+        board.flaked = false;
+        self.set_leg(order.board, order.leg, order.want, order.boot, order.params.clone());
+    }
+
+    /// The runner looks whether it happened.
+    pub(super) fn judge(&mut self, order: Box<Order>) {
+        if self.is_asleep(order.epoch) {
+            return self.at(1_000, Happening::Judge(order));
+        }
+        let reading = self.read(order.board, order.leg);
+        if reading.shows(order.want) || self.now >= order.until {
+            return self.report_power(&order, Ok(reading));
+        }
+        self.at(1_000, Happening::Judge(order));
+    }
+
+    pub(super) fn is_blind(&self, board: usize) -> bool {
+        self.boards[board].kind == Kind::Blind
+    }
+
+    fn read(&mut self, board: usize, leg: usize) -> Reading {
+        let full = self.controllers.get(&(board / BOARDS_PER_CONTROLLER));
+        let full = full.is_some_and(|t| t.until > self.now && t.what == Chance::ControllerFull);
+        if full || self.is_blind(board) || self.happens(Who::board(board), Chance::PowerUnreadable) {
+            return Reading::Unknown;
+        }
+        match self.boards[board].legs.get(leg) {
+            Some(leg) if leg.on => Reading::On,
+            Some(_) => Reading::Off,
+            None => Reading::Unknown,
+        }
+    }
+
+    fn report_power(&mut self, order: &Order, result: Result<Reading, String>) {
+        let fact = Box::new(Fact::Power {
+            machine: order.machine.clone(),
+            leg: order.leg,
+            intent: order.intent,
+            want: order.want,
+            result,
+            witnessed: order.witnessed,
+        });
+        self.at(2, Happening::Fact(order.epoch, fact));
+    }
+
+    fn flap_later(&mut self, who: Who) {
+        let board = who.board_number();
+        let begin = self.dice.between(who, Pick::Delay, 1_000, 300_000);
+        let times = self.dice.between(who, Pick::Kind, 2, 8) as u32;
+        self.at(begin, Happening::Flap { board, times });
+    }
+
+    /// A leg changes by itself.
+    pub(super) fn flap(&mut self, board: usize, times: u32) {
+        let who = Who::board(board);
+        let legs = self.boards[board].legs.len() as u64;
+        if legs == 0 {
+            return;
+        }
+        let leg = self.dice.below(who, Pick::Which, legs) as usize;
+        let want = if self.boards[board].legs[leg].on { Switch::Off } else { Switch::On };
+        self.boards[board].flaked = true;
+        self.note(|| format!("board {board} leg {leg} goes {want:?} by itself"));
+        self.set_leg(board, leg, want, Boot::Disk, None);
+        if times > 1 && !self.dice.calm {
+            let pause = self.dice.between(who, Pick::Delay, 500, 30_000);
+            self.at(pause, Happening::Flap { board, times: times - 1 });
+        }
+    }
+}
