@@ -145,6 +145,13 @@ impl Lab {
         row.and_then(|row| row.trouble.get(class)).is_none_or(|t| t.allows(want == Want::Image))
     }
 
+    /// Whether nothing speaks against the image that an ask is about.
+    pub(crate) fn may_be_given(&self, ask: &Ask, spec: &MachineSpec) -> bool {
+        let own = || spec.image.as_ref().and_then(|i| self.images.get(i)).map(|row| &row.image);
+        let wanted = ask.image.as_ref().or_else(|| own().filter(|_| ask.want == Want::Image));
+        wanted.is_none_or(|image| self.may_try(image, spec, ask.want))
+    }
+
     /// The machine's default image, where nothing speaks against it.
     pub(crate) fn trusted_image(&self, name: &MachineName) -> Option<ImageRef> {
         let spec = self.inventory.machines.get(name)?;

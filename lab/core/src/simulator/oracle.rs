@@ -341,7 +341,9 @@ fn in_order(lab: &Lab, id: ReservationId, name: &MachineName) -> Result<(), Stri
     for (priority, elder) in lab.waiting.iter().take_while(|e| **e < place) {
         let Some(elder_row) = lab.reservation(*elder).filter(|r| r.wanted() == 1) else { continue };
         let role = &elder_row.ask.roles[0];
-        if machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
+        // One whose image is in doubt waits for that, not for a machine.
+        let served = lab.spec(name).is_some_and(|spec| lab.may_be_given(&elder_row.ask, spec));
+        if served && machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
             return Err(format!("{id} got {name}, which {elder} (priority {}) waits for", priority.0));
         }
     }

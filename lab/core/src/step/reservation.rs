@@ -376,11 +376,9 @@ impl crate::Lab {
         let extra = machine.hardware.as_ref().is_some_and(|h| h.disks.len() > machine.disks.len());
         let provable = (agent && !extra) || machine.disks.is_empty();
         let clean = ask.clean == CleanLevel::Any || provable;
-        let own = || spec.image.as_ref().and_then(|i| self.images.get(i)).map(|row| &row.image);
-        let image = ask.image.is_some() || own().is_some();
+        let image = ask.image.is_some() || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
         // A suspected image may be a good one when this machine's turn comes.
-        let wanted = ask.image.as_ref().or_else(|| own().filter(|_| ask.want == Want::Image));
-        let trusted = ever || wanted.is_none_or(|image| self.may_try(image, spec, ask.want));
+        let trusted = ever || self.may_be_given(ask, spec);
         let able = match ask.want {
             Want::Bare => true,
             Want::Agent => agent,
