@@ -65,6 +65,22 @@ pub enum Change {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// The rows are those of a backup: the lab goes on behind what they do not
+    /// know of.
+    Restored {
+        /// Newest epoch that may have led.
+        epoch: Epoch,
+        /// Newest reservation that there may have been.
+        reservations: u64,
+    },
+    /// Nothing is known of a machine but what it is: with the rows of a backup
+    /// nobody can tell who has had it since.
+    MachineDoubted {
+        /// The machine.
+        machine: MachineName,
+        /// Until when a power command that nobody remembers may land.
+        may_land_until: LabTime,
+    },
     /// A machine came into the inventory, or its legs or disks changed.
     MachineDeclared {
         /// The machine.
@@ -445,6 +461,7 @@ impl Change {
         use Change::*;
         match self {
             MachineDeclared { machine, .. }
+            | MachineDoubted { machine, .. }
             | MachineForgotten { machine }
             | HealthSet { machine, .. }
             | Granted { machine, .. }
