@@ -173,6 +173,12 @@ impl Lab {
         lab
     }
 
+    /// Makes one more record of a history true, as [`Lab::from_records`] does
+    /// with all of them: for a history that is longer than memory.
+    pub fn follow(&mut self, record: &Record) {
+        self.apply(record);
+    }
+
     /// The lab after a commit that failed: its rows as they are stored, and
     /// what only this daemon knows from `old`, whose rows are not to be
     /// trusted. A session that `old` had ended counts as heard `now`.
