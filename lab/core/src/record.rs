@@ -49,11 +49,29 @@ pub enum Actor {
 
 /// A leg or disk as the inventory declared it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredPart")]
 pub struct Part {
     /// Its name.
     pub name: String,
     /// What it is behind that name: [`crate::machine::Leg::identity`].
     pub identity: String,
+}
+
+/// A part as records have it: the oldest ones know no more than its name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredPart {
+    Name(String),
+    Whole { name: String, identity: String },
+}
+
+impl From<StoredPart> for Part {
+    fn from(stored: StoredPart) -> Self {
+        match stored {
+            StoredPart::Name(name) => Self { name, identity: String::new() },
+            StoredPart::Whole { name, identity } => Self { name, identity },
+        }
+    }
 }
 
 /// One thing that became true.
