@@ -7,7 +7,7 @@ use super::{Batch, CommitError, History, PATIENCE, Pause, Store, StoreError, sch
 use pitstop_core::id::Epoch;
 use pitstop_core::lab::{Meta, Row, RowKey, Rows};
 use pitstop_core::record::Change;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Serialize;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ impl SqliteStore {
     /// The directory cannot be used, the file is somebody else's or newer.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = create_files(dir)?;
+        // Before anything is written: another's, or a newer one, is left alone.
+        wait_out(&path, &mut super::sleep, || look_first(&path))?;
         let mut connection = connect(&path)?;
         wait_out(&path, &mut super::sleep, || schema::migrate(&mut connection, &path))?;
         name_store(&connection, &path)?;
@@ -387,6 +389,11 @@ fn reconnect<'c>(
         Some(connection) => Ok(connection),
         None => Ok(connection.insert(connect(path)?)),
     }
+}
+
+fn look_first(path: &Path) -> Result<(), StoreError> {
+    let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    schema::known(&opened.map_err(|e| describe("open", path, e))?, path).map(drop)
 }
 
 fn connect(path: &Path) -> Result<Connection, StoreError> {

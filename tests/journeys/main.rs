@@ -9,9 +9,12 @@ mod harness;
 
 mod disks;
 mod faults;
+mod graceful;
 mod input;
 mod kill_in_turn;
 mod kill_in_use;
+mod old;
 mod refusals;
+mod restored;
 mod sessions;
 mod store;

@@ -2,13 +2,20 @@
 
 use super::Checked;
 use pitstop_core::Lab;
-use pitstop_core::lab::Row;
+use pitstop_core::lab::{Meta, Row};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Names each row that is not what the records made.
-pub fn compare(rows: &Lab, told: &Lab, damaged: &BTreeSet<String>, checked: &mut Checked) {
-    let (is, must) = (by_name(rows), by_name(told));
+/// Names each row that is not what the records made. `is` has the rows as they
+/// are stored.
+pub fn compare(
+    is: &BTreeMap<String, Value>,
+    meta: &Meta,
+    told: &Lab,
+    damaged: &BTreeSet<String>,
+    checked: &mut Checked,
+) {
+    let must = by_name(told);
     for (about, must) in &must {
         match is.get(about) {
             Some(is) => {
@@ -24,9 +31,9 @@ pub fn compare(rows: &Lab, told: &Lab, damaged: &BTreeSet<String>, checked: &mut
     for about in is.keys().filter(|about| !must.contains_key(*about)) {
         checked.add(about, "it has a row, and the history says that it is gone");
     }
-    let (is, must) = (rows.meta(), told.meta());
-    if is != must {
-        let both = (serde_json::to_value(is), serde_json::to_value(must));
+    let must = told.meta();
+    if meta != must {
+        let both = (serde_json::to_value(meta), serde_json::to_value(must));
         let difference = match &both {
             (Ok(is), Ok(must)) => first_difference(is, must, String::new()),
             _ => None,
@@ -53,12 +60,10 @@ fn first_difference(is: &Value, must: &Value, place: String) -> Option<(String, 
     let below = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") };
     match (is, must) {
         (a, b) if a == b => None,
-        (Value::Object(a), Value::Object(b)) => {
-            let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-            let of =
-                |map: &serde_json::Map<String, Value>, name: &str| map.get(name).cloned().unwrap_or_default();
-            names.into_iter().find_map(|n| first_difference(&of(a, n), &of(b, n), below(n)))
-        }
+        // What an older program did not know of is not in the rows it wrote.
+        (Value::Object(a), Value::Object(b)) => a
+            .iter()
+            .find_map(|(name, is)| first_difference(is, b.get(name).unwrap_or(&Value::Null), below(name))),
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             let pairs = a.iter().zip(b).enumerate();
             pairs.into_iter().find_map(|(n, (a, b))| first_difference(a, b, below(&n.to_string())))

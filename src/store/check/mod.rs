@@ -93,7 +93,7 @@ pub fn check(path: &Path) -> Result<Checked, StoreError> {
     let told = history::fold(&connection, path, &mut checked)?;
     let lab = rows.lab;
     if let Some(told) = told {
-        difference::compare(&lab, &told, &rows.damaged, &mut checked);
+        difference::compare(&rows.stored, lab.meta(), &told, &rows.damaged, &mut checked);
     }
     if rows.damaged.is_empty() {
         references(&lab, &mut checked);

@@ -8,6 +8,7 @@ use pitstop_core::machine::{ImageRef, Machine, Stage};
 use pitstop_core::reservation::Reservation;
 use rusqlite::Connection;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +17,22 @@ use std::sync::Arc;
 pub struct Read {
     /// The lab of those that can be read.
     pub lab: Lab,
+    /// Each of them as it is stored.
+    pub stored: BTreeMap<String, Value>,
     /// Those that cannot.
     pub damaged: BTreeSet<String>,
 }
 
 /// Reads every row, and names each that is not what was written.
 pub fn read(connection: &Connection, path: &Path, checked: &mut Checked) -> Result<Read, StoreError> {
-    let mut reader = Reader { connection, path, checked, rows: Vec::new(), damaged: BTreeSet::new() };
+    let mut reader = Reader {
+        connection,
+        path,
+        checked,
+        rows: Vec::new(),
+        stored: BTreeMap::new(),
+        damaged: BTreeSet::new(),
+    };
     reader.table("machine", "name", |m: &Machine| m.name.to_string(), |m| Row::Machine(Arc::new(m)))?;
     reader.table(
         "reservation",
@@ -32,12 +42,12 @@ pub fn read(connection: &Connection, path: &Path, checked: &mut Checked) -> Resu
     )?;
     reader.table("image", "name", |i: &NamedImage| i.image.name.clone(), |i| Row::Image(Arc::new(i)))?;
     reader.table("key", "number", |k: &Remembered| k.number.to_string(), |k| Row::Key(Arc::new(k)))?;
-    let Reader { rows, damaged, .. } = reader;
+    let Reader { rows, stored, damaged, .. } = reader;
     keys(&rows, checked);
     let lab = Lab::from_rows(Rows { meta: checked.meta.clone(), rows });
     (checked.machines, checked.reservations) = (lab.machines().len(), lab.reservations().len());
     checked.images = images(&lab).into_iter().collect();
-    Ok(Read { lab, damaged })
+    Ok(Read { lab, stored, damaged })
 }
 
 struct Reader<'a> {
@@ -45,6 +55,7 @@ struct Reader<'a> {
     path: &'a Path,
     checked: &'a mut Checked,
     rows: Vec<Row>,
+    stored: BTreeMap<String, Value>,
     damaged: BTreeSet<String>,
 }
 
@@ -66,7 +77,10 @@ impl Reader<'_> {
             let (key, text) = found.map_err(failed)?;
             let about = format!("{table} {key}");
             match serde_json::from_str::<T>(&text) {
-                Ok(value) if inside(&value) == key => self.rows.push(row(value)),
+                Ok(value) if inside(&value) == key => {
+                    self.rows.push(row(value));
+                    self.stored.insert(about, serde_json::from_str(&text).unwrap_or_default());
+                }
                 Ok(value) => {
                     self.checked.add(&about, format!("its row says it is {}", inside(&value)));
                     self.damaged.insert(about);
