@@ -21,6 +21,8 @@ pub(crate) mod fault;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 pub(crate) mod sample;
 
 pub use check::{Checked, Finding, check};

@@ -131,3 +131,24 @@ fn a_second_signal_ends_at_once_and_loses_nothing() {
     assert_eq!(lab.machine("slow")["state"], "in-use");
     assert_eq!(lab.reservation("R-1")["state"], "active");
 }
+
+#[test]
+fn a_database_that_takes_nothing_does_not_keep_a_daemon_from_ending() {
+    let mut lab = Lab::started(ONE_BOARD);
+    let other = rusqlite::Connection::open(lab.data().join("lab.db")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let asked = ["reserve", "name=board", "--no-wait", "--idempotency-key", "k1"];
+    let asking = lab.spawn(&asked);
+    lab.signal(Signal::TERM);
+    // Well before the 30 s that a commit is tried for.
+    let began = std::time::Instant::now();
+    let code = lab.until_stopped();
+    assert!(began.elapsed().as_secs() < 28, "it waited for the database to its end");
+    assert_eq!(code, 1, "{}", lab.log());
+    assert!(lab.log().contains("did not come to an end within 10 s"), "{}", lab.log());
+    other.execute_batch("COMMIT").unwrap();
+    assert_eq!(asking.finish().code, 8, "whoever asked knows that he must ask again");
+    lab.start();
+    lab.ok(&asked);
+    assert_eq!(lab.events().iter().filter(|e| kind(e) == "queued").count(), 1);
+}
