@@ -46,6 +46,9 @@ pub struct Restore {
     /// The lab's data directory; PITSTOP_DATA unless said.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Although the backup is damaged: it is all there is.
+    #[arg(long)]
+    force: bool,
 }
 
 /// The daemon sends it; it is written here, by whoever asks for it.
@@ -128,14 +131,11 @@ pub fn restore(cx: &Context, args: &Restore) -> Result {
     let data = std::path::absolute(args.data.clone().unwrap_or_else(paths::data))?;
     let _lock = Lock::data(&data).map_err(|e| ApiError::new(Code::Conflict, e.to_string()))?;
     let checked = store::check(&args.file).map_err(failed)?;
-    if let Some(first) = checked.findings.first() {
-        let text = format!(
-            "{} is damaged ({}: {}); nothing was changed",
-            args.file.display(),
-            first.about,
-            first.what
-        );
-        return Err(Fail::internal(text).hint(format!("pitstop admin fsck --db {}", args.file.display())));
+    if let Some(first) = checked.findings.first().filter(|_| !args.force) {
+        let file = args.file.display();
+        let text = format!("{file} is damaged ({}: {}); nothing was changed", first.about, first.what);
+        let hint = format!("pitstop admin fsck --db {file}; if there is no better one: --force");
+        return Err(Fail::internal(text).hint(hint));
     }
     let backup = told(&args.file, &args.file)?;
     let done = store::restore(&args.file, &data).map_err(failed)?;
@@ -145,8 +145,8 @@ pub fn restore(cx: &Context, args: &Restore) -> Result {
         data: data.display().to_string(),
         replaced: done.replaced.map(|path| path.display().to_string()),
     };
-    for missing in found(&checked, Some(&data)) {
-        cx.out.say(&format!("{}: {}", missing.about, missing.text));
+    for wrong in found(&checked, Some(&data)) {
+        cx.out.say(&format!("{}: {}", wrong.about, wrong.text));
     }
     cx.out.object(&restored, &restored.data, |out| {
         out.line(&format!("restored {}", words(&restored.backup)))?;
