@@ -10,3 +10,4 @@ pub mod cli;
 pub mod daemon;
 pub mod sim;
 pub mod store;
+mod whole;

@@ -51,7 +51,7 @@ pub async fn console(
     if body.write {
         seat.take(&keyboard, body.steal).await?;
     }
-    Ok(accept(upgrade, move |io| seat.serve(io, watcher, keyboard)))
+    Ok(accept(upgrade, app.closing.clone(), move |io| seat.serve(io, watcher, keyboard)))
 }
 
 fn taken(machine: &MachineName, who: &str) -> ApiError {

@@ -139,11 +139,12 @@ impl Filter {
 fn stream(app: Shared, filter: Filter, last_id: Option<String>) -> Response {
     let (out, body) = mpsc::channel(BEHIND);
     tokio::spawn(async move {
-        let gone = out.clone();
+        let (gone, closing) = (out.clone(), app.closing.clone());
         let reader = Reader { app, filter, seen: 0, near: BTreeSet::new(), out };
         tokio::select! {
-            // The daemon stops or the reader is cut: he comes back.
+            // The reader is cut, or the daemon stops: he comes back.
             _ = reader.run(last_id) => {}
+            () = closing.cancelled() => {}
             () = gone.closed() => {}
         }
     });

@@ -3,6 +3,7 @@
 
 mod admin;
 mod ask;
+mod backup;
 mod console;
 mod error;
 mod events;
@@ -22,6 +23,7 @@ pub mod select;
 mod tests;
 mod view;
 
+pub use backup::PREFIX as BACKUP_PREFIX;
 pub use error::Refusal;
 pub use listen::{ListenError, Listener};
 pub use metrics::Metrics;
@@ -56,6 +58,11 @@ pub struct App {
     pub metrics: Metrics,
     /// How far agents are with disks; may be dropped.
     pub progress: tokio::sync::broadcast::Sender<pitstop_wire::api::Progress>,
+    /// The daemon is about to end: streams end, and whoever follows one comes
+    /// back to the next daemon.
+    pub closing: tokio_util::sync::CancellationToken,
+    /// The data directory: where copies are made before they are sent.
+    pub data: std::path::PathBuf,
 }
 
 /// Reads the inventory again.
@@ -93,6 +100,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&v1("/reservations/{id}/release"), post(reservations::release))
         .route(&v1("/enrol"), post(admin::enrol))
         .route(&v1("/reload"), post(admin::reload))
+        .route(&v1("/backup"), get(backup::backup))
         .route(&v1("/images"), get(images::list))
         .route(&v1("/images/{name}"), get(images::one).put(images::add).delete(images::remove))
         .route(&v1("/images/{name}/trust"), post(images::trust))

@@ -100,6 +100,7 @@ const OPERATIONS: &[Row] = {
         (Post, "/reservations/{id}/release", "Give it back", Some("Release"), "Reservation", &[]),
         (Post, "/enrol", "Accept new machines (admin)", Some("Enrol"), "Enrolled", &[]),
         (Post, "/reload", "Read the inventory again (admin)", Some("Reload"), "Reloaded", &[]),
+        (Get, "/backup", "The database as of now (admin), an SQLite file", None, "", &[]),
         (Get, "/images", "Images that may be asked for", None, "Images", &[]),
         (Get, "/images/{name}", "One image", None, "Image", &[]),
         (

@@ -18,6 +18,7 @@ use pitstop_wire::api::{FRAMES, RunRequest};
 use pitstop_wire::run::{Command, End, FromRun, ToRun};
 use pitstop_wire::{ApiError, Code, MachineName};
 use tokio::io::{AsyncWriteExt, split};
+use tokio_util::sync::CancellationToken;
 
 /// Commands on machines.
 pub trait Runs: Send + Sync {
@@ -60,7 +61,7 @@ pub async fn run(
         return Err(Refusal(error.hint(format!("pitstop events {machine}"))));
     }
     let nonce = said("nonce");
-    start(&*app.runs, &machine, ask, nonce, upgrade).await
+    start(&*app.runs, &machine, ask, nonce, upgrade, app.closing.clone()).await
 }
 
 async fn start(
@@ -69,13 +70,14 @@ async fn start(
     ask: RunRequest,
     nonce: &str,
     upgrade: OnUpgrade,
+    closing: CancellationToken,
 ) -> Result<Response, Refusal> {
     let link = runs.link(machine, &ask.id, nonce).ok_or_else(|| away(machine))?;
     let start = ToRun::Start { id: ask.id, command: ask.command, stdout: ask.stdout, stderr: ask.stderr };
     if link.send.send((start, Vec::new())).await.is_err() {
         return Err(Refusal(away(machine)));
     }
-    Ok(accept(upgrade, move |io| relay(io, link)))
+    Ok(accept(upgrade, closing, move |io| relay(io, link)))
 }
 
 /// Without the core's permission, to test the streams alone.
@@ -87,7 +89,7 @@ pub async fn without_permission(
     let (upgrade, request) = upgrade(request)?;
     let asked = Asked::<RunRequest>::from_request(request, &()).await?;
     let machine = MachineName::new("m0").map_err(|e| usage(e.to_string()))?;
-    start(&*runs, &machine, asked.body, "", upgrade).await
+    start(&*runs, &machine, asked.body, "", upgrade, CancellationToken::new()).await
 }
 
 fn check(ask: &RunRequest) -> Result<(), Refusal> {
@@ -187,15 +189,21 @@ fn wants_frames(headers: &HeaderMap) -> bool {
     has(CONNECTION, "upgrade") && has(UPGRADE, FRAMES)
 }
 
-/// Answers 101 and serves the connection in a task of its own.
-pub fn accept<F, Fut>(upgrade: OnUpgrade, serve: F) -> Response
+/// Answers 101 and serves the connection in a task of its own, until the
+/// daemon closes: whoever is at the other end comes back to the next one.
+pub fn accept<F, Fut>(upgrade: OnUpgrade, closing: CancellationToken, serve: F) -> Response
 where
     F: FnOnce(Io) -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => serve(TokioIo::new(upgraded)).await,
+            Ok(upgraded) => tokio::select! {
+                // First: nothing that the end leads to is told as news.
+                biased;
+                () = closing.cancelled() => {}
+                () = serve(TokioIo::new(upgraded)) => {}
+            },
             Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
         }
     });

@@ -170,6 +170,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("s");
         let file = Arc::new(File::default());
+        let stop = CancellationToken::new();
         let app = App {
             desk: desk.clone(),
             runs: Arc::new(Echo::default()),
@@ -180,8 +181,9 @@ impl Bench {
             known: select::KnownCache::default(),
             progress: tokio::sync::broadcast::Sender::new(16),
             metrics: Metrics::after(0),
+            closing: stop.clone(),
+            data: dir.path().to_owned(),
         };
-        let stop = CancellationToken::new();
         let listener = Listener::bind(&socket).await.unwrap();
         let served = tokio::spawn(listener.serve(router(Arc::new(app)), stop.clone()));
         Self { desk, client: Client::new(&socket), socket, file, stop, served, running, _dir: dir }

@@ -1,5 +1,8 @@
 //! `pitstop admin`
 
+mod backup;
+mod fsck;
+
 use super::fail::Fail;
 use super::pick::{filter, machine_name};
 use super::{Context, Result};
@@ -47,6 +50,15 @@ pub enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Copy the lab's database to a file, while everything goes on.
+    #[command(after_help = backup::BACKUP_HELP)]
+    Backup(backup::Backup),
+    /// Put a backup in the place of the lab's database; no daemon may run.
+    #[command(after_help = backup::RESTORE_HELP)]
+    Restore(backup::Restore),
+    /// Check a lab's database, or a backup of one; writes nothing.
+    #[command(after_help = fsck::HELP)]
+    Fsck(fsck::Args),
     /// Check an inventory file without a daemon.
     Check {
         /// The file.
@@ -83,6 +95,9 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
             let reloaded = cx.client.reload(&Reload { dry_run }, cx.key.clone()).await?;
             cx.out.object(&reloaded, "", |out| difference(&reloaded).iter().try_for_each(|l| out.line(l)))
         }
+        Verb::Backup(args) => backup::backup(cx, &args).await,
+        Verb::Restore(args) => backup::restore(cx, &args),
+        Verb::Fsck(args) => fsck::run(cx, &args),
         Verb::Check { inventory } => check(cx, &inventory),
     }
 }

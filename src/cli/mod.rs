@@ -144,7 +144,7 @@ enum Verb {
     /// Care for the lab.
     #[command(
         subcommand,
-        after_help = "Examples\n  pitstop admin enrol state=new\n  pitstop admin drain board01 --reason 'fan noise'"
+        after_help = "Examples\n  pitstop admin enrol state=new\n  pitstop admin drain board01 --reason 'fan noise'\n  pitstop admin backup lab.db"
     )]
     Admin(admin::Verb),
     /// The daemon.

@@ -82,14 +82,21 @@ pub fn failed(error: ServeError) -> Fail {
     }
 }
 
+/// The first signal has the daemon end in order, a second one at once. That
+/// is safe: whatever was answered is on disk.
 fn stop_on_signals(stop: &CancellationToken) -> Result {
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut arrived =
             signal(kind).map_err(|e| Fail::internal(format!("signals cannot be watched: {e}")))?;
         let stop = stop.clone();
         tokio::spawn(async move {
-            arrived.recv().await;
-            stop.cancel();
+            while arrived.recv().await.is_some() {
+                if stop.is_cancelled() {
+                    tracing::warn!("asked to stop a second time: it ends here");
+                    std::process::exit(128 + kind.as_raw_value());
+                }
+                stop.cancel();
+            }
         });
     }
     Ok(())

@@ -29,6 +29,13 @@ impl Clock {
         clock
     }
 
+    /// The same clock, if it was not started before this; else one that was
+    /// started at this.
+    #[must_use]
+    pub fn not_before(self, floor: LabTime) -> Self {
+        Self { start: self.start.max(floor), ..self }
+    }
+
     /// Lab time.
     pub fn now(&self) -> LabTime {
         self.start + boottime().saturating_sub(self.boot)
@@ -109,6 +116,13 @@ mod tests {
     #[test]
     fn a_wall_clock_years_ahead_ends_not_everything() {
         assert_eq!(continued(&meta(5_000, 0), i64::MAX), LabTime(5_000 + LONGEST_DOWN));
+    }
+
+    #[test]
+    fn a_backup_does_not_turn_lab_time_back() {
+        let clock = Clock::start(&meta(5_000, wall()));
+        assert!(clock.not_before(LabTime(9_000_000)).now() >= LabTime(9_000_000));
+        assert!(clock.not_before(LabTime(1)).now() >= LabTime(5_000));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod tests;
 
 use super::clock::{Clock, Pulse};
 use super::desk::{self, Desk};
-use crate::store::{CommitError, Store, StoreError, sleep};
+use crate::store::{CommitError, Past, Store, StoreError, sleep};
 use batch::{Cause, Dice, Draft};
 use front::Front;
 pub(super) use lag::Arrival;
@@ -107,10 +107,15 @@ pub struct Opened {
 /// The lab cannot be loaded or the epoch not be stored.
 pub fn open(mut store: Box<dyn Store>, inventory: Arc<Inventory>, enrol: bool) -> Result<Opened, StartError> {
     let rows = store.load(&mut sleep)?;
-    let clock = Clock::start(&rows.meta);
+    let past = store.past();
+    let clock = Clock::start(&rows.meta).not_before(past.map(|p| p.now).unwrap_or_default());
     let mut lab = Lab::from_rows(rows);
     let moment = Moment { now: clock.now(), wall: clock.wall(), entropy: Dice::throw()?.next() };
-    let outcome = lab.step(&moment, Event::Start { inventory, enrol });
+    let start = match past {
+        None => Event::Start { inventory, enrol },
+        Some(Past { floor, .. }) => Event::StartRestored { inventory, enrol, floor },
+    };
+    let outcome = lab.step(&moment, start);
     let mut draft = Draft::default();
     let effects = draft.add(outcome);
     store.commit(&draft.batch(&lab), &mut sleep)?;

@@ -12,6 +12,7 @@ use pitstop_core::time::{LabTime, WallMs};
 use pitstop_wire::agent::{Hello, Welcome};
 use pitstop_wire::{ApiError, Code, MachineName};
 use serde_json::Value;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
@@ -246,10 +247,29 @@ impl Desk {
         self.shared.condition.clone()
     }
 
+    /// From now on nothing is granted any more.
+    pub fn drain(&self) {
+        self.post(Event::Drain, None);
+    }
+
     /// Has the loop end once it has decided about what was queued before.
     pub fn stop(&self) {
         // A loop that is gone has stopped.
         drop(self.shared.queue.send(Item::Stop));
+    }
+
+    /// A copy of all that is committed, in an empty file or one that is not
+    /// there; whoever decides or reads goes on meanwhile.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn backup(&self, to: &Path) -> Result<(), ApiError> {
+        let (history, to) = (Arc::clone(&self.shared.history), to.to_owned());
+        let failed = |e: &dyn std::error::Error| ApiError::new(Code::Internal, e.to_string());
+        match tokio::task::spawn_blocking(move || history.backup(&to)).await {
+            Ok(done) => done.map_err(|e: StoreError| failed(&e)),
+            Err(e) => Err(failed(&e)),
+        }
     }
 
     async fn put<T: Send + 'static>(

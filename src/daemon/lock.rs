@@ -73,6 +73,25 @@ impl Lock {
         Ok(Self { file, path })
     }
 
+    /// The data directory's, for somebody who only looks and leaves no trace;
+    /// `None` where no daemon ever was.
+    ///
+    /// # Errors
+    /// A daemon has it, or it cannot be read.
+    pub fn looked_at(dir: &Path) -> Result<Option<Self>, LockError> {
+        let path = dir.join("lock");
+        let failed = |source| LockError::File { path: path.clone(), source };
+        let mut file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        if !try_lock(&file).map_err(failed)? {
+            let pid = read_pid(&mut file).or_else(|| kernel_says(&file));
+            return Err(LockError::Data { dir: dir.to_owned(), pid });
+        }
+        Ok(Some(Self { file, path }))
+    }
+
     /// The inventory's. It is only read.
     ///
     /// # Errors

@@ -6,13 +6,13 @@ pub mod clock;
 pub mod consoles;
 pub mod decide;
 pub mod desk;
+mod drain;
 pub mod hands;
 pub mod lock;
 mod port;
 pub mod serve;
 mod share;
 pub mod tls;
-mod whole;
 
 pub use clock::Clock;
 pub use decide::{Halt, Hands, Opened, Running, StartError, open};

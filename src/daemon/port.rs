@@ -1,7 +1,7 @@
 //! The ports that machines know. They are in the boot parameters of agents
 //! that run, who come back to them: they must be the same at the next start.
 
-use super::whole;
+use crate::whole;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};

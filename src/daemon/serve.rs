@@ -7,13 +7,16 @@
 use super::agents::{self, Agents, Limits};
 use super::boot;
 use super::consoles::{self, Consoles};
+use super::drain;
 use super::hands::{LabHands, Places, Rigs};
 use super::lock::{Lock, LockError};
 use super::port::{self, PortError};
 use super::tls::{self, TlsError};
 use super::{Desk, Halt, StartError, open};
-use crate::api::{App, InventorySource, ListenError, Listener, Metrics, router, select::KnownCache};
-use crate::store::{SqliteStore, StoreError};
+use crate::api::{
+    App, BACKUP_PREFIX, InventorySource, ListenError, Listener, Metrics, router, select::KnownCache,
+};
+use crate::store::{SqliteStore, Store as _, StoreError};
 use pitstop_core::Lab;
 use pitstop_core::inventory::{Inventory, InventoryErrors, MachineSpec};
 use pitstop_core::machine::Stage;
@@ -22,9 +25,10 @@ use pitstop_image::{Digest, ImageStore};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{broadcast, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// What a daemon is started with.
@@ -66,6 +70,13 @@ pub enum ServeError {
     /// The lab could not be taken over.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// It was asked to end, and something would not.
+    #[error(
+        "the daemon did not come to an end within {} s, most likely for a database that does not take its last \
+         commits; it stops all the same: whoever got an answer has it in the database, others are told to ask again",
+        drain::LIMIT.as_secs()
+    )]
+    Stuck,
     /// The loop ended by itself.
     #[error(transparent)]
     Halt(#[from] Halt),
@@ -112,6 +123,7 @@ pub async fn serve(
     ready: oneshot::Sender<Ready>,
 ) -> Result<(), ServeError> {
     let _data = Lock::data(&options.data)?;
+    remove_half_copies(&options.data);
     let inventory = Arc::new(Inventory::load(&options.inventory, factories())?);
     check_simulated(&inventory, options.simulated)?;
     let file = Lock::inventory(&options.inventory)?;
@@ -122,6 +134,12 @@ pub async fn serve(
     let images = Arc::new(ImageStore::open(&options.data.join("images"))?);
 
     let store = Box::new(SqliteStore::open(&options.data)?);
+    if store.past().is_some() {
+        tracing::warn!(
+            "the database is a backup's, or has lost commits: every reservation has ended, nothing is known of any \
+             disk until it is proven again, and nothing was switched"
+        );
+    }
     let enrol = inventory.machines.values().all(is_simulated);
     let opened = open_blocking(store, Arc::clone(&inventory), enrol).await?;
     sweep(&images, opened.lab());
@@ -147,6 +165,7 @@ pub async fn serve(
     let all_rigs = Arc::clone(&rigs);
     let source = Source { options: options.clone(), rigs, lock: Mutex::new(file) };
     let newest = desk.snapshot().await.map_or(0, |lab| lab.meta().records);
+    let closing = CancellationToken::new();
     let app = App {
         desk: desk.clone(),
         runs: Arc::new(agents),
@@ -156,18 +175,15 @@ pub async fn serve(
         known: KnownCache::default(),
         progress,
         metrics: Metrics::after(newest),
+        closing: closing.clone(),
+        data: options.data.clone(),
     };
-    let closing = stop.child_token();
     let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone()));
     // Nobody may be waiting for it.
     let _ =
         ready.send(Ready { lab: inventory.lab.name.clone(), machines: inventory.machines.len(), listens });
-    let ended = until_over(running, &desk, &stop).await;
-    closing.cancel();
-    // Answers under way are given; agents come back to the next daemon.
-    if let Err(error) = api.await {
-        tracing::warn!(%error, "the API did not end well");
-    }
+    let ended = until_over(running, &desk, &stop, api, &closing).await;
+    // Agents come back to the next daemon.
     agents_task.abort();
     boot_task.abort();
     lines.flush();
@@ -178,19 +194,43 @@ pub async fn serve(
     ended
 }
 
-/// Until told to stop, or the loop ends by itself.
+/// Until told to stop and everything has ended in order, or the loop ends by
+/// itself.
 async fn until_over(
     running: super::Running,
     desk: &Desk,
     stop: &CancellationToken,
+    api: JoinHandle<()>,
+    closing: &CancellationToken,
 ) -> Result<(), ServeError> {
     let ended = running.ended();
     tokio::pin!(ended);
     tokio::select! {
-        ended = &mut ended => return Ok(ended?),
-        () = stop.cancelled() => desk.stop(),
+        ended = &mut ended => {
+            hang_up(api, closing).await;
+            return Ok(ended?);
+        }
+        () = stop.cancelled() => tracing::info!("asked to stop: nothing is granted any more"),
     }
-    Ok(ended.await?)
+    let in_order = async {
+        drain::drain(desk).await;
+        hang_up(api, closing).await;
+        // Only now: answers that were under way came from it.
+        desk.stop();
+        ended.await
+    };
+    match tokio::time::timeout(drain::LIMIT, in_order).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => Err(ServeError::Stuck),
+    }
+}
+
+/// Takes no more requests, ends streams, and gives the answers under way.
+async fn hang_up(api: JoinHandle<()>, closing: &CancellationToken) {
+    closing.cancel();
+    if let Err(error) = api.await {
+        tracing::warn!(%error, "the API did not end well");
+    }
 }
 
 /// The loop's first commit waits for the disk.
@@ -202,6 +242,18 @@ async fn open_blocking(
     match tokio::task::spawn_blocking(move || open(store, inventory, enrol)).await {
         Ok(opened) => opened,
         Err(_) => Err(StartError::Halt(Halt::Died)),
+    }
+}
+
+/// Backups that a daemon was making when it was killed.
+fn remove_half_copies(data: &Path) {
+    let Ok(entries) = std::fs::read_dir(data) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(BACKUP_PREFIX)
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "half a backup cannot be removed");
+        }
     }
 }
 

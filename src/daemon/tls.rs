@@ -1,7 +1,7 @@
 //! The lab's own certificate authority: made at first start, known to
 //! machines by its fingerprint.
 
-use super::whole;
+use crate::whole;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,

@@ -1,6 +1,6 @@
 //! A store that fails as a script says, to test those who use one.
 
-use super::{Batch, CommitError, History, Pause, Store, StoreError};
+use super::{Batch, CommitError, History, Past, Pause, Store, StoreError};
 use pitstop_core::lab::Rows;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -96,6 +96,10 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn history(&self) -> Arc<dyn History> {
         self.inner.history()
+    }
+
+    fn past(&self) -> Option<Past> {
+        self.inner.past()
     }
 }
 

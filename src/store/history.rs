@@ -59,6 +59,11 @@ impl History for SqliteHistory {
         Ok(records)
     }
 
+    fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        // By a connection of its own: other readers need not wait.
+        super::copy::backup(&self.path, to)
+    }
+
     fn rows(&self) -> Result<Rows, StoreError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         read_rows(&mut connection, &self.path)
@@ -124,7 +129,7 @@ pub fn read_rows(connection: &mut Connection, path: &Path) -> Result<Rows, Store
     Ok(Rows { meta, rows })
 }
 
-fn read_meta(connection: &Connection) -> rusqlite::Result<Meta> {
+pub fn read_meta(connection: &Connection) -> rusqlite::Result<Meta> {
     connection.query_row("SELECT epoch, records, reservations, now, wall FROM meta", [], |row| {
         let count = |n| Ok::<_, rusqlite::Error>(row.get::<_, i64>(n)?.unsigned_abs());
         Ok(Meta {

@@ -4,7 +4,7 @@ use super::{Batch, CommitError, History, Pause, RecordQuery, Store, StoreError};
 use pitstop_core::lab::{Meta, Row, RowKey, Rows};
 use pitstop_core::record::Record;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Clones see the same data, as a second daemon on one file would.
@@ -75,6 +75,11 @@ impl History for MemoryStore {
         }
         found.truncate(most);
         Ok(found)
+    }
+
+    fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let source = std::io::Error::other("this lab has no file");
+        Err(StoreError::File { what: "copy to", path: to.to_owned(), source })
     }
 
     fn rows(&self) -> Result<Rows, StoreError> {

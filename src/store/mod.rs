@@ -2,8 +2,12 @@
 //! the history. One writer commits both in one transaction; readers of the
 //! history never wait for it.
 
+mod check;
+mod copy;
 mod error;
 mod history;
+mod mark;
+mod past;
 mod rate;
 mod schema;
 mod sqlite;
@@ -17,17 +21,23 @@ pub(crate) mod fault;
 #[cfg(test)]
 pub(crate) mod memory;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 pub(crate) mod sample;
 
+pub use check::{Checked, Finding, check};
+pub use copy::{Restored, Summary, backup, restore, summary};
 pub use error::{CommitError, StoreError};
+pub use past::Past;
 pub use rate::sync_rate;
-pub use sqlite::SqliteStore;
+pub use sqlite::{FILE, SqliteStore};
 
 use pitstop_core::id::{RecordNo, ReservationId};
 use pitstop_core::lab::{Meta, Row, RowKey, Rows};
 use pitstop_core::record::Record;
 use pitstop_core::time::WallMs;
 use pitstop_wire::MachineName;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +62,12 @@ pub trait Store: Send {
 
     /// A reader of committed state that does not wait for the writer.
     fn history(&self) -> Arc<dyn History>;
+
+    /// Whether what is stored is of the past: a backup, or what a disk that
+    /// lost writes has left. `None` again with the first commit.
+    fn past(&self) -> Option<Past> {
+        None
+    }
 }
 
 /// Reads committed state, from any thread.
@@ -71,6 +87,13 @@ pub trait History: Send + Sync {
     /// # Errors
     /// As [`Store::load`].
     fn rows(&self) -> Result<Rows, StoreError>;
+
+    /// Writes a copy of all that is committed now to an empty file or one
+    /// that is not there, while the writer goes on.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    fn backup(&self, to: &Path) -> Result<(), StoreError>;
 }
 
 /// How long a commit waits for a busy database before it gives up.

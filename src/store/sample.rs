@@ -2,7 +2,7 @@
 
 use super::Batch;
 use pitstop_core::Lab;
-use pitstop_core::event::{Answer, Caller, Event, Moment, Request};
+use pitstop_core::event::{Answer, Caller, Event, Floor, Moment, Request};
 use pitstop_core::id::{Entropy, ReservationId, SecretHash};
 use pitstop_core::inventory::model::{Inventory, Limits, MachineSpec};
 use pitstop_core::lab::RowKey;
@@ -66,6 +66,10 @@ impl Sample {
 
     pub fn start(&mut self, machines: usize) -> Batch {
         self.step(Event::Start { inventory: inventory(machines), enrol: true }).0
+    }
+
+    pub fn start_restored(&mut self, machines: usize, floor: Floor) -> Batch {
+        self.step(Event::StartRestored { inventory: inventory(machines), enrol: true, floor }).0
     }
 
     pub fn reserve(&mut self, user: &str, key: &str) -> (Batch, ReservationId) {

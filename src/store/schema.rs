@@ -5,8 +5,14 @@ use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
 /// Each step brings a database from the schema of its index to the next.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_lab.sql"), include_str!("migrations/0002_keys_by_age.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_lab.sql"),
+    include_str!("migrations/0002_keys_by_age.sql"),
+    include_str!("migrations/0003_copies.sql"),
+];
+
+/// The newest schema.
+pub const NEWEST: u32 = MIGRATIONS.len() as u32;
 
 /// Marks the file as ours (`PITS`), see <https://www.sqlite.org/fileformat.html#application_id>.
 const APPLICATION: i32 = 0x5049_5453;
@@ -32,6 +38,18 @@ fn migrate_with(connection: &mut Connection, path: &Path, steps: &[&str]) -> Res
         step.pragma_update(None, "user_version", found + 1).map_err(failed)?;
         step.commit().map_err(failed)?;
     }
+}
+
+/// The schema's number, if this program knows it.
+///
+/// # Errors
+/// The file is not ours, or a newer program's.
+pub fn known(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+    let (found, known) = (check_owner(connection, path)?, NEWEST);
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(found)
 }
 
 /// The schema's number; an error if the file is not ours to touch.

@@ -1,10 +1,13 @@
 //! The store as one SQLite file: write-ahead log, every commit synced.
 
 use super::history::{SqliteHistory, read_rows};
+use super::mark::{Found, Mark, Marker};
+use super::past::{Own, Past, declare_copy};
 use super::{Batch, CommitError, History, PATIENCE, Pause, Store, StoreError, schema};
 use pitstop_core::id::Epoch;
 use pitstop_core::lab::{Meta, Row, RowKey, Rows};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use pitstop_core::record::Change;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Serialize;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -33,6 +36,10 @@ pub struct SqliteStore {
     /// Whether a commit failed so that nobody knows what is on disk.
     doubtful: bool,
     history: Arc<SqliteHistory>,
+    /// How far the lab has come, beside the database.
+    marker: Marker,
+    /// The database is of the past, and nobody has led from it yet.
+    past: Option<Past>,
 }
 
 impl SqliteStore {
@@ -44,11 +51,16 @@ impl SqliteStore {
     /// The directory cannot be used, the file is somebody else's or newer.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let path = create_files(dir)?;
+        // Before anything is written: another's, or a newer one, is left alone.
+        wait_out(&path, &mut super::sleep, || look_first(&path))?;
         let mut connection = connect(&path)?;
         wait_out(&path, &mut super::sleep, || schema::migrate(&mut connection, &path))?;
-        let store_id = name_store(&connection, &path)?;
+        name_store(&connection, &path)?;
+        let past = wait_out(&path, &mut super::sleep, || find_out(&connection, &path, dir))?;
+        let store_id = Own::read(&connection, &path)?.store;
         let history = Arc::new(SqliteHistory::open(&path, store_id)?);
-        Ok(Self { path, connection: Some(connection), doubtful: false, history })
+        let marker = Marker::new(dir);
+        Ok(Self { path, connection: Some(connection), doubtful: false, history, marker, past })
     }
 
     /// Limits the file to so many pages, as a full disk would.
@@ -73,6 +85,20 @@ impl SqliteStore {
     #[cfg(test)]
     pub(super) fn execute(&self, sql: &str) {
         self.connection.as_ref().unwrap().execute_batch(sql).unwrap();
+    }
+
+    /// A batch is on disk: says beside the database how far the lab has come.
+    /// With the first one of a daemon nothing may be done before this is
+    /// written, too.
+    fn advance_mark(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.past = None;
+        let mark = Mark::of(self.history.store_id(), &batch.meta);
+        if self.marker.advance(mark)? {
+            let connection = reconnect(&mut self.connection, &self.path)?;
+            let failed = |e| describe("write", &self.path, e);
+            connection.execute("UPDATE meta SET marked = 1 WHERE marked = 0", []).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// One try: `Ok(None)` if the database is busy and nothing was written.
@@ -134,7 +160,7 @@ impl Store for SqliteStore {
         let mut waits = Waits::default();
         loop {
             match self.attempt(&encoded)? {
-                Some(()) => return Ok(()),
+                Some(()) => return self.advance_mark(batch).map_err(CommitError::Unknown),
                 None => waits.next(&self.path, pause).map_err(CommitError::Refused)?,
             }
         }
@@ -143,6 +169,26 @@ impl Store for SqliteStore {
     fn history(&self) -> Arc<dyn History> {
         Arc::clone(&self.history) as Arc<dyn History>
     }
+
+    fn past(&self) -> Option<Past> {
+        self.past
+    }
+}
+
+/// Whether the database is of the past. If it is, that is written into it
+/// before anybody leads from it, so that no crash makes it forget.
+fn find_out(connection: &Connection, path: &Path, dir: &Path) -> Result<Option<Past>, StoreError> {
+    let past = Own::read(connection, path)?.past(&Found::read(dir)?, wall());
+    if let Some(past) = past {
+        declare_copy(connection, path, past, &random_name(path)?)?;
+    }
+    Ok(past)
+}
+
+/// Wall time in milliseconds.
+pub(super) fn wall() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A batch as text, so that nothing can fail to encode in mid-transaction
@@ -206,6 +252,10 @@ impl<'b> Encoded<'b> {
 
     fn write_all(&self, c: &Connection) -> rusqlite::Result<()> {
         self.write_meta(c)?;
+        if self.batch.records.iter().any(|r| matches!(r.change, Change::Restored { .. })) {
+            // From here on it is the lab's own again.
+            c.execute("UPDATE meta SET copy = NULL", [])?;
+        }
         self.write_records(c)?;
         for (row, text) in self.batch.upserts.iter().zip(&self.upserts) {
             upsert(c, row, text)?;
@@ -341,6 +391,11 @@ fn reconnect<'c>(
     }
 }
 
+fn look_first(path: &Path) -> Result<(), StoreError> {
+    let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
+    schema::known(&opened.map_err(|e| describe("open", path, e))?, path).map(drop)
+}
+
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open(path).map_err(|e| describe("open", path, e))?;
     // We pause ourselves, so that readers are served meanwhile.
@@ -407,27 +462,32 @@ fn create_files(dir: &Path) -> Result<PathBuf, StoreError> {
     Ok(path)
 }
 
-/// Gives a new database its name; answers with the name it has.
-fn name_store(connection: &Connection, path: &Path) -> Result<String, StoreError> {
+/// Gives a new database its name.
+fn name_store(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |e| describe("name the store", path, e);
+    let name = random_name(path)?;
+    wait_out(path, &mut super::sleep, || {
+        let known: Option<String> = connection
+            .query_row("SELECT store FROM meta", [], |row| row.get(0))
+            .optional()
+            .map_err(failed)?;
+        if known.is_none() {
+            let sql = "INSERT INTO meta (one, store, epoch, records, reservations, now, wall)
+                       VALUES (1, ?1, 0, 0, 0, 0, 0)";
+            connection.execute(sql, [&name]).map_err(failed)?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn random_name(path: &Path) -> Result<String, StoreError> {
     let mut name = [0; 16];
     getrandom::fill(&mut name).map_err(|e| StoreError::File {
         what: "draw a random name for",
         path: path.to_owned(),
         source: std::io::Error::other(e.to_string()),
     })?;
-    wait_out(path, &mut super::sleep, || {
-        let known: Option<String> = connection
-            .query_row("SELECT store FROM meta", [], |row| row.get(0))
-            .optional()
-            .map_err(failed)?;
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let name = hex::encode(name);
-        connection.execute("INSERT INTO meta VALUES (1, ?1, 0, 0, 0, 0, 0)", [&name]).map_err(failed)?;
-        Ok(name)
-    })
+    Ok(hex::encode(name))
 }
 
 pub(super) fn describe(what: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {

@@ -110,6 +110,24 @@ impl Lab {
         assert_eq!(done, Some(0), "the daemon stops in order:\n{}", self.log());
     }
 
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        self.daemon.as_ref().expect("a daemon runs").signal(signal);
+    }
+
+    /// Waits for the daemon's end; its exit code.
+    pub fn until_stopped(&mut self) -> i32 {
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        let code = daemon.wait();
+        self.keep_log(&daemon);
+        code.unwrap_or_else(|| panic!("the daemon does not stop:\n{}", self.log()))
+    }
+
+    /// Waits for words in the daemon's log.
+    pub fn until_logged(&self, words: &str) {
+        self.until(&format!("`{words}` is logged"), || self.log().contains(words).then_some(()));
+    }
+
     /// All that daemons of this lab have logged.
     pub fn log(&self) -> String {
         let before = std::fs::read_to_string(self.path("log")).unwrap_or_default();

@@ -32,6 +32,20 @@ pub enum Event {
         /// Whether `new` machines need no person (simulated labs).
         enrol: bool,
     },
+    /// The same, by rows that are known to be of the past: a backup was put
+    /// in the place of the database. Nobody knows who has had which machine
+    /// since, so nobody has any, and nothing is believed of them.
+    StartRestored {
+        /// The inventory it found.
+        inventory: Arc<Inventory>,
+        /// Whether `new` machines need no person (simulated labs).
+        enrol: bool,
+        /// How far the lab had come.
+        floor: Floor,
+    },
+    /// This daemon is about to end: nothing is granted any more. What waits is
+    /// served by the next one.
+    Drain,
     /// Judge what is due.
     Tick,
     /// The loop did not run for so many milliseconds: beat and effect
@@ -66,6 +80,16 @@ pub enum Event {
         /// Whether the daemon's own lane asks, right before a power-on.
         lane: bool,
     },
+}
+
+/// How far a lab had come, as far as that is known beside its database: what
+/// goes on from an older one starts above it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Floor {
+    /// No daemon of a greater epoch ever led.
+    pub epoch: Epoch,
+    /// No reservation ever had a greater number.
+    pub reservations: u64,
 }
 
 /// Who asks, and with which idempotency key.

@@ -8,7 +8,9 @@ use crate::experience::{self, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
 use crate::inventory::model::OnAgentLost;
 use crate::lab::{Lab, Meta, Remembered, RowKey, Timer};
-use crate::machine::{Attempt, Content, Disk, Expect, Goal, Health, Leg, Machine, Phase, Seen, Stage, Turn};
+use crate::machine::{
+    Attempt, Content, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Seen, Stage, Switch, Turn,
+};
 use crate::record::{Change, Part, Record};
 use crate::reservation::{Hold, Member, Reservation, Status};
 use crate::step::{AGENT_LOST_IN_TURN, RESTARTED, SUPERSEDED};
@@ -57,6 +59,10 @@ impl Lab {
     fn apply_lab(&mut self, record: &Record, touched: &mut Vec<RowKey>) {
         match &record.change {
             Change::Opened { epoch } => self.meta.epoch = *epoch,
+            Change::Restored { epoch, reservations } => {
+                self.meta.epoch = *epoch;
+                self.meta.reservations = self.meta.reservations.max(*reservations);
+            }
             Change::ImageNamed { .. }
             | Change::ImageForgotten { .. }
             | Change::ImageFailed { .. }
@@ -208,6 +214,7 @@ impl Lab {
             Change::DiskWriting { .. } | Change::DiskProven { .. } | Change::DiskUsed { .. } => {
                 apply_disk(machine, &record.change);
             }
+            Change::MachineDoubted { may_land_until, .. } => doubt(machine, *may_land_until, record.at),
             _ => apply_turn(machine, record),
         }
     }
@@ -486,6 +493,21 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
     };
     if let Some(disk) = machine.disks.get_mut(index) {
         disk.content = content;
+    }
+}
+
+/// What is left of a row of the past: which machine it is, and its health.
+fn doubt(machine: &mut Machine, may_land_until: LabTime, at: LabTime) {
+    (machine.stage, machine.since, machine.agent) = (Stage::Free, at, None);
+    machine.disks.iter_mut().for_each(|disk| disk.content = Content::Unknown);
+    for leg in &mut machine.legs {
+        leg.seen = None;
+        // Whether there are such commands nobody knows; so nothing that is
+        // seen from now on tells that one of ours has landed.
+        for want in [Switch::On, Switch::Off] {
+            machine.intents += 1;
+            leg.unsettled.push(Intent { id: machine.intents, want, may_land_until, open: false, twin: true });
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Lab {
     /// Whether the queue must be looked at: a machine came free, a
     /// reservation came in, or the inventory changed.
     pub(crate) queue_dirty: bool,
+    /// This daemon is about to end, and grants nothing any more.
+    pub(crate) draining: bool,
 }
 
 /// The one row about the lab itself.
@@ -184,6 +186,12 @@ impl Lab {
         lab
     }
 
+    /// Makes one more record of a history true, as [`Lab::from_records`] does
+    /// with all of them: for a history that is longer than memory.
+    pub fn follow(&mut self, record: &Record) {
+        self.apply(record);
+    }
+
     /// The lab after a commit that failed: its rows as they are stored, and
     /// what only this daemon knows from `old`, whose rows are not to be
     /// trusted. A session that `old` had ended counts as heard `now`.
@@ -199,8 +207,15 @@ impl Lab {
             }
         }
         beats.retain(|id, _| known.contains(id));
-        Self { inventory, fences: old.fences, beats, retries: old.retries.clone(), ..Self::default() }
-            .filled(rows)
+        Self {
+            inventory,
+            fences: old.fences,
+            beats,
+            retries: old.retries.clone(),
+            draining: old.draining,
+            ..Self::default()
+        }
+        .filled(rows)
     }
 
     fn filled(mut self, rows: Rows) -> Self {
@@ -253,6 +268,11 @@ impl Lab {
     /// When [`Event::Tick`] is due next.
     pub fn next_deadline(&self) -> Option<LabTime> {
         self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether the daemon is about to end, and grants nothing any more.
+    pub fn draining(&self) -> bool {
+        self.draining
     }
 
     /// Takes the place of the fences, for the simulator.

@@ -313,7 +313,8 @@ impl Lab {
 impl Step<'_> {
     /// Serves what can be served, in order.
     pub(crate) fn look_at_queue(&mut self) {
-        if !self.lab.queue_dirty {
+        // What is not granted now stays to be looked at by the next daemon.
+        if !self.lab.queue_dirty || self.lab.draining {
             return;
         }
         self.lab.queue_dirty = false;
@@ -351,8 +352,8 @@ impl Step<'_> {
     /// no elder reservation keeps.
     pub(crate) fn replace_member(&mut self, id: ReservationId) -> bool {
         let Some(row) = self.lab.reservations.get(&id).cloned() else { return false };
-        if row.wanted() == 1 {
-            return false; // a single one simply goes back to its place
+        if row.wanted() == 1 || self.lab.draining {
+            return false; // it simply goes back to its place
         }
         let kept = self.lab.kept_for_elders(id);
         for (role, wanted) in row.ask.roles.iter().enumerate() {

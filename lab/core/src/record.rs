@@ -50,11 +50,29 @@ pub enum Actor {
 
 /// A leg or disk as the inventory declared it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredPart")]
 pub struct Part {
     /// Its name.
     pub name: String,
     /// What it is behind that name: [`crate::machine::Leg::identity`].
     pub identity: String,
+}
+
+/// A part as records have it: the oldest ones know no more than its name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredPart {
+    Name(String),
+    Whole { name: String, identity: String },
+}
+
+impl From<StoredPart> for Part {
+    fn from(stored: StoredPart) -> Self {
+        match stored {
+            StoredPart::Name(name) => Self { name, identity: String::new() },
+            StoredPart::Whole { name, identity } => Self { name, identity },
+        }
+    }
 }
 
 /// One thing that became true.
@@ -65,6 +83,22 @@ pub enum Change {
     Opened {
         /// Its epoch.
         epoch: Epoch,
+    },
+    /// The rows are those of a backup: the lab goes on behind what they do not
+    /// know of.
+    Restored {
+        /// Newest epoch that may have led.
+        epoch: Epoch,
+        /// Newest reservation that there may have been.
+        reservations: u64,
+    },
+    /// Nothing is known of a machine but what it is: with the rows of a backup
+    /// nobody can tell who has had it since.
+    MachineDoubted {
+        /// The machine.
+        machine: MachineName,
+        /// Until when a power command that nobody remembers may land.
+        may_land_until: LabTime,
     },
     /// A machine came into the inventory, or its legs or disks changed.
     MachineDeclared {
@@ -527,6 +561,7 @@ impl Change {
         use Change::*;
         match self {
             MachineDeclared { machine, .. }
+            | MachineDoubted { machine, .. }
             | MachineForgotten { machine }
             | HealthSet { machine, .. }
             | ImageFailed { machine, .. }

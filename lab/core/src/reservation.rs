@@ -168,6 +168,9 @@ pub enum End {
     Unclaimed,
     /// It waited as long as it was told to.
     TimedOut,
+    /// The lab was restored from a backup, which knows nothing of what has
+    /// become of its machines.
+    Restored,
     /// Machines failed it.
     Failed {
         /// What kind of failure the last one was.

@@ -5,6 +5,7 @@
 //! Requests refuse fields they do not know: a misspelt limit that is
 //! silently ignored is a board that vanishes at the wrong time.
 
+mod care;
 mod event;
 mod image;
 mod machine;
@@ -16,6 +17,7 @@ mod stream;
 mod time;
 mod why;
 
+pub use care::{Backup, Fsck, FsckFinding, Restore};
 pub use event::{Event, Events};
 pub use image::{Image, Images};
 pub use machine::{

@@ -69,6 +69,12 @@ fn say(change: &Change) -> Option<Said> {
 fn say_of_lab(change: &Change) -> Option<Said> {
     match change {
         Change::Opened { epoch } => story(format!("daemon started, epoch {}", epoch.0)),
+        Change::Restored { .. } => {
+            story("▲ restored from a backup: nothing that it says of machines is believed")
+        }
+        Change::MachineDoubted { .. } => {
+            detail("nothing is known of its power and disks, and nobody holds it")
+        }
         Change::MachineDeclared { health, .. } => {
             story(format!("declared in the inventory, {}", health_text(health)))
         }

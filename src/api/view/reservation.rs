@@ -92,6 +92,7 @@ fn end_kind(end: &core::End) -> EndKind {
         core::End::Lost => EndKind::Lost,
         core::End::Unclaimed => EndKind::Unclaimed,
         core::End::TimedOut => EndKind::TimedOut,
+        core::End::Restored => EndKind::Restored,
         core::End::Failed { .. } => EndKind::Failed,
     }
 }

@@ -146,7 +146,8 @@ pub fn ended(r: &Reservation, reason: Option<&str>) -> Result<Reservation> {
     };
     let code = match end.kind {
         EndKind::TimedOut => Code::TimedOut,
-        EndKind::Failed => Code::MachineFailed,
+        // Nobody's build is at fault: CI tries again, as with a machine's failure.
+        EndKind::Failed | EndKind::Restored => Code::MachineFailed,
         EndKind::Released | EndKind::Expired | EndKind::Lost | EndKind::Unclaimed => Code::Conflict,
     };
     let hint = match r.failed_on.first() {

@@ -93,7 +93,8 @@ fn refuse(reply: Reply, why: &str) {
 /// What is true whether or not the batch is committed: it is decided about
 /// again if it is not.
 pub fn keeps(event: &Event) -> Option<Event> {
-    matches!(event, Event::Fact { .. } | Event::Agent { .. } | Event::Gap(_)).then(|| event.clone())
+    let stays = matches!(event, Event::Fact { .. } | Event::Agent { .. } | Event::Gap(_) | Event::Drain);
+    stays.then(|| event.clone())
 }
 
 /// What is left of an event that was stepped.

@@ -78,7 +78,8 @@ fn machine(effect: &Effect) -> &MachineName {
 
 fn name(event: &Event) -> &'static str {
     match event {
-        Event::Start { .. } => "start",
+        Event::Start { .. } | Event::StartRestored { .. } => "start",
+        Event::Drain => "drain",
         Event::Tick => "deadline",
         Event::Gap(_) => "gap",
         Event::Request(_, Request::Reserve { .. }) => "reserve",

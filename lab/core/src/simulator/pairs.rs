@@ -39,8 +39,10 @@ const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 45] = [
+const EVENTS: [&str; 47] = [
     "start",
+    "start (restored)",
+    "drain of the daemon",
     "deadline",
     "gap",
     "reserve",
@@ -126,7 +128,11 @@ impl Pairs {
             | Event::Agent { machine, .. }
             | Event::BootRequest { machine, .. } => of(machine),
             Event::Hello(hello) => of(hello.machine()),
-            Event::Start { .. } | Event::Gap(_) | Event::Request(_, Request::Reload(_)) => {
+            Event::Start { .. }
+            | Event::StartRestored { .. }
+            | Event::Drain
+            | Event::Gap(_)
+            | Event::Request(_, Request::Reload(_)) => {
                 lab.machines().for_each(|m| of(&m.name));
             }
             Event::Tick => {
@@ -214,6 +220,8 @@ fn kind(lab: &Lab, event: &Event) -> usize {
     use crate::machine::Switch;
     let name = match event {
         Event::Start { .. } => "start",
+        Event::StartRestored { .. } => "start (restored)",
+        Event::Drain => "drain of the daemon",
         Event::Tick => "deadline",
         Event::Gap(_) => "gap",
         Event::Request(_, request) => request_name(request),

@@ -13,6 +13,7 @@ mod inventory;
 mod power;
 mod request;
 mod reservation;
+mod restored;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
@@ -76,6 +77,12 @@ impl Step<'_> {
     fn event(&mut self, event: Event) -> Answer {
         match event {
             Event::Start { inventory, enrol } => self.start(inventory, enrol),
+            Event::StartRestored { inventory, enrol, floor } => {
+                self.lab.inventory = inventory.clone();
+                self.doubt_rows(floor);
+                self.start(inventory, enrol);
+            }
+            Event::Drain => self.lab.draining = true,
             Event::Tick => self.tick(),
             Event::Gap(ms) => self.gap(ms),
             Event::Request(caller, request) => return self.request(&caller, request),
@@ -103,7 +110,7 @@ impl Step<'_> {
     /// Makes a change true.
     pub(crate) fn change(&mut self, change: Change) {
         let epoch = match &change {
-            Change::Opened { epoch } => *epoch,
+            Change::Opened { epoch } | Change::Restored { epoch, .. } => *epoch,
             _ => self.lab.meta.epoch,
         };
         let record = Record {

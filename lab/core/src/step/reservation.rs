@@ -348,6 +348,7 @@ impl End {
             Self::Released { by } => format!("released by {by}"),
             Self::Expired => "its time was over".into(),
             Self::Lost => "its session stopped beating".into(),
+            Self::Restored => "the lab was restored from a backup".into(),
             Self::Unclaimed => "it was ready and nobody came for it".into(),
             Self::TimedOut => "it waited as long as it was told to".into(),
             Self::Failed { class, reason } => format!("{} failure: {reason}", class.name()),

@@ -199,6 +199,8 @@ pub enum EndKind {
     Unclaimed,
     /// It waited as long as it was told to.
     TimedOut,
+    /// The lab was restored from a backup that knows nothing of its machines.
+    Restored,
     /// Machines failed it.
     Failed,
 }
@@ -212,6 +214,7 @@ impl EndKind {
             Self::Lost => "lost",
             Self::Unclaimed => "unclaimed",
             Self::TimedOut => "timed-out",
+            Self::Restored => "restored",
             Self::Failed => "failed",
         }
     }

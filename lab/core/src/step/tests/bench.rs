@@ -5,9 +5,10 @@ mod hardware;
 
 use super::spec;
 use crate::effect::Effect;
-use crate::event::{Answer, Caller, Event, Moment, Request};
+use crate::event::{Answer, Caller, Event, Floor, Moment, Request};
 use crate::id::{Entropy, Epoch, ReservationId, SecretHash};
 use crate::inventory::model::{Inventory, MachineSpec};
+use crate::lab::Rows;
 use crate::machine::{ImageRef, Machine, Phase, Stage};
 use crate::record::{Change, Record};
 use crate::reservation::{Ask, CleanLevel, End, Hold, Reservation, Role, Status, Want};
@@ -218,6 +219,22 @@ impl Bench {
         self.lab = Lab::from_rows(self.lab.rows());
         let inventory = self.inventory.clone();
         self.event(Event::Start { inventory, enrol });
+    }
+
+    /// What a backup taken now would hold.
+    pub fn backup(&self) -> (Rows, Vec<Record>) {
+        (self.lab.rows(), self.records.clone())
+    }
+
+    /// The daemon dies with what it had not sent, a backup is put in the
+    /// place of its database, and another one starts. The world stays as it is.
+    pub fn restore(&mut self, (rows, records): (Rows, Vec<Record>)) {
+        let newest = self.lab.meta();
+        let floor = Floor { epoch: newest.epoch, reservations: newest.reservations };
+        self.effects.clear();
+        (self.lab, self.records) = (Lab::from_rows(rows), records);
+        let inventory = self.inventory.clone();
+        self.event(Event::StartRestored { inventory, enrol: false, floor });
     }
 
     /// The admin changes the inventory.

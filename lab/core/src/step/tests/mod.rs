@@ -12,6 +12,7 @@ mod power;
 mod proof;
 mod requests;
 mod restart;
+mod restored;
 mod turns;
 
 use crate::inventory::model::MachineSpec;
