@@ -130,6 +130,12 @@ impl Lab {
         self.images.get(image).map(|i| i.image.clone())
     }
 
+    /// Suspected images that one machine may try.
+    fn trials(&self) -> usize {
+        let trouble = self.images.values().flat_map(|row| row.trouble.values());
+        trouble.filter(|t| t.suspect.is_some_and(|s| s.trial)).count()
+    }
+
     /// Whether an image is not to be handed out on machines like this one.
     pub(crate) fn is_suspect(&self, image: &ImageRef, spec: &MachineSpec) -> bool {
         let class = spec.class.as_deref().unwrap_or_default();
@@ -327,8 +333,10 @@ impl Step<'_> {
         self.lab.queue_dirty = false;
     }
 
-    /// Grants what can be had now; whether some of it was held back.
+    /// Grants what can be had now; whether some of it was held back, or an
+    /// image was tried: who waits for that one too has no claim any more.
     fn serve(&mut self) -> bool {
+        let trials = self.lab.trials();
         let mut held_back = false;
         let servable = self.lab.servable();
         for of_one in servable.chunk_by(|a, b| a.0 == b.0) {
@@ -345,7 +353,7 @@ impl Step<'_> {
                 self.grant(*id, name, *role);
             }
         }
-        held_back
+        held_back || self.lab.trials() < trials
     }
 
     /// A failed member's place goes to a free machine, if there is one that

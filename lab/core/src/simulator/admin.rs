@@ -47,7 +47,7 @@ impl Sim {
             let name = self.dice.one(who, Pick::Which, &IMAGES).to_owned();
             self.ask_as_admin(Request::ForgetImage(name));
         }
-        if self.happens(who, Chance::TrustsImage) {
+        if self.happens(who, Chance::Trusts) {
             let name = self.dice.one(who, Pick::Which, &IMAGES).to_owned();
             self.ask_as_admin(Request::TrustImage(name));
         }
@@ -85,6 +85,9 @@ impl Sim {
         let who = Who::ADMIN;
         let number = self.dice.below(who, Pick::Which, self.plans.len() as u64) as usize;
         let edit = self.dice.below(who, Pick::Kind, 6);
+        // One that has another name, and another outlet or disk, at once, is
+        // another machine to whoever reads the inventory.
+        let plain = self.is_plain(number);
         let plan = &mut self.plans[number];
         let what = match edit {
             _ if !plan.listed => {
@@ -96,7 +99,7 @@ impl Sim {
                 "removed"
             }
             // Of one without legs nothing shows that it is the same.
-            2 if plan.kind != Kind::Legless => {
+            2 if plan.kind != Kind::Legless && plain => {
                 plan.names += 1;
                 let name = format!("m{number}{}", ["", "-new", "-newer"][plan.names as usize % 3]);
                 if let Ok(name) = MachineName::new(&name) {
@@ -104,7 +107,7 @@ impl Sim {
                 }
                 "renamed"
             }
-            3 => {
+            3 if plain => {
                 plan.legs += 1;
                 "given another outlet"
             }
@@ -118,6 +121,24 @@ impl Sim {
         self.note(|| format!("board {number}, {name}, is {what} in the inventory"));
         self.names.insert(name, number);
         self.file = Arc::new(labs::inventory(&self.plans, &self.policies));
+    }
+
+    /// Whether the lab has the board under this name alone, and as the
+    /// inventory describes it.
+    fn is_plain(&self, number: usize) -> bool {
+        let Some(lab) = &self.daemon.lab else { return false };
+        let current = &self.plans[number].name;
+        let old = |(name, board): (&MachineName, &usize)| {
+            *board == number && name != current && lab.machine(name).is_some()
+        };
+        let same = match (lab.machine(current), self.file.machines.get(current)) {
+            (Some(row), Some(spec)) => {
+                row.legs.iter().zip(&spec.legs).all(|(l, s)| l.identity == s.driver.identity())
+                    && row.disks.iter().zip(&spec.disks).all(|(d, s)| d.identity == s.matching.identity())
+            }
+            _ => true,
+        };
+        same && !self.names.iter().any(old)
     }
 
     /// Nothing is left out of use: what the admin took out comes back.

@@ -28,6 +28,9 @@ pub(super) struct SimAgent {
     /// Results, and whether they were acknowledged: a repeated step is not done twice.
     results: BTreeMap<u64, (Outcome, bool)>,
     sending: bool,
+    checking: bool,
+    /// Number of its connection.
+    session: u32,
 }
 
 impl Sim {
@@ -51,6 +54,8 @@ impl Sim {
             doing: None,
             results: BTreeMap::new(),
             sending: false,
+            checking: false,
+            session: 0,
         });
         self.boards[board].agents.push(id);
         let late = self.happens(who, Chance::AgentLate);
@@ -88,6 +93,7 @@ impl Sim {
         // The hub opens the session's queue before it asks, so that what the
         // answer's own step says to the agent finds it.
         self.agents[id].connected = true;
+        self.agents[id].session += 1;
         match self.route(Event::Hello(hello)) {
             Some(Answer::Welcome(Welcome::Accepted { rejoin, .. })) => {
                 let agent = &mut self.agents[id];
@@ -202,11 +208,14 @@ impl Sim {
         let who = Who::board(board);
         let slow = self.happens(who, Chance::MessageReordered);
         let delay = self.dice.between(who, Pick::Network, 1, if slow { 8_000 } else { 30 });
-        self.at(delay, Happening::Told(id, Box::new(message)));
+        let session = self.agents[id].session;
+        self.at(delay, Happening::Told(id, session, Box::new(message)));
     }
 
-    pub(super) fn told(&mut self, id: usize, message: ToAgent) {
-        if !self.agents[id].alive || !self.agents[id].connected {
+    /// What was sent arrives, also when who sent it has died since; but not
+    /// when the agent has called anew.
+    pub(super) fn told(&mut self, id: usize, session: u32, message: ToAgent) {
+        if !self.agents[id].alive || self.agents[id].session != session {
             return;
         }
         let who = self.who(id);
@@ -233,6 +242,29 @@ impl Sim {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Runs a health check, if there is an agent to run it.
+    pub(super) fn check(&mut self, machine: MachineName, nonce: String, epoch: Epoch) {
+        let Some(board) = self.board_of(&machine) else { return };
+        let runs = |id: &&usize| self.agents[**id].connected && self.agents[**id].params.nonce == nonce;
+        let Some(id) = self.boards[board].agents.iter().find(runs).copied() else { return };
+        if std::mem::replace(&mut self.agents[id].checking, true) {
+            return; // asked for again while it runs: it is not begun twice
+        }
+        let who = Who::board(board);
+        let fails = self.happens(who, Chance::CheckFails);
+        let result = if fails { Err("exit 1".to_owned()) } else { Ok(()) };
+        let ms = self.dice.between(who, Pick::Work, 100, 60_000);
+        self.at(ms, Happening::Checked(id, epoch, Box::new(Fact::Checked { machine, nonce, result })));
+    }
+
+    /// A health check ended; its result goes out with the agent's connection.
+    pub(super) fn checked(&mut self, id: usize, epoch: Epoch, fact: Fact) {
+        self.agents[id].checking = false;
+        if self.agents[id].connected {
+            self.fact(epoch, fact);
         }
     }
 
@@ -355,23 +387,6 @@ impl Sim {
             self.corrupt.insert(digest, until);
         }
         now
-    }
-
-    /// Runs a health check, if there is an agent to run it.
-    pub(super) fn check(&mut self, machine: MachineName, nonce: &str, epoch: Epoch) {
-        let Some(board) = self.board_of(&machine) else { return };
-        let runs = |a: &usize| {
-            let agent = &self.agents[*a];
-            agent.alive && agent.connected && agent.params.nonce == nonce
-        };
-        if !self.boards[board].agents.iter().any(runs) {
-            return;
-        }
-        let who = Who::board(board);
-        let result = if self.happens(who, Chance::HealthFails) { Err("exit 1".to_owned()) } else { Ok(()) };
-        let ms = self.dice.between(who, Pick::Duration, 100, 60_000);
-        let fact = Fact::Checked { machine, nonce: nonce.to_owned(), result };
-        self.at(ms, Happening::Fact(epoch, Box::new(fact)));
     }
 
     /// Whether what is on the board's disk comes up nowhere just now.

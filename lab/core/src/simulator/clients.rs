@@ -113,6 +113,20 @@ impl Sim {
         }
     }
 
+    /// The daemon is gone.
+    pub(super) fn nobody_answers(&mut self) {
+        for client in 0..self.clients.len() {
+            let who = Who::client(client);
+            if let Doing::Waiting(id, _) = self.clients[client].doing
+                && self.happens(who, Chance::LosesHeart)
+            {
+                self.clients[client].doing = Doing::Leaving(id);
+                let pause = self.dice.between(who, Pick::Pause, 200, 5_000);
+                self.wake_client(client, pause);
+            }
+        }
+    }
+
     fn go_away(&mut self, client: usize) {
         self.clients[client].doing = Doing::Away;
         self.clients[client].beats = None;
@@ -230,26 +244,30 @@ impl Sim {
     fn repeats_itself(&mut self, client: usize, id: ReservationId, asking: &Asking) {
         let who = Who::client(client);
         if self.happens(who, Chance::RepeatsKey) {
-            let key = Some((asking.key.clone(), asking.hash()));
-            if let Some(answer) = self.ask(client, key, asking.request())
-                && answer.as_ref().ok().and_then(reservation) != Some(id)
-            {
-                self.violation(format!(
-                    "{id} was asked for again under its key, and answered with {answer:?}"
-                ));
+            match self.ask_leader(client, asking) {
+                None => {}
+                Some(answer) if answer.as_ref().ok().and_then(reservation) == Some(id) => {}
+                Some(answer) => self.violation(format!("{id} was asked for again under its key: {answer:?}")),
             }
         }
         if self.happens(who, Chance::ReusesKey) {
             let mut other = asking.clone();
             other.ask.priority += 1;
-            let key = Some((other.key.clone(), other.hash()));
-            if let Some(answer) = self.ask(client, key, other.request())
-                && answer.as_ref().err().map(|e| e.code) != Some(Code::KeyReused)
-            {
-                self.violation(format!(
-                    "{id}'s key was used for another request, and answered with {answer:?}"
-                ));
+            match self.ask_leader(client, &other) {
+                None => {}
+                Some(Err(error)) if error.code == Code::KeyReused => {}
+                Some(answer) => self.violation(format!("{id}'s key did for another request: {answer:?}")),
             }
+        }
+    }
+
+    /// Whoever leads knows all keys; a stopped daemon knows those it had.
+    fn ask_leader(&mut self, client: usize, asking: &Asking) -> Option<Result<Value, ApiError>> {
+        let key = Some((asking.key.clone(), asking.hash()));
+        let caller = Caller { user: self.clients[client].user.clone(), admin: false, key };
+        match self.deliver(Event::Request(caller, asking.request())) {
+            Some(Answer::Api(answer)) => Some(answer),
+            _ => None,
         }
     }
 

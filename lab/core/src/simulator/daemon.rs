@@ -244,6 +244,7 @@ impl Sim {
             self.daemon.zombie = Some(Zombie { lab, skew, stopped, awake: false });
         }
         self.all_disconnected();
+        self.nobody_answers();
         // Now and then for longer than any phase, or a holder who may claim, has.
         let long = self.dice.below(Who::DAEMON, Pick::Kind, 8) == 0;
         let (low, high) = if long { (60_000, 3_600_000) } else { (200, 60_000) };
@@ -372,6 +373,7 @@ impl Sim {
             return self.commit_failed(batch);
         }
         let lab = self.daemon.lab.take()?;
+        self.check_commit(&lab, &out);
         let written = self.daemon.store.write(&lab, &out);
         self.daemon.inventory = lab.inventory.clone();
         self.daemon.lab = Some(lab);

@@ -96,7 +96,7 @@ chances! {
     fault ImageCorrupt "image corrupt" 300,
     /// For a while an image comes up nowhere.
     fault ImageDead "image comes up nowhere" 150,
-    fault HealthFails "health check fails" 20,
+    fault CheckFails "health check fails" 20,
 
     // ── daemon ──
     fault KilledBefore "killed before commit" 1_500,
@@ -114,6 +114,8 @@ chances! {
     deed Visit "visit" 1,
     deed RepeatsKey "repeats its key" 8,
     deed ReusesKey "reuses its key" 10,
+    /// Nobody answers: whoever waits leaves as soon as somebody does.
+    deed LosesHeart "loses heart" 3,
     deed ChangesMind "changes its mind" 10,
     deed ComesLate "comes late" 12,
     deed Switches "switches power" 3,
@@ -130,7 +132,7 @@ chances! {
     deed Forces "forces a release" 20,
     deed Reloads "reloads" 10,
     deed ForgetsImage "forgets an image" 15,
-    deed TrustsImage "trusts an image" 15,
+    deed Trusts "trusts an image" 20,
     deed RestoresImages "adds the images again" 2,
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Kind {
     TwoDisks,
     PowerOff,
     Warm,
-    /// It is checked now and then, with a command in its image.
+    /// It shows that it is well now and then.
     Checked,
     /// Its leg cannot be read back.
     Blind,
@@ -37,7 +37,6 @@ pub(super) enum Kind {
 }
 
 const KINDS: [Kind; 15] = [
-    Kind::Checked,
     Kind::Plain,
     Kind::Plain,
     Kind::TwoLegs,
@@ -47,6 +46,7 @@ const KINDS: [Kind; 15] = [
     Kind::PowerOff,
     Kind::Warm,
     Kind::Warm,
+    Kind::Checked,
     Kind::Blind,
     Kind::NetBoot,
     Kind::Keep,
@@ -116,8 +116,8 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
     let mut spec = plain(plan.name.clone());
     let half = if number.is_multiple_of(2) { "even" } else { "odd" };
     spec.tags.insert("half".to_owned(), TagValue::from(half));
+    spec.class = Some(format!("class{}", number % 3));
     spec.boot = numbered("sim", "board", number as u64);
-    spec.class = (!number.is_multiple_of(4)).then(|| "board".to_owned());
     match plan.kind {
         Kind::Plain | Kind::NetBoot => {}
         Kind::TwoLegs => spec.legs.insert(0, leg("mains")),

@@ -214,9 +214,11 @@ enum Happening {
     /// An agent's process ends.
     AgentDies(usize),
     /// An agent hears something.
-    Told(usize, Box<ToAgent>),
+    Told(usize, u32, Box<ToAgent>),
     /// An agent finished a piece of work.
     Worked { agent: usize, step: u64, work: Box<Work> },
+    /// An agent's health check ended.
+    Checked(usize, Epoch, Box<Fact>),
     /// An agent sends what is not acknowledged.
     Send(usize),
     /// A message arrives.
@@ -312,8 +314,9 @@ impl Sim {
             Happening::Hello(agent) => self.hello(agent),
             Happening::Twin(agent) => self.twin(agent),
             Happening::AgentDies(agent) => self.agent_dies(agent),
-            Happening::Told(agent, message) => self.told(agent, *message),
+            Happening::Told(agent, session, message) => self.told(agent, session, *message),
             Happening::Worked { agent, step, work } => self.worked(agent, step, &work),
+            Happening::Checked(agent, epoch, fact) => self.checked(agent, epoch, *fact),
             Happening::Send(agent) => self.send_again(agent),
             Happening::Late(event) => drop(self.route(*event)),
         }

@@ -80,20 +80,41 @@ impl Sim {
                 Change::MachineReady { machine, until: None }
                 | Change::WarmTaken { machine, .. }
                 | Change::InUse { machine } => self.handed_over(lab, machine)?,
-                Change::PowerIntended { machine, intent, leg } => {
+                Change::PowerIntended { machine, intent, .. } => {
                     power_on_held(lab, machine, intent.want, &record.actor)?;
-                    self.tally_power(lab, machine, *leg, intent.want, record)?;
                 }
-                Change::TurnStarted { machine, purpose, .. } => self.tally_turn(machine, *purpose, record)?,
-                Change::Granted { reservation, machine, .. } => in_order(lab, *reservation, machine)?,
-                Change::PhaseEntered { machine, .. } => self.comes_to_an_end(lab, machine)?,
-                Change::DeadlineMoved { .. } => self.oracle.excuses += self.moved(lab, record),
+                Change::Granted { reservation, machine, .. } => {
+                    in_order(lab, *reservation, machine, &out.records)?;
+                }
                 _ => {}
             }
         }
-        let handed = out.records.iter().filter(|r| matches!(r.change, Change::InUse { .. })).count();
-        self.report.handovers += handed as u64;
         Ok(())
+    }
+
+    /// Before what was decided is stored: now it counts.
+    pub(super) fn check_commit(&mut self, lab: &Lab, out: &Outcome) {
+        for record in &out.records {
+            let found = match &record.change {
+                Change::PowerIntended { machine, intent, leg } => {
+                    self.tally_power(lab, machine, *leg, intent.want, record)
+                }
+                Change::TurnStarted { machine, purpose, .. } => self.tally_turn(machine, *purpose, record),
+                Change::PhaseEntered { machine, .. } => self.comes_to_an_end(lab, machine),
+                Change::DeadlineMoved { machine, deadline } => {
+                    self.oracle.excuses += self.moved(machine, *deadline);
+                    Ok(())
+                }
+                Change::InUse { .. } => {
+                    self.report.handovers += 1;
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+            if let Err(text) = found {
+                self.violation(text);
+            }
+        }
     }
 
     /// The machine as the world knows it, at the moment it is promised.
@@ -123,7 +144,8 @@ impl Sim {
         clean_for(board, name, id)?;
         if let Stage::Ready { image: Some(image), .. } | Stage::InUse { image: Some(image), .. } = &row.stage
         {
-            let base = board.disks.first().and_then(|d| d.base.clone());
+            // One without disks has nothing that an image could be written to.
+            let Some(base) = board.disks.first().map(|d| d.base.clone()) else { return Ok(()) };
             if base != Some(Some(image.digest.clone())) {
                 return Err(format!("{name} is handed to {id} with {base:?} instead of {}", image.name));
             }
@@ -189,7 +211,8 @@ impl Sim {
         let offs = 3 * 6 * limits.power_ms;
         let boots = 2 * (limits.power_ms + limits.firmware_ms) + limits.attach_ms + limits.evidence_ms;
         let disks = 2 * limits.reimage_ms * spec.disks.len() as u64;
-        let once = offs + boots + disks + limits.handover_ms + 4 * limits.power_ms;
+        let check = spec.health.as_ref().map_or(0, |h| h.within_ms);
+        let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms;
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         let excused = self.oracle.excuses - tally.excuses + (self.starts - tally.starts) * once;
         let most = 2 * once + excused;
@@ -206,11 +229,9 @@ impl Sim {
     }
 
     /// How far a deadline moved: as far as the time that nobody saw.
-    fn moved(&self, lab: &Lab, record: &Record) -> u64 {
-        let Change::DeadlineMoved { machine, deadline } = &record.change else { return 0 };
+    fn moved(&self, machine: &MachineName, deadline: LabTime) -> u64 {
         let before = self.daemon.store.shadow.machine(machine).and_then(|m| m.turn()).map(|t| t.deadline);
-        let _ = lab;
-        before.map_or(0, |before| *deadline - before)
+        before.map_or(0, |before| deadline - before)
     }
 
     // ── what people were told ──
@@ -335,15 +356,22 @@ fn clean_for(board: &Board, name: &MachineName, id: ReservationId) -> Result<(),
 }
 
 /// Nobody is served before one who came earlier and could have had the machine.
-fn in_order(lab: &Lab, id: ReservationId, name: &MachineName) -> Result<(), String> {
+fn in_order(lab: &Lab, id: ReservationId, name: &MachineName, records: &[Record]) -> Result<(), String> {
     let (Some(row), Some(machine)) = (lab.reservation(id), lab.machine(name)) else { return Ok(()) };
     let place = (std::cmp::Reverse(row.ask.priority), id);
     for (priority, elder) in lab.waiting.iter().take_while(|e| **e < place) {
         let Some(elder_row) = lab.reservation(*elder).filter(|r| r.wanted() == 1) else { continue };
+        // One that came back to the queue in this very step was not in it before.
+        let returned =
+            |r: &Record| matches!(r.change, Change::Requeued { reservation } if reservation == *elder);
+        if records.iter().any(returned) {
+            continue;
+        }
         let role = &elder_row.ask.roles[0];
-        // One whose image is in doubt waits for that, not for a machine.
-        let served = lab.spec(name).is_some_and(|spec| lab.may_be_given(&elder_row.ask, spec));
-        if served && machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
+        // Who wants a suspected image lets others pass.
+        let image = elder_row.ask.image.clone().or_else(|| lab.default_image(name));
+        let suspect = image.is_some_and(|i| lab.spec(name).is_some_and(|spec| lab.is_suspect(&i, spec)));
+        if !suspect && machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
             return Err(format!("{id} got {name}, which {elder} (priority {}) waits for", priority.0));
         }
     }

@@ -31,18 +31,18 @@ const PHASES: [&str; 11] = [
     "hand off",
     "serve",
     "evidence",
+    "check",
     "settle",
     "rest",
-    "check",
 ];
 const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 47] = [
+const EVENTS: [&str; 46] = [
     "start",
     "start (restored)",
-    "drain of the daemon",
+    "daemon drains",
     "deadline",
     "gap",
     "reserve",
@@ -59,15 +59,12 @@ const EVENTS: [&str; 47] = [
     "prove",
     "image added",
     "image removed",
-    "image trusted",
     "reload",
     "switched",
     "switch failed",
     "read on",
     "read off",
     "read unknown",
-    "check passed",
-    "check failed",
     "stale fact",
     "attach",
     "attach (stale)",
@@ -86,7 +83,9 @@ const EVENTS: [&str; 47] = [
     "report from the future",
     "boot request (lane)",
     "boot request (firmware)",
-    "other",
+    "image trusted",
+    "well",
+    "not well",
 ];
 
 /// How often each event met each state.
@@ -207,9 +206,9 @@ fn state(machine: &Machine) -> usize {
                 Phase::HandOff => 5,
                 Phase::Serve => 6,
                 Phase::Evidence => 7,
-                Phase::Settle => 8,
-                Phase::Rest => 9,
-                Phase::Check => 10,
+                Phase::Check => 8,
+                Phase::Settle => 9,
+                Phase::Rest => 10,
             };
             RESTING.len() + purpose * PHASES.len() + phase
         }
@@ -221,7 +220,7 @@ fn kind(lab: &Lab, event: &Event) -> usize {
     let name = match event {
         Event::Start { .. } => "start",
         Event::StartRestored { .. } => "start (restored)",
-        Event::Drain => "drain of the daemon",
+        Event::Drain => "daemon drains",
         Event::Tick => "deadline",
         Event::Gap(_) => "gap",
         Event::Request(_, request) => request_name(request),
@@ -235,14 +234,16 @@ fn kind(lab: &Lab, event: &Event) -> usize {
             r if r.shows(Switch::Off) => "read off",
             _ => "read unknown",
         },
-        Event::Fact { fact: Fact::Checked { result: Ok(()), .. }, .. } => "check passed",
-        Event::Fact { fact: Fact::Checked { .. }, .. } => "check failed",
+        Event::Fact { fact: Fact::Checked { result, .. }, .. } => match result {
+            Ok(()) => "well",
+            Err(_) => "not well",
+        },
         Event::Hello(hello) => hello_name(lab, hello),
         Event::Agent { machine, nonce, boot_id, report } => report_name(lab, machine, nonce, boot_id, report),
         Event::BootRequest { lane: true, .. } => "boot request (lane)",
         Event::BootRequest { .. } => "boot request (firmware)",
     };
-    EVENTS.iter().position(|e| *e == name).unwrap_or(EVENTS.len() - 1)
+    EVENTS.iter().position(|e| *e == name).unwrap_or_default()
 }
 
 fn request_name(request: &Request) -> &'static str {
@@ -261,8 +262,8 @@ fn request_name(request: &Request) -> &'static str {
         Request::Prove(_) => "prove",
         Request::NameImage { .. } => "image added",
         Request::ForgetImage(_) => "image removed",
-        Request::TrustImage(_) => "image trusted",
         Request::Reload(_) => "reload",
+        Request::TrustImage(_) => "image trusted",
     }
 }
 

@@ -1,8 +1,10 @@
 //! Power commands on their way: lanes, controllers, wires that lie.
 //!
 //! What is assumed of hardware, and no more: a command acts at most one power
-//! limit after its runner gave up (the limit says how long that is), and one
-//! that was obeyed is not obeyed again after it was read back.
+//! limit after its runner gave up (the limit says how long that is); one that
+//! was obeyed is not obeyed again after it was read back; and no leg does by
+//! itself, while a command waits to act on it, just what the command wants:
+//! nobody could tell the two apart.
 
 use super::dice::{Chance, Pick, Who};
 use super::labs::Kind;
@@ -65,7 +67,7 @@ impl Sim {
                 self.at(delay, Happening::Fact(epoch, fact));
             }
             Effect::Tell { machine, nonce, message } => self.tell(&machine, nonce, message),
-            Effect::Check { machine, nonce, .. } => self.check(machine, &nonce, epoch),
+            Effect::Check { machine, nonce, .. } => self.check(machine, nonce, epoch),
             Effect::Dismiss { machine, .. } => {
                 let Some(board) = self.board_of(&machine) else { return };
                 for agent in &self.boards[board].agents {
@@ -260,8 +262,8 @@ impl Sim {
     pub(super) fn flap(&mut self, board: usize, times: u32) {
         let who = Who::board(board);
         let legs = self.boards[board].legs.len() as u64;
-        if legs == 0 {
-            return;
+        if !self.boards[board].inflight.is_empty() {
+            return self.at(5_000, Happening::Flap { board, times });
         }
         let leg = self.dice.below(who, Pick::Which, legs) as usize;
         let want = if self.boards[board].legs[leg].on { Switch::Off } else { Switch::On };

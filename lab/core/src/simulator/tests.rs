@@ -14,6 +14,70 @@ fn many_small_labs_keep_every_invariant() {
     for seed in 0..60 {
         total.add(&clean(&Config::short(seed)));
     }
-    assert!(total.handovers > 100, "the simulated world hardly works: {total:?}");
-    assert!(total.kills > 20 && total.faults.len() > 10, "too few faults to mean anything: {total:?}");
+    assert!(total.handovers > 500, "the simulated world hardly works: {total:?}");
+    assert!(total.kills > 100 && total.liveness_checks > 1_000, "too little to mean anything: {total:?}");
+    let never: Vec<&str> = dice::Chance::ALL
+        .iter()
+        .filter(|c| c.is_fault() && !total.faults.contains_key(c.name()))
+        .map(|c| c.name())
+        .collect();
+    assert!(never.is_empty(), "faults that never struck: {never:?}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let trace = |seed| {
+        let report = run(&Config { trace: true, ..Config::short(seed) });
+        report.trace.iter().map(|e| serde_json::to_string(e).unwrap()).collect::<Vec<_>>()
+    };
+    let (first, second) = (trace(7), trace(7));
+    assert!(first.len() > 500, "{} happenings", first.len());
+    assert!(first == second, "the same seed gave another run");
+}
+
+#[test]
+fn a_trace_that_was_written_is_read_again() {
+    let report = run(&Config { trace: true, ..Config::short(8) });
+    for entry in &report.trace {
+        let json = serde_json::to_string(entry).unwrap();
+        assert_eq!(serde_json::from_str::<Entry>(&json).unwrap(), *entry);
+    }
+}
+
+#[test]
+fn what_is_left_out_changes_nothing_else() {
+    let config = Config { trace: true, ..Config::short(11) };
+    let whole = run(&config);
+    let last = *whole.happened.last().unwrap();
+    let fewer = run(&Config { left_out: vec![last], ..config });
+    assert!(!fewer.happened.contains(&last));
+    let before = whole.happened.len() - 1;
+    assert_eq!(whole.happened[..before], fewer.happened[..before]);
+}
+
+#[test]
+fn a_larger_lab_keeps_every_invariant() {
+    clean(&Config { machines: 12, clients: 20, ..Config::short(3) });
+}
+
+#[test]
+fn each_fence_taken_away_is_caught() {
+    for fence in Fence::ALL {
+        let caught = (0..400).find(|seed| {
+            let config = Config { without: Some(fence), ..Config::short(*seed) };
+            run(&config).violation.is_some()
+        });
+        assert!(caught.is_some(), "without the fence `{}` no violation was found", fence.name());
+    }
+}
+
+#[test]
+fn a_violation_shrinks_to_what_it_needs() {
+    let broken = |seed| Config { without: Some(Fence::DiskBeforeEffect), ..Config::short(seed) };
+    let seed = (0..400).find(|seed| run(&broken(*seed)).violation.is_some()).unwrap();
+    let whole = run(&Config { trace: true, ..broken(seed) });
+    let (config, report) = shrink(&broken(seed), |_, _| {}).unwrap();
+    assert!(report.violation.is_some());
+    assert!(report.happened.len() * 2 < whole.happened.len(), "{} left", report.happened.len());
+    assert_eq!(run(&config).violation, report.violation, "a shrunk run is a run like any other");
 }

@@ -82,11 +82,12 @@ impl Step<'_> {
     pub(crate) fn declare(&mut self, inventory: Arc<Inventory>, enrol: bool) {
         self.lab.inventory = inventory.clone();
         for name in inventory.machines.keys() {
+            // One that left and is back, whatever with, is not forgotten.
+            if self.machine(name).is_some_and(|m| m.health == Health::Retired) {
+                self.change(Change::HealthSet { machine: name.clone(), health: Health::New });
+            }
             let known = self.machine(name);
             if known.is_some() && !self.changed_parts(name) {
-                if known.is_some_and(|m| m.health == Health::Retired) {
-                    self.change(Change::HealthSet { machine: name.clone(), health: Health::New });
-                }
                 self.retime(name);
                 continue;
             }

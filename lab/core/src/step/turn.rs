@@ -121,7 +121,10 @@ impl Step<'_> {
             Phase::Disk { disk, writing } => self.begin_disk(name, disk, writing),
             Phase::Seed => self.begin_seed(name),
             Phase::Serve => self.begin_serve(name),
-            Phase::Evidence => self.switch_all(name, Switch::On, Boot::Disk),
+            Phase::Evidence => {
+                self.switch_all(name, Switch::On, Boot::Disk);
+                self.power_progress(name); // without legs nobody will report
+            }
             Phase::Check => self.begin_check(name),
             Phase::Settle => self.begin_settle(name),
         }

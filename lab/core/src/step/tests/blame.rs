@@ -1,13 +1,13 @@
 //! Who is blamed, and how machines and images come back without a person.
 
-use super::bench::{Bench, ask, image, name};
-use super::spec_with;
+use super::bench::{Bench, ask, image, name, role};
+use super::{spec, spec_with};
 use crate::event::Request;
 use crate::experience::{HOUR, MINUTE};
 use crate::inventory::model::HealthCheck;
 use crate::machine::{FailureClass, Health, ImageRef};
 use crate::record::{Actor, Change};
-use crate::reservation::{End, Want};
+use crate::reservation::{Ask, End, Want};
 use pitstop_wire::Code;
 
 const DAY: u64 = 24 * HOUR;
@@ -184,6 +184,23 @@ fn a_trial_of_a_bad_image_takes_more_than_one_machine() {
     let tried = b.count(|c| matches!(c, Change::ImageTried { .. }));
     assert!((3..=6).contains(&tried), "{tried} trials in a day");
     assert!(most_quarantined(&b) <= 1);
+}
+
+#[test]
+fn one_who_wants_a_tried_image_keeps_a_machine_from_one_who_does_not() {
+    let mut b = Bench::new(&["m0", "m1"]);
+    b.quirks.no_boot = Some("b3:debian");
+    b.reserve("ada", ask("", Want::Image));
+    b.live(30 * MINUTE);
+    b.quirks.no_boot = None;
+    b.reload(|i| i.machines.clear());
+    b.reload(|i| i.machines.extend(["m0", "m1"].map(|m| (name(m), spec(m)))));
+    let tries = b.reserve("ada", ask("", Want::Image));
+    b.reserve("bob", Ask { roles: vec![role("machine", "", 2)], ..ask("", Want::Image) });
+    let other = b.reserve_image("cyd", ask("", Want::Image), Some("yocto"));
+    b.live(40 * MINUTE);
+    b.ok("admin", Request::Enrol { select: "".parse().unwrap(), listed: vec![name("m0"), name("m1")] });
+    assert_eq!((b.status(tries), b.status(other)), ("preparing", "preparing"));
 }
 
 #[test]

@@ -314,3 +314,18 @@ fn a_machine_that_is_held_is_given_away_under_a_new_name() {
     b.ok("admin", enrol());
     assert_eq!(b.state("x0"), "free");
 }
+
+#[test]
+fn a_machine_that_left_and_came_back_rewired_while_held_is_lost() {
+    let mut b = Bench::new(&["m0", "m1"]);
+    let id = b.hold("ada", ask("name=m0", Want::Bare));
+    b.reload(|i| drop(i.machines.remove(&name("m0"))));
+    b.reload(|i| {
+        let mut spec = spec("m0");
+        spec.legs[0].driver.fields = Arc::new([("outlet".to_owned(), 7.into())].into_iter().collect());
+        drop(i.machines.insert(name("m0"), spec));
+    });
+    b.release("ada", id);
+    b.live(60_000);
+    assert_eq!(b.state("m0"), "new", "the inventory lists it");
+}

@@ -4,15 +4,26 @@ use super::bench::{Bench, ask, name};
 use super::spec_with;
 use crate::effect::Effect;
 use crate::event::{Event, Fact, PowerAction, Request};
+use crate::inventory::model::DriverSpec;
 use crate::machine::{Health, Phase, Reading, Switch};
 use crate::record::Change;
-use crate::reservation::Want;
+use crate::reservation::{Ask, CleanLevel, Want};
 use crate::simulator::labs;
 use crate::time::LabTime;
 use pitstop_wire::Code;
 
 /// The longest that a command may land late, with the bench's limits.
 const LATEST: u64 = 20_000;
+
+#[test]
+fn a_machine_without_legs_waits_for_power_that_it_does_not_have() {
+    let mut b = Bench::of([spec_with("m0", |s| {
+        (s.legs, s.disks) = (Vec::new(), Vec::new());
+        s.ready = DriverSpec::named("power");
+    })]);
+    let id = b.reserve("ada", Ask { clean: CleanLevel::Any, ..ask("", Want::Image) });
+    assert_eq!(b.status(id), "ready");
+}
 
 #[test]
 fn an_on_that_was_accepted_without_effect_is_waited_for_for_ever() {
