@@ -3,6 +3,7 @@
 
 mod admin;
 mod ask;
+mod body;
 mod console;
 mod error;
 mod events;

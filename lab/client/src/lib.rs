@@ -16,6 +16,7 @@ pub mod frames;
 mod http;
 mod retry;
 mod run;
+mod sse;
 mod upload;
 
 pub use console::ConsoleLink;
