@@ -1,6 +1,7 @@
 //! What handlers take out of a request: the caller with its idempotency key,
 //! a body, a query, a name. Every refusal says where and what.
 
+use super::body::{did_you_mean, read_body};
 use super::error::{Refusal, usage};
 use super::peer::{Peer, PeerResult};
 use axum::body::Bytes;
@@ -52,7 +53,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Asked<T> {
             text.push_str(&String::from_utf8_lossy(&bytes));
             (key, SecretHash::of(&text))
         });
-        let body = read_body(&bytes)?;
+        let body = read_body(&bytes).map_err(Refusal)?;
         Ok(Self { caller: Caller { user: peer.user, admin: peer.admin, key }, body })
     }
 }
@@ -65,37 +66,6 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         return Err(usage(format!("an idempotency key is 1 to {MAX_KEY} visible ASCII characters")));
     }
     Ok(Some(key))
-}
-
-fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    // Nothing is the same as nothing said.
-    let bytes = if bytes.is_empty() { b"{}" } else { bytes };
-    // serde takes a list for a struct, field by field: nobody means that.
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        return Err(usage("line 1, column 1 of the body: a list, expected an object"));
-    }
-    serde_json::from_slice(bytes).map_err(|e| {
-        let text = e.to_string();
-        // serde_json ends with "at line 1 column 9"; it goes to the front.
-        let what = text.split(" at line ").next().unwrap_or(&text);
-        let message = format!("line {}, column {} of the body: {what}", e.line(), e.column());
-        let error = ApiError::new(Code::Usage, message);
-        Refusal(match did_you_mean(what) {
-            Some(word) => error.hint(format!("did you mean `{word}`?")),
-            None => error,
-        })
-    })
-}
-
-/// The known word nearest to the unknown one in a serde message: "unknown
-/// field `slect`, expected one of `select`, `count`".
-fn did_you_mean(message: &str) -> Option<&str> {
-    if !message.starts_with("unknown ") {
-        return None;
-    }
-    let mut words = message.split('`').skip(1).step_by(2);
-    let unknown = words.next()?;
-    pitstop_wire::nearest(unknown, words)
 }
 
 /// A query string.
@@ -145,49 +115,5 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
         part(parts, state, "id").await?.parse().map(Self).map_err(usage)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pitstop_wire::api::Reserve;
-
-    fn refused(body: &str) -> ApiError {
-        match read_body::<Reserve>(body.as_bytes()) {
-            Ok(r) => panic!("{body} was taken as {r:?}"),
-            Err(Refusal(error)) => error,
-        }
-    }
-
-    #[test]
-    fn bad_bodies_are_refused_with_place_and_nearest_word() {
-        let e = refused("{\"slect\": \"a\"}");
-        assert_eq!(e.code, Code::Usage);
-        assert!(e.message.starts_with("line 1, column "), "{}", e.message);
-        assert_eq!(e.hint.as_deref(), Some("did you mean `select`?"));
-        assert_eq!(refused("{\"want\": \"imag\"}").hint.as_deref(), Some("did you mean `image`?"));
-        for bad in [
-            "[",
-            "{\"count\": -1}",
-            "{\"count\": 1.5}",
-            "{\"until\": \"18:00\"}",
-            "null",
-            "{} x",
-            "\u{0}",
-            "{\"count\": 1e99}",
-        ] {
-            assert_eq!(refused(bad).code, Code::Usage, "{bad}");
-        }
-    }
-
-    #[test]
-    fn deep_nesting_is_refused_not_a_stack_overflow() {
-        refused(&"[".repeat(200_000));
-    }
-
-    #[test]
-    fn an_empty_body_says_nothing() {
-        assert_eq!(read_body::<Reserve>(b"").ok(), Some(Reserve::default()));
     }
 }

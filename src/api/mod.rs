@@ -4,6 +4,7 @@
 mod admin;
 mod ask;
 mod backup;
+mod body;
 mod console;
 mod error;
 mod events;

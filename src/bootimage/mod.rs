@@ -11,6 +11,7 @@ mod cpio;
 mod elf;
 mod error;
 mod manifest;
+mod modinfo;
 mod module;
 mod order;
 mod output;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::manifest::Left;
-use super::module::{Module, name_of};
+use super::modinfo::name_of;
+use super::module::Module;
 use super::{BootImageError, DEFAULT_MODULES, Modules};
 
 /// A chain of dependencies longer than this is no kernel's.

@@ -9,7 +9,8 @@ use rustix::fs::{Mode, OFlags};
 
 use super::BootImageError;
 use super::manifest::Compression;
-use super::module::{self, at_most, name_of, split_ending};
+use super::modinfo::name_of;
+use super::module::{self, at_most, split_ending};
 use super::order::Found;
 
 /// Largest kernel, in bytes.

@@ -1,8 +1,11 @@
 //! `pitstop console`: watch a machine's serial line, or type on it.
 
+mod escape;
+
 use super::fail::Fail;
 use super::times::clock_seconds;
 use super::{Context, Result};
+use escape::{Act, Escape};
 use pitstop_client::ConsoleLink;
 use pitstop_wire::api::ConsoleRequest;
 use pitstop_wire::console::{FromConsole, ToConsole};
@@ -180,64 +183,6 @@ fn keys() -> mpsc::Receiver<Vec<u8>> {
     keys
 }
 
-/// What a tilde at a line's beginning asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Quit,
-    Break,
-    Write,
-    Watch,
-    Help,
-}
-
-/// Finds `~.` and its like in what is typed, as ssh does.
-#[derive(Debug)]
-struct Escape {
-    line_start: bool,
-    tilde: bool,
-}
-
-impl Default for Escape {
-    fn default() -> Self {
-        Self { line_start: true, tilde: false }
-    }
-}
-
-impl Escape {
-    /// What goes to the machine, and what is for us; keys behind an act are
-    /// dropped, they were typed before its effect was seen.
-    fn take(&mut self, typed: &[u8]) -> (Vec<u8>, Option<Act>) {
-        let mut out = Vec::with_capacity(typed.len());
-        for key in typed.iter().copied() {
-            if std::mem::take(&mut self.tilde) {
-                let act = match key {
-                    b'.' => Some(Act::Quit),
-                    b'b' | b'B' => Some(Act::Break),
-                    b'w' => Some(Act::Write),
-                    b'r' => Some(Act::Watch),
-                    b'?' => Some(Act::Help),
-                    _ => None,
-                };
-                if act.is_some() {
-                    self.line_start = true;
-                    return (out, act);
-                }
-                out.push(b'~');
-                if key == b'~' {
-                    self.line_start = false;
-                    continue;
-                }
-            } else if key == b'~' && self.line_start {
-                self.tilde = true;
-                continue;
-            }
-            out.push(key);
-            self.line_start = matches!(key, b'\r' | b'\n');
-        }
-        (out, None)
-    }
-}
-
 /// The terminal passes every key on, until this is dropped.
 struct Raw {
     before: Termios,
@@ -263,28 +208,6 @@ impl Drop for Raw {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tilde_acts_only_at_a_lines_beginning_and_is_cut_anywhere() {
-        let type_in = |pieces: &[&[u8]]| {
-            let mut escape = Escape::default();
-            let mut out = Vec::new();
-            for piece in pieces {
-                let (bytes, act) = escape.take(piece);
-                out.extend(bytes);
-                if act.is_some() {
-                    return (out, act);
-                }
-            }
-            (out, None)
-        };
-        assert_eq!(type_in(&[b"ls\r~."]), (b"ls\r".to_vec(), Some(Act::Quit)));
-        assert_eq!(type_in(&[b"ls\r~", b"."]), (b"ls\r".to_vec(), Some(Act::Quit)));
-        assert_eq!(type_in(&[b"cd ~.\r"]), (b"cd ~.\r".to_vec(), None));
-        assert_eq!(type_in(&[b"~~."]), (b"~.".to_vec(), None));
-        assert_eq!(type_in(&[b"~x"]), (b"~x".to_vec(), None));
-        assert_eq!(type_in(&[b"~b"]), (vec![], Some(Act::Break)));
-    }
 
     #[test]
     fn a_replay_begins_at_boot_or_some_bytes_back() {

@@ -1,6 +1,7 @@
 //! What goes wrong with a simulated machine, as people write it:
 //! `KIND[:ARGUMENT][*COUNT]`. With a count it goes wrong so often, then heals.
 
+use pitstop_wire::text::brief;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -46,7 +47,7 @@ const KINDS: &str = "power-lost[:MS], power-ignored, power-late:MS, never-boots,
 
 /// Not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no fault; there are {KINDS}; `*N` behind one makes it strike N times")]
+#[error("`{}` is no fault; there are {KINDS}; `*N` behind one makes it strike N times", brief(.0, 60))]
 pub struct ParseFaultError(String);
 
 impl FromStr for Fault {
@@ -153,8 +154,9 @@ mod tests {
         {
             assert_eq!(text.parse::<Fault>().unwrap().to_string(), text);
         }
-        for text in ["", "pancake", "power-late", "panic:5", "panic*x", "power-late:soon"] {
-            assert!(text.parse::<Fault>().unwrap_err().to_string().contains("no fault"), "{text}");
+        for text in ["", "\u{1b}[2J", "pancake", "power-late", "panic:5", "panic*x", "power-late:soon"] {
+            let error = text.parse::<Fault>().unwrap_err().to_string();
+            assert!(error.contains("no fault") && !error.contains(char::is_control), "{error:?}");
         }
     }
 

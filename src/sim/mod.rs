@@ -17,6 +17,7 @@ mod control;
 mod entry;
 mod faults;
 mod firmware;
+mod header;
 pub mod image;
 mod line;
 mod machine;

@@ -84,6 +84,7 @@ pub(crate) fn fingerprint(hex: &str) -> Option<[u8; 32]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn line(change: impl Fn(String) -> String) -> String {
         change(format!(
@@ -120,6 +121,27 @@ mod tests {
             let error = from_cmdline(&line).unwrap_err();
             assert_eq!(error, expected, "{line}");
             assert!(!error.to_string().contains("s3cr3t"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_can_be_said_again_and_is_the_same(
+            server in "[a-z.]{0,4}:[1-9][0-9]{0,4}",
+            machine in "[a-z0-9][a-z0-9./-]{0,3}",
+            nonce in "[!-~]{0,6}",
+            token in "[!-~ä]{0,6}",
+            more in "(pitstop\\.[a-z]{2,6}=x|quiet| )?",
+        ) {
+            let say = |server: &str, machine: &str, nonce: &str, token: &str| format!(
+                "{more} pitstop.server={server} pitstop.ca={} pitstop.machine={machine} pitstop.nonce={nonce} \
+                 pitstop.token={token}",
+                "ab".repeat(32)
+            );
+            if let Ok(p) = from_cmdline(&say(&server, &machine, &nonce, &token)) {
+                prop_assert_eq!(check(&p), Ok(()));
+                prop_assert_eq!(from_cmdline(&say(&p.server, &p.machine, &p.nonce, &p.token.0)), Ok(p));
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::http::{Call, Failed};
 use crate::retry::{Retry, worth_another_try};
+use crate::sse::Parser;
 use crate::{Client, Result};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -11,9 +12,6 @@ use std::time::Duration;
 
 /// The daemon says something at least every 15 s; three times that is silence.
 const SILENCE: Duration = Duration::from_secs(45);
-
-/// Longest line taken, in bytes: a snapshot of a large lab is one line.
-const MAX_LINE: usize = 256 << 20;
 
 /// Which part of the history.
 #[derive(Debug, Clone, Default)]
@@ -142,86 +140,9 @@ impl EventStream {
     }
 }
 
-#[derive(Default)]
-struct Message {
-    id: Option<String>,
-    name: String,
-    data: String,
-}
-
-/// Cuts the stream into messages (HTML standard, "Server-sent events").
-#[derive(Default)]
-struct Parser {
-    line: Vec<u8>,
-    current: Message,
-    ready: std::collections::VecDeque<Message>,
-}
-
-impl Parser {
-    fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        for part in bytes.split_inclusive(|b| *b == b'\n') {
-            if self.line.len() + part.len() > MAX_LINE {
-                return Err(ApiError::new(
-                    Code::Internal,
-                    "the daemon's event stream has a line without an end",
-                ));
-            }
-            self.line.extend_from_slice(part);
-            if part.ends_with(b"\n") {
-                let line = std::mem::take(&mut self.line);
-                self.line(String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']));
-            }
-        }
-        Ok(())
-    }
-
-    fn line(&mut self, line: &str) {
-        if line.is_empty() {
-            let message = std::mem::take(&mut self.current);
-            if !message.name.is_empty() {
-                self.ready.push_back(message);
-            }
-            return;
-        }
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "event" => value.clone_into(&mut self.current.name),
-            "id" => self.current.id = Some(value.to_owned()),
-            "data" => {
-                if !self.current.data.is_empty() {
-                    self.current.data.push('\n');
-                }
-                self.current.data.push_str(value);
-            }
-            _ => {}
-        }
-    }
-
-    fn next(&mut self) -> Option<Message> {
-        self.ready.pop_front()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_survive_any_cut_of_the_stream() {
-        let text = ": beat\n\nid: s-7\nevent: gone\ndata: \"R-1\"\n\nevent: reset\r\ndata: null\r\n\r\n";
-        for cut in 0..text.len() {
-            let mut parser = Parser::default();
-            parser.push(&text.as_bytes()[..cut]).unwrap();
-            parser.push(&text.as_bytes()[cut..]).unwrap();
-            let got: Vec<_> = std::iter::from_fn(|| parser.next()).map(|m| (m.id, m.name, m.data)).collect();
-            let want = [
-                (Some("s-7".to_owned()), "gone".to_owned(), "\"R-1\"".to_owned()),
-                (None, "reset".to_owned(), "null".to_owned()),
-            ];
-            assert_eq!(got, want, "cut at {cut}");
-        }
-    }
 
     #[test]
     fn a_query_is_escaped() {

@@ -17,6 +17,7 @@ pub mod frames;
 mod http;
 mod retry;
 mod run;
+mod sse;
 mod upload;
 
 pub use console::ConsoleLink;

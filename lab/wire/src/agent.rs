@@ -368,3 +368,54 @@ pub enum FromAgent {
     /// A command's stream message.
     Run(crate::run::FromRun),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn outcome() -> impl Strategy<Value = Outcome> {
+        let disk = (any::<String>(), any::<u64>(), any::<Option<String>>(), any::<String>())
+            .prop_map(|(path, bytes, serial, bus)| SeenDisk { path, bytes, serial, bus });
+        let seen = (prop::collection::vec(disk, 0..3), any::<Vec<String>>(), any::<u64>(), any::<u32>())
+            .prop_map(|(disks, macs, memory, cpus)| Outcome::Seen(Hardware { disks, macs, memory, cpus }));
+        prop_oneof![
+            seen,
+            any::<String>().prop_map(|at| Outcome::Differs { at }),
+            Just(Outcome::Seeded),
+            Just(Outcome::Serving),
+            (any::<String>(), any::<bool>()).prop_map(|(reason, image)| Outcome::Failed { reason, image }),
+        ]
+    }
+
+    fn hello(token: String) -> Hello {
+        Hello::Attach {
+            protocol: (1, PROTOCOL),
+            version: "0.1.0".to_owned(),
+            kind: AgentKind::Boot,
+            machine: MachineName::new("m1").unwrap(),
+            nonce: "n".to_owned(),
+            boot_id: "b".to_owned(),
+            token: Secret(token),
+            key_hash: "h".to_owned(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_an_agent_reports_arrives_as_it_was_said(step in any::<u64>(), outcome in outcome()) {
+            let said = FromAgent::Done { step, outcome };
+            let heard = serde_json::from_slice(&serde_json::to_vec(&said).unwrap()).unwrap();
+            prop_assert_eq!(said, heard);
+        }
+
+        #[test]
+        fn a_token_travels_and_is_never_printed(token in "[!-~]{8,40}") {
+            let hello = hello(token.clone());
+            let printed = format!("{hello:?} {hello:#?}");
+            prop_assert!(!printed.contains(&token));
+            let heard = serde_json::from_slice(&serde_json::to_vec(&hello).unwrap()).unwrap();
+            prop_assert_eq!(hello, heard);
+        }
+    }
+}

@@ -7,6 +7,7 @@
 //! command, a chunk of an image). Both ends refuse a frame over the limit
 //! before reading it: the peer may be a machine under a tenant's control.
 
+use crate::text::brief;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The largest frame either side accepts, in bytes: one compressed image
@@ -30,8 +31,8 @@ pub enum FrameError {
         /// Announced length of the frame.
         total: usize,
     },
-    /// The head is no message of the expected kind.
-    #[error("the frame's head is not understood: {0}")]
+    /// The head is no message of the expected kind. serde quotes what it does not know, and that may be anything.
+    #[error("the frame's head is not understood: {}", brief(&.0.to_string(), 300))]
     BadMessage(#[from] serde_json::Error),
 }
 
@@ -118,6 +119,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn frames_survive_any_cut_of_the_stream() {
@@ -145,9 +147,55 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_cannot_steer_the_terminal_of_who_reads_the_error_nor_fill_the_log() {
+        #[derive(Debug, serde::Deserialize)]
+        enum Known {}
+        let mut d = Decoder::default();
+        d.push(&encode(&format!("\u{1b}[2J{}", "x".repeat(1 << 19)), b"").unwrap());
+        let text = d.next::<Known>().unwrap_err().to_string();
+        assert!(text.len() < 500 && !text.contains(char::is_control), "{text:?}");
+    }
+
+    #[test]
     fn a_head_longer_than_its_frame_is_refused() {
         let mut d = Decoder::default();
         d.push(&[0, 0, 0, 5, 0, 0, 0, 9, b'x']);
         assert!(matches!(d.next::<String>(), Err(FrameError::BadHead { .. })));
+    }
+
+    /// Frames, and the error after which there are no more.
+    fn read(pieces: &[&[u8]]) -> (Vec<Frame<serde_json::Value>>, Option<String>) {
+        let (mut decoder, mut frames) = (Decoder::default(), Vec::new());
+        for piece in pieces {
+            decoder.push(piece);
+            loop {
+                match decoder.next() {
+                    Ok(Some(frame)) => frames.push(frame),
+                    Ok(None) => break,
+                    Err(error) => return (frames, Some(error.to_string())),
+                }
+            }
+        }
+        (frames, None)
+    }
+
+    proptest! {
+        #[test]
+        fn any_stream_means_the_same_however_it_is_cut(
+            bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..5),
+            damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+            len in 1_usize..40,
+        ) {
+            let mut stream: Vec<u8> = bodies.iter().flat_map(|body| encode(&"message", body).unwrap()).collect();
+            if let (Some((at, byte)), false) = (damage, stream.is_empty()) {
+                let at = at.index(stream.len());
+                stream[at] = byte;
+            }
+            let whole = read(&[&stream]);
+            prop_assert_eq!(&whole, &read(&stream.chunks(len).collect::<Vec<_>>()));
+            if damage.is_none() {
+                prop_assert_eq!(whole.0.into_iter().map(|frame| frame.body).collect::<Vec<_>>(), bodies);
+            }
+        }
     }
 }

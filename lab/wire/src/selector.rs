@@ -35,8 +35,12 @@ pub use error::SelectorError;
 pub use near::{NearMisses, Relaxed};
 pub use value::{Number, TagValue};
 
-/// Longest selector, in bytes.
+/// Longest selector that somebody may write, in bytes.
 pub const MAX_SELECTOR: usize = 1024;
+
+/// Longest canonical form, in bytes. It may be longer than what was written: `a>=8` becomes `a=8..`, a word that has to
+/// be a name gets `name=` in front, `a..b` gets quotes. None of it doubles the length.
+const MAX_CANONICAL: usize = 2 * MAX_SELECTOR;
 
 /// Keys that are not tags; no machine of the inventory can have a tag of such a name.
 pub const SPECIAL_KEYS: [&str; 5] = ["name", "state", "clean", "health", "holder"];
@@ -123,7 +127,7 @@ impl Selector {
     /// # Errors
     /// [`SelectorError`] with the byte position in the text.
     pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        parse::selector(text)
+        parse::selector(text, MAX_SELECTOR)
     }
 
     /// Reads a selector that a shell has cut into arguments. The positions in errors count from the start of the
@@ -306,8 +310,9 @@ impl Serialize for Selector {
 
 impl<'de> Deserialize<'de> for Selector {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // The canonical form of a selector that was accepted once: a reservation with it stands in the database.
         let text = Cow::<'de, str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
+        parse::selector(&text, MAX_CANONICAL).map_err(serde::de::Error::custom)
     }
 }
 

@@ -17,6 +17,15 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+/// The beginning of a text in one line, at most `most` characters of it: for errors that quote what somebody sent, who
+/// may have sent megabytes.
+pub fn brief(text: &str, most: usize) -> String {
+    let mut chars = text.chars();
+    let begin: String = chars.by_ref().take(most).collect();
+    let more = if chars.next().is_some() { "…" } else { "" };
+    one_line(&begin) + more
+}
+
 /// `1 machine`, `5 machines`.
 pub fn machines(n: usize) -> String {
     if n == 1 { "1 machine".to_owned() } else { format!("{n} machines") }
@@ -24,11 +33,18 @@ pub fn machines(n: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{machines, nearest, one_line};
+    use super::{brief, machines, nearest, one_line};
+    use proptest::prelude::*;
 
     #[test]
     fn a_text_from_elsewhere_steers_no_terminal() {
         assert_eq!(one_line("a\u{1b}[2Jb\nc"), "a [2Jb c");
+    }
+
+    #[test]
+    fn what_is_quoted_is_short() {
+        assert_eq!(brief("ä\u{9b}bc", 4), "ä bc");
+        assert_eq!(brief("äbcde", 4), "äbcd…");
     }
 
     #[test]
@@ -42,5 +58,17 @@ mod tests {
         assert_eq!(nearest("Bord01", ["board02", "board01"]), Some("board01"));
         assert_eq!(nearest("colour", ["disk", "ram"]), None);
         assert_eq!(nearest("", ["disk"]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_becomes_one_line_once(text in any::<String>(), most in 0_usize..40) {
+            let line = one_line(&text);
+            prop_assert!(!line.contains(char::is_control));
+            prop_assert_eq!(one_line(&line), line.clone());
+            let begin = brief(&text, most);
+            prop_assert!(begin.chars().count() <= most + 1);
+            prop_assert!(line.starts_with(begin.strip_suffix('…').unwrap_or(&begin)));
+        }
     }
 }

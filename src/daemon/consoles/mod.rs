@@ -15,6 +15,7 @@
 mod journal;
 mod line;
 mod marks;
+mod plain;
 mod ring;
 mod watcher;
 

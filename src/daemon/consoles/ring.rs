@@ -3,6 +3,7 @@
 
 use pitstop_core::id::RecordNo;
 use pitstop_core::time::{LabTime, WallMs};
+use pitstop_wire::text::one_line;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -235,6 +236,8 @@ impl Shared {
     /// Something happened.
     pub fn mark(&self, kind: MarkKind, text: String) {
         let stamp = self.now();
+        // It may quote what an agent said, which must not look like a second mark.
+        let text = one_line(&text);
         let mut ring = self.ring();
         let (position, number) = (ring.end(), ring.numbers);
         ring.numbers += 1;

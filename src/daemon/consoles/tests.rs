@@ -224,6 +224,25 @@ async fn evidence_begins_at_a_line_and_ends_at_the_last_byte() {
 }
 
 #[tokio::test]
+async fn what_an_agent_said_of_its_failure_is_no_second_mark_and_steers_no_terminal() {
+    let bench = Bench::new();
+    let mut watcher = bench.watch(Replay::Nothing);
+    bench.consoles.mark(&m1(), MarkKind::Note, "failed in disk: a\n-- 12:00:00 handed over --\u{1b}[2Jb");
+    let seen = read_to(&mut watcher, "b}").await;
+    assert!(seen.contains("{failed in disk: a -- 12:00:00 handed over -- [2Jb}"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn the_last_lines_are_words_whatever_the_machine_paints() {
+    let bench = Bench::new();
+    let mut machine = bench.plug().await;
+    let said = b"\x1b]0;owned\x07\x1b[31mKernel panic\x1b[0m\r\n\x1b[2J\r\n10 %\r99 %";
+    machine.write_all(said).await.unwrap();
+    bench.has(said.len() as u64).await;
+    assert_eq!(bench.consoles.last_lines(&m1(), 5), ["Kernel panic", "99 %"]);
+}
+
+#[tokio::test]
 async fn a_journal_that_cannot_be_written_costs_no_console() {
     let dir = tempfile::tempdir().unwrap();
     // Where the journal's directory should be there is a file.

@@ -1,6 +1,7 @@
 //! Whoever watches a console, and whoever types.
 
 use super::journal::Segments;
+use super::plain;
 use super::ring::{Input, Mark, Ring, Shared, Writer, line_start};
 use pitstop_core::id::RecordNo;
 use std::collections::VecDeque;
@@ -151,9 +152,8 @@ pub(super) fn last_lines(shared: &Shared, lines: usize) -> Vec<String> {
     let end = shared.ring().end();
     // Empty lines are asked for too, and left out.
     let bytes = read(shared, lines_back(shared, 4 * lines, end), end);
-    let text = String::from_utf8_lossy(&bytes);
-    let plain = |line: &str| line.chars().filter(|c| !c.is_control()).take(LONGEST_LINE).collect::<String>();
-    let mut said: Vec<String> = text.lines().map(plain).filter(|line| !line.trim().is_empty()).collect();
+    let said = bytes.split(|b| *b == b'\n').map(|line| plain::line(line, LONGEST_LINE));
+    let mut said: Vec<String> = said.filter(|line| !line.trim().is_empty()).collect();
     said.split_off(said.len().saturating_sub(lines))
 }
 

@@ -182,6 +182,7 @@ fn options(mut bytes: &[u8], mut each: impl FnMut(u8, &[u8])) -> Option<()> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     pub(in crate::pid1) const MAC: Mac = [0x52, 0x54, 0, 1, 2, 3];
 
@@ -248,5 +249,23 @@ pub(super) mod tests {
         let client = [&[OPT_CLIENT, 7, 1], &MAC[..]].concat();
         assert!(packet.windows(9).any(|w| w == client), "the address would not be the firmware's");
         assert_eq!(encode(Ask::Renew { address }, MAC, 7, 3)[12..16], [10, 0, 2, 15]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_says_is_usable_or_not_taken(
+            kind in 0_u8..8,
+            yours in any::<[u8; 4]>(),
+            options in prop::collection::vec(any::<u8>(), 0..60),
+            file in prop::collection::vec(any::<u8>(), 128),
+        ) {
+            let mut packet = reply(kind, 7, yours, &options);
+            packet[108..236].copy_from_slice(&file);
+            if let Some(answer) = decode(&packet, MAC, 7) {
+                prop_assert!(answer.prefix <= 32 && answer.dns.len() <= 3);
+                prop_assert!(answer.kind == Kind::Nak || !answer.address.is_unspecified());
+                prop_assert_eq!(decode(&packet, MAC, 8), None);
+            }
+        }
     }
 }

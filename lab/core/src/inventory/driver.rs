@@ -6,9 +6,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Word};
-use super::error::{Problem, Problems, names_a_secret};
+use super::error::{Problem, Problems};
 use super::model::DriverSpec;
 use super::reader::{list, unit};
+use super::secret::names_a_secret;
 use super::source::{Loc, SourceMap};
 use super::template::{self, TemplateError};
 use super::tree::{Entry, Node, Table, Val};

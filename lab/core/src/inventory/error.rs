@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::model::Place;
+use super::secret::masked;
 use super::source::{Loc, SourceMap};
 
 /// More errors than this are counted, not listed.
@@ -146,7 +147,7 @@ impl Problems {
 
 fn resolve(problem: Problem, sources: &SourceMap) -> InventoryError {
     let (line, range) = sources.line(problem.at);
-    let (line, underline) = show(line, range.start, range.end);
+    let (line, underline) = show(line, masked(sources.before(problem.at), line), range.start, range.end);
     InventoryError {
         place: sources.place(problem.at),
         what: problem.what,
@@ -158,65 +159,16 @@ fn resolve(problem: Problem, sources: &SourceMap) -> InventoryError {
     }
 }
 
-/// Prepares a line for a terminal: secrets masked, control characters replaced, cut to a window around what is wrong.
-fn show(line: &str, from: usize, to: usize) -> (String, (usize, usize)) {
+/// Prepares a line for a terminal: control characters replaced, cut to a window around what is wrong. `masked` is the
+/// line with as many characters.
+fn show(line: &str, masked: Vec<char>, from: usize, to: usize) -> (String, (usize, usize)) {
     let chars_before = |byte: usize| line.get(..byte).map_or(0, |before| before.chars().count());
     let (start, end) = (chars_before(from), chars_before(to));
-    let shown: Vec<char> = mask(line).into_iter().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let shown: Vec<char> = masked.into_iter().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let skip = if shown.len() <= MAX_LINE { 0 } else { start.saturating_sub(MAX_LINE / 2) };
     let window: String = shown.iter().skip(skip).take(MAX_LINE).collect();
     let len = (end - start).min(MAX_LINE.saturating_sub(start - skip));
     (window.trim_end().to_owned(), (start - skip, len))
-}
-
-const SECRET_WORDS: [&str; 7] = ["pass", "secret", "token", "community", "auth", "priv", "pin"];
-
-/// Whether a key of this name holds a secret, whichever driver it is for.
-pub(super) fn names_a_secret(key: &str) -> bool {
-    let key = key.to_lowercase();
-    SECRET_WORDS
-        .iter()
-        .any(|word| key == *word || key.ends_with(&format!("_{word}")) || key.starts_with("pass"))
-        || ["secret", "token", "community"].iter().any(|word| key.contains(word))
-}
-
-/// Replaces what is written after the keys that hold secrets. A line is quoted in terminals, logs and chats, and the
-/// error may well be that the secret stands in the file.
-fn mask(line: &str) -> Vec<char> {
-    let mut chars: Vec<char> = line.chars().collect();
-    let is_key = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let mut at = 0;
-    // Inside the table of a secret only `file` and `env` are no secrets themselves.
-    let mut inside = false;
-    while at < chars.len() {
-        inside &= !matches!(chars.get(at), Some('}' | ']'));
-        let end = at + chars.iter().skip(at).take_while(|c| is_key(**c)).count();
-        if end == at {
-            at += 1;
-            continue;
-        }
-        let word: String = chars.iter().skip(at).take(end - at).collect();
-        let value = chars.iter().skip(end).take_while(|c| matches!(c, ' ' | '\t' | '"' | '\'' | '=')).count();
-        let assigns = chars.iter().skip(end).take(value).any(|c| *c == '=');
-        at = end;
-        let opens = chars.get(end + value).is_none_or(|c| matches!(c, '{' | '['));
-        if assigns && opens && names_a_secret(&word) {
-            inside = true;
-            at = end + value + 1;
-        } else if assigns
-            && !opens
-            && (names_a_secret(&word) || (inside && !matches!(&*word, "file" | "env")))
-        {
-            at = end + value;
-            while at < chars.len() && !matches!(chars.get(at), Some('"' | '\'' | ',' | '}')) {
-                if let Some(c) = chars.get_mut(at) {
-                    *c = '*';
-                }
-                at += 1;
-            }
-        }
-    }
-    chars
 }
 
 #[cfg(test)]
@@ -224,35 +176,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_masked_in_quoted_lines() {
-        for line in [
-            "power.ipmi = { password = \"hunter2\", user = \"x\" }",
-            "password = hunter2",
-            "snmp_community='hunter2' # note",
-            "\"password\" = \"\"\"hunter2",
-            "auth = \"hunter2",
-            "password = { fiel = \"hunter2\" }",
-            "password = { file.x = 'hunter2', y = 1 }",
-        ] {
-            let shown: String = mask(line).into_iter().collect();
-            assert!(!shown.contains("hunter2"), "{shown}");
-            assert_eq!(shown.chars().count(), line.chars().count(), "the underline would be off: {shown}");
-        }
-        let reference = "password = { file = \"/etc/pitstop/bmc\" }";
-        assert_eq!(mask(reference).into_iter().collect::<String>(), reference);
-    }
-
-    #[test]
     fn a_long_line_is_cut_around_the_error() {
         let line = format!("{}WRONG{}", "a".repeat(500), "b".repeat(500));
-        let (shown, (start, len)) = show(&line, 500, 505);
+        let (shown, (start, len)) = show(&line, line.chars().collect(), 500, 505);
         assert_eq!(shown.chars().skip(start).take(len).collect::<String>(), "WRONG");
         assert!(shown.chars().count() <= MAX_LINE);
     }
 
     #[test]
     fn a_source_line_cannot_move_the_cursor() {
-        let (shown, _) = show("x = \u{1b}[2J\u{9b}1m", 0, 1);
+        let line = "x = \u{1b}[2J\u{9b}1m";
+        let (shown, _) = show(line, line.chars().collect(), 0, 1);
         assert!(!shown.contains(char::is_control), "{shown:?}");
     }
 }

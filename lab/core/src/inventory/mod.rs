@@ -21,6 +21,7 @@ mod machine;
 pub mod model;
 mod not_yet;
 mod reader;
+mod secret;
 mod sections;
 mod source;
 pub mod template;

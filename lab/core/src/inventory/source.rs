@@ -55,6 +55,13 @@ impl SourceMap {
         Place { file: Arc::clone(&file.name), line: count(line) + 1, col: count(before.chars().count()) + 1 }
     }
 
+    /// The lines before the one a place begins in.
+    pub fn before(&self, loc: Loc) -> &str {
+        let Some(file) = self.files.get(usize::from(loc.file)) else { return "" };
+        let start = file.lines.get(file.line_of(loc.start)).copied().unwrap_or_default();
+        file.text.get(..start as usize).unwrap_or_default()
+    }
+
     /// The line a place begins in, without its end, and the part of the place that lies in it, in bytes of the line.
     pub fn line(&self, loc: Loc) -> (&str, Range<usize>) {
         let Some(file) = self.files.get(usize::from(loc.file)) else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::error::names_a_secret;
+use super::secret::names_a_secret;
 use super::tree::{Table, Val};
 use super::units;
 

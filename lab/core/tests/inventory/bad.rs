@@ -64,6 +64,17 @@ fn no_error_repeats_a_secret() {
 }
 
 #[test]
+fn no_error_repeats_a_secret_of_several_lines() {
+    for quote in ["\"\"\"", "'''"] {
+        for end in ["", quote, "\\q", "\u{7f}"] {
+            let text = format!("format = 1\n[machine.a]\npower.bmc.password = {quote}\nhunter2 {end}");
+            let errors = parse(&text).unwrap_err().to_string();
+            assert!(!errors.contains("hunter2"), "{text:?}\n{errors}");
+        }
+    }
+}
+
+#[test]
 fn errors_are_data_too() {
     let errors = parse("format = 1\n[lab]\n  nmae = \"x\"\n").unwrap_err();
     let error = &errors.errors[0];

@@ -1,6 +1,6 @@
 //! Reads selectors.
 
-use super::{Item, MAX_SELECTOR, Number, Selector, SelectorError, Term};
+use super::{Item, Number, Selector, SelectorError, Term};
 
 /// Characters that end a value unless it is quoted.
 const SYNTAX: &str = ",=!<>\"";
@@ -11,9 +11,10 @@ pub(super) fn needs_quotes(value: &str) -> bool {
         || value.contains("..")
 }
 
-pub(super) fn selector(input: &str) -> Result<Selector, SelectorError> {
-    if input.len() > MAX_SELECTOR {
-        let what = format!("the FILTER has {} bytes; at most {MAX_SELECTOR} are allowed", input.len());
+/// Reads a selector of at most `most` bytes.
+pub(super) fn selector(input: &str, most: usize) -> Result<Selector, SelectorError> {
+    if input.len() > most {
+        let what = format!("the FILTER has {} bytes; at most {most} are allowed", input.len());
         // The input may be megabytes of anything: it is not repeated.
         return Err(SelectorError::new("", 0, 0, what));
     }

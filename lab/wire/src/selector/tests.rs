@@ -199,6 +199,19 @@ fn json_is_the_text() {
     assert_eq!(serde_json::to_string(&selector).unwrap(), "\"soc=imx8 ram=8..\"");
 }
 
+/// The daemon could not read its database any more after somebody had asked for this.
+#[test]
+fn what_was_accepted_can_be_read_back_though_its_canonical_form_is_longer() {
+    let bounds = ["a>=8"; 204].join(" ");
+    let dots = ["a..b"; 204].join(" ");
+    for text in [bounds, dots, "x".repeat(MAX_SELECTOR), ["x"; 512].join(" ")] {
+        for selector in [sel(&text), sel(&text).acting()] {
+            let stored = serde_json::to_string(&selector).unwrap();
+            assert_eq!(serde_json::from_str::<Selector>(&stored).unwrap(), selector);
+        }
+    }
+}
+
 fn number() -> impl Strategy<Value = Number> {
     prop_oneof![
         (-1000_i64..1000).prop_map(|n| Number::from_int(n).unwrap()),

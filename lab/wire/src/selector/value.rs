@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Beyond this an `f64` no longer holds every whole number, and `ram=9007199254740993` would match its neighbour.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
+/// Most digits of a number: the smallest that an inventory can say is printed with as many zeros.
+const LONGEST: usize = 350;
+
 /// A finite number. Whole numbers are exact (up to 2^53, larger ones are refused), so `ram=8` and `ram=8.0` are the same.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Number(f64);
@@ -77,7 +80,7 @@ impl FromStr for Number {
         let shape = digits.starts_with(|c: char| c.is_ascii_digit())
             && digits.ends_with(|c: char| c.is_ascii_digit())
             && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-            && digits.len() <= 32;
+            && digits.len() <= LONGEST;
         if !shape {
             return Err(());
         }
@@ -185,6 +188,20 @@ mod tests {
         for bad in ["", "-", "1e3", "inf", "nan", ".5", "5.", "1.2.3", "0x10", "1_000", " 1"] {
             assert!(bad.parse::<Number>().is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn the_smallest_number_is_found_by_what_is_shown_of_it() {
+        for n in [1e-48, f64::MIN_POSITIVE, 5e-324, -1.234e-300] {
+            let tag = TagValue::Number(Number::new(n).unwrap());
+            assert!(tag.is(&tag.to_string()), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_fraction_comes_back_from_json_as_the_same_number() {
+        let tag = TagValue::Number("900900900001070.9323531".parse().unwrap());
+        assert_eq!(serde_json::from_str::<TagValue>(&serde_json::to_string(&tag).unwrap()).unwrap(), tag);
     }
 
     #[test]

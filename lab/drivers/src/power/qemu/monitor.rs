@@ -2,6 +2,7 @@
 //! lets others wait in silence, so connections are short.
 
 use super::qmp::{Decoder, Said, command};
+use pitstop_wire::text::brief;
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -64,7 +65,7 @@ impl Monitor {
             .get("status")
             .and_then(Value::as_str)
             .map(str::to_owned)
-            .ok_or_else(|| format!("no status in {answer}"))
+            .ok_or_else(|| format!("no status in {}", brief(&answer.to_string(), 200)))
     }
 
     async fn said(&mut self) -> Result<Said, Silence> {

@@ -2,11 +2,14 @@
 //! one JSON object per line (docs/interop/qmp-spec.rst of QEMU). Sans I/O:
 //! bytes in, messages out.
 
+use pitstop_wire::text::brief;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// Longest line accepted, in bytes.
 const MAX_LINE: usize = 1 << 20;
+/// Characters of its words that are repeated.
+const LONGEST_WORDS: usize = 300;
 
 /// What the monitor said.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,36 +52,49 @@ struct WireError {
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
+    /// Where the next line begins in the buffer.
+    start: usize,
+    /// So many bytes of it are known to hold no end.
+    searched: usize,
 }
 
 impl Decoder {
     /// Bytes that arrived.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..std::mem::take(&mut self.start));
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next message, or `None` until more bytes arrive.
     pub fn next(&mut self) -> Result<Option<Said>, QmpError> {
         loop {
-            let Some(end) = self.buffer.iter().position(|b| *b == b'\n') else {
-                return if self.buffer.len() > MAX_LINE { Err(QmpError::TooLong) } else { Ok(None) };
-            };
-            let line: Vec<u8> = self.buffer.drain(..=end).collect();
-            if line.iter().all(u8::is_ascii_whitespace) {
-                continue;
+            let line = &self.buffer[self.start..];
+            let end = line[self.searched..].iter().position(|b| *b == b'\n').map(|at| self.searched + at);
+            if end.unwrap_or(line.len()) > MAX_LINE {
+                return Err(QmpError::TooLong);
             }
-            return read(&line).map(Some);
+            let Some(end) = end else {
+                self.searched = line.len();
+                return Ok(None);
+            };
+            let line = &line[..end];
+            let said = if line.iter().all(u8::is_ascii_whitespace) { None } else { Some(read(line)) };
+            self.start += end + 1;
+            self.searched = 0;
+            if let Some(said) = said {
+                return said.map(Some);
+            }
         }
     }
 }
 
 fn read(line: &[u8]) -> Result<Said, QmpError> {
-    let odd = || QmpError::NotQmp(String::from_utf8_lossy(line).trim().chars().take(80).collect());
+    let odd = || QmpError::NotQmp(brief(String::from_utf8_lossy(line).trim(), 80));
     match serde_json::from_slice(line).map_err(|_| odd())? {
         Wire { greeting: Some(_), .. } => Ok(Said::Greeting),
         Wire { answer: Some(value), .. } => Ok(Said::Answer(Ok(value))),
-        Wire { error: Some(e), .. } => Ok(Said::Answer(Err(e.desc))),
-        Wire { event: Some(event), .. } => Ok(Said::Event(event)),
+        Wire { error: Some(e), .. } => Ok(Said::Answer(Err(brief(&e.desc, LONGEST_WORDS)))),
+        Wire { event: Some(event), .. } => Ok(Said::Event(brief(&event, LONGEST_WORDS))),
         _ => Err(odd()),
     }
 }
@@ -93,6 +109,7 @@ pub fn command(name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_real_conversation_is_understood_however_it_is_cut() {
@@ -132,5 +149,83 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(&vec![b'x'; MAX_LINE + 1]);
         assert_eq!(decoder.next(), Err(QmpError::TooLong));
+    }
+
+    #[test]
+    fn a_monitor_cannot_steer_the_terminal_of_who_reads_the_error() {
+        for line in [&b"\x1b[2J\n"[..], br#"{"error": {"desc": "\u001b[2J"}}"#, br#"{"event": "\u001b[2J"}"#]
+        {
+            let mut decoder = Decoder::default();
+            decoder.push(line);
+            decoder.push(b"\n");
+            let text = match decoder.next() {
+                Ok(Some(Said::Answer(Err(text)) | Said::Event(text))) => text,
+                Err(error) => error.to_string(),
+                other => panic!("{other:?}"),
+            };
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_too_long_however_it_arrives() {
+        let long = [&vec![b' '; MAX_LINE + 1][..], b"\n"].concat();
+        let mut at_once = Decoder::default();
+        at_once.push(&long);
+        assert_eq!(at_once.next(), Err(QmpError::TooLong));
+        let mut in_parts = Decoder::default();
+        let parts = long.chunks(4096).map(|part| {
+            in_parts.push(part);
+            in_parts.next()
+        });
+        assert_eq!(parts.last(), Some(Err(QmpError::TooLong)));
+    }
+
+    #[test]
+    fn many_messages_at_once_are_read_as_fast_as_one_by_one() {
+        // Moving the rest of the buffer for each of them would be 100 GB.
+        let mut decoder = Decoder::default();
+        decoder.push(&b"{\"return\": {}}\n".repeat(1 << 17));
+        let mut count = 0;
+        while let Some(Said::Answer(_)) = decoder.next().unwrap() {
+            count += 1;
+        }
+        assert_eq!(count, 1 << 17);
+    }
+
+    /// What was said, and the error after which nothing is.
+    fn heard(pieces: &[&[u8]]) -> (Vec<Said>, Option<QmpError>) {
+        let (mut decoder, mut said) = (Decoder::default(), Vec::new());
+        for piece in pieces {
+            decoder.push(piece);
+            loop {
+                match decoder.next() {
+                    Ok(Some(more)) => said.push(more),
+                    Ok(None) => break,
+                    Err(error) => return (said, Some(error)),
+                }
+            }
+        }
+        (said, None)
+    }
+
+    proptest! {
+        #[test]
+        fn anything_means_the_same_however_it_is_cut(
+            lines in prop::collection::vec(prop::sample::select(vec![
+                "{\"return\": {\"status\": \"running\"}}\r\n",
+                "{\"event\": \"STOP\"}\n",
+                " \r\n",
+                "{\n",
+                "{\"error\": {\"desc\": \"\\u001b[2J\"}}\n",
+            ]), 0..8),
+            tail in prop::collection::vec(any::<u8>(), 0..20),
+            len in 1_usize..40,
+        ) {
+            let stream = [lines.concat().as_bytes(), &tail].concat();
+            let whole = heard(&[&stream]);
+            prop_assert_eq!(&whole, &heard(&stream.chunks(len).collect::<Vec<_>>()));
+            prop_assert!(whole.1.is_none_or(|error| !error.to_string().contains(char::is_control)));
+        }
     }
 }
