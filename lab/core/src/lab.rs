@@ -171,6 +171,11 @@ impl Lab {
         lab
     }
 
+    /// Makes one more record of its history true, as they did who decided it.
+    pub fn follow(&mut self, record: &Record) {
+        self.apply(record);
+    }
+
     /// The lab after a commit that failed: its rows as they are stored, and
     /// what only this daemon knows from `old`, whose rows are not to be
     /// trusted. A session that `old` had ended counts as heard `now`.
@@ -299,6 +304,12 @@ impl Lab {
             .and_then(|m| m.reservation())
             .and_then(|id| self.reservations.get(&id))
             .is_some_and(|r| r.owner == *user)
+    }
+
+    /// When a machine's power is to be read again because it did not answer;
+    /// `None` if nothing is owed.
+    pub fn asks_again(&self, machine: &MachineName) -> Option<LabTime> {
+        self.retries.get(machine).copied()
     }
 
     /// Until when a session may stay silent; `None` if it need not beat.
