@@ -209,24 +209,68 @@ fn any(most: u8) -> Vec<(Fault, u8)> {
 
 /// What is checked every time.
 pub fn usual() -> Vec<Configuration> {
+    let image = Wish::for_a(Want::Image);
+    let bare = Wish::for_a(Want::Bare);
+    let base = Configuration {
+        name: "two-clients",
+        about: "two clients, nothing goes wrong",
+        clients: vec![image, bare],
+        start: Start::Unknown,
+        total: 0,
+        kinds: any(0),
+        proofs: 1,
+    };
     vec![
+        base.clone(),
+        Configuration { name: "one-fault", total: 1, kinds: any(1), ..base.clone() },
         Configuration {
-            name: "two-clients",
-            about: "two clients, nothing goes wrong",
-            clients: vec![Wish::for_a(Want::Image), Wish::for_a(Want::Bare)],
-            start: Start::Unknown,
-            total: 0,
-            kinds: any(0),
-            proofs: 1,
-        },
-        Configuration {
-            name: "one-fault",
-            about: "two clients, one fault of any kind",
-            clients: vec![Wish::for_a(Want::Image), Wish::for_a(Want::Bare)],
-            start: Start::Unknown,
+            name: "other-image",
+            start: Start::Proven,
+            clients: vec![Wish { image: Some("yocto"), ..image }, bare],
             total: 1,
             kinds: any(1),
-            proofs: 1,
+            ..base.clone()
         },
+        Configuration {
+            name: "holder",
+            start: Start::Held,
+            clients: vec![Wish { switches: 1, reimages: 1, ..image }, bare],
+            total: 1,
+            kinds: any(1),
+            ..base.clone()
+        },
+        Configuration {
+            name: "bare-power",
+            start: Start::Proven,
+            clients: vec![Wish { switches: 2, ..bare }, bare],
+            total: 1,
+            kinds: any(1),
+            ..base.clone()
+        },
+        Configuration {
+            name: "agent",
+            clients: vec![Wish::for_a(Want::Agent), bare],
+            total: 1,
+            kinds: any(1),
+            ..base.clone()
+        },
+        Configuration {
+            name: "power2",
+            start: Start::Held,
+            clients: vec![image, bare],
+            total: 2,
+            kinds: [Fault::Crash, Fault::PowerLate, Fault::PowerLost, Fault::PowerRefused, Fault::Unread, Fault::LongDown, Fault::Stop].map(|k| (k, 2)).to_vec(),
+            ..base.clone()
+        },
+        Configuration {
+            name: "messages2",
+            start: Start::Held,
+            clients: vec![image, bare],
+            total: 2,
+            kinds: [Fault::Crash, Fault::Stray, Fault::Cut, Fault::Slow, Fault::Reboot, Fault::DiskError].map(|k| (k, 2)).to_vec(),
+            ..base.clone()
+        },
+        Configuration { name: "two", total: 2, kinds: any(2), ..base.clone() },
+        Configuration { name: "two-held", start: Start::Held, total: 2, kinds: any(2), ..base.clone() },
     ]
 }
