@@ -192,6 +192,9 @@ impl Sim {
         order.witnessed = reading != Reading::Unknown;
         let blind = !self.readable(&order.machine, order.leg);
         let within = order.until - self.now;
+        // A command that nobody recorded is dangerous where it lands late:
+        // without intents that is made likely, so that the lack is found soon.
+        let lateness = if self.daemon_fence(Fence::IntentFirst) { 60 } else { 4 };
         if self.fault("power refused", 60) {
             if self.rng.bool() {
                 let delay = self.rng.u64(1..within.max(2));
@@ -203,7 +206,7 @@ impl Sim {
         // legs are for those who can rely on theirs.
         if !blind && self.fault("power lost", 60) {
             // Accepted, without effect.
-        } else if self.fault("power late", 60) {
+        } else if self.fault("power late", lateness) {
             // As late as a controller may be by what the limit says of it.
             let linger = self.inventory.machines.get(&order.machine).map_or(2, |m| m.limits.power_ms);
             let delay = within + self.rng.u64(1..linger);
