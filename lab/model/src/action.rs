@@ -2,6 +2,7 @@
 
 use crate::fault::Fault;
 use crate::world::{At, Link, Told, World};
+use pitstop_core::effect::Boot;
 use pitstop_core::event::PowerAction;
 use pitstop_core::machine::{Health, Stage};
 use pitstop_core::reservation::Status;
@@ -44,7 +45,7 @@ pub enum Move {
     /// The lane sends a power command.
     Send(usize, Sending),
     /// A power command lands.
-    Land(usize),
+    Land(usize, Boots),
     /// A runner reads back and reports.
     ReadBack(usize, Arrival),
     /// A reading that was asked for is taken.
@@ -92,6 +93,15 @@ pub enum Sending {
     Refused,
     /// It is answered with an error and will land.
     RefusedAndLands,
+}
+
+/// What comes up when power does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Boots {
+    /// What the power command said.
+    AsTold,
+    /// The machine's own disk.
+    ItsDisk,
 }
 
 /// How a message arrives.
@@ -160,6 +170,8 @@ impl World {
                     let status = self.lab.reservation(id).map(|r| &r.status);
                     if matches!(status, Some(Status::Ready { .. })) {
                         self.event(out, Move::Claim(client), None);
+                        // To act on it is to come for it.
+                        self.holder_moves(out, client);
                     }
                     if !matches!(status, Some(Status::Ended { .. })) {
                         self.event(out, Move::Release(client), None);
@@ -211,7 +223,13 @@ impl World {
                 }
                 At::Sent { flying, watched } => {
                     if flying {
-                        out.push(Action { what: Move::Land(index), death: Death::None });
+                        out.push(Action { what: Move::Land(index, Boots::AsTold), death: Death::None });
+                        if order.boot == Boot::Agent
+                            && self.board.disk.boots()
+                            && self.faults.may(Fault::WrongBoot)
+                        {
+                            out.push(Action { what: Move::Land(index, Boots::ItsDisk), death: Death::None });
+                        }
                     }
                     if watched && self.may_read_back(order) {
                         self.event(out, Move::ReadBack(index, Arrival::Prompt), None);
@@ -329,7 +347,7 @@ impl World {
             Move::Reimage(client) => self.reimage(client, death),
             Move::Prove => self.prove(death),
             Move::Send(order, sending) => self.send(order, sending, death),
-            Move::Land(order) => self.land(order),
+            Move::Land(order, boots) => self.land(order, boots),
             Move::ReadBack(order, arrival) => self.read_back(order, arrival, death),
             Move::Look(question, look) => self.look(question, look, death),
             Move::Hello(arrival) => self.hello(arrival, death),

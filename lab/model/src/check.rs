@@ -7,17 +7,21 @@ use crate::oracle::{ALWAYS, SOMETIMES};
 use crate::world::World;
 use pitstop_core::fence::Fences;
 use stateright::{Checker, HasDiscoveries, Model, Property};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A configuration as the checker wants it.
 struct Search {
     start: World,
+    /// The one property to be broken; `None`: whichever is first.
+    only: Option<&'static str>,
     /// A violation was found: the first one is a shortest one.
     found: AtomicBool,
 }
 
-/// What a search found.
+/// What a search found. Without a violation it saw every state there is
+/// within the bounds.
 #[derive(Debug)]
 pub struct Found {
     /// States that differ by their key.
@@ -26,12 +30,10 @@ pub struct Found {
     pub transitions: usize,
     /// Actions on the longest of the shortest ways to a state.
     pub max_depth: usize,
-    /// Every state within the bounds was seen.
-    pub exhaustive: bool,
     /// The first violation.
     pub violation: Option<Violation>,
-    /// What should be reachable and was not seen.
-    pub unreached: Vec<&'static str>,
+    /// The goals that were reached.
+    pub reached: BTreeSet<&'static str>,
     /// How long it took.
     pub took: Duration,
 }
@@ -66,7 +68,7 @@ impl Model for Search {
     fn properties(&self) -> Vec<Property<Self>> {
         let always = [
             holds::<0>, holds::<1>, holds::<2>, holds::<3>, holds::<4>, holds::<5>, holds::<6>, holds::<7>,
-            holds::<8>,
+            holds::<8>, holds::<9>,
         ];
         let sometimes = [is::<0>, is::<1>, is::<2>, is::<3>];
         let always = ALWAYS.iter().zip(always).map(|((name, _), f)| Property::always(name, f));
@@ -76,38 +78,33 @@ impl Model for Search {
 }
 
 fn holds<const N: usize>(search: &Search, state: &World) -> bool {
-    (ALWAYS[N].1)(state).is_ok() || search.found.swap(true, Ordering::Relaxed)
+    let (name, condition) = ALWAYS[N];
+    let asked = search.only.is_none_or(|only| only == name);
+    !asked || condition(state).is_ok() || search.found.swap(true, Ordering::Relaxed)
 }
 
 fn is<const N: usize>(_: &Search, state: &World) -> bool {
     (SOMETIMES[N].1)(state)
 }
 
-/// Searches until a violation is found, or everything was seen, or so many
-/// states were.
-pub fn check(configuration: &Configuration, fences: Fences, most_states: Option<usize>) -> Found {
+/// Searches until a violation is found (of `only`, if that is given) or
+/// everything was seen.
+pub fn check(configuration: &Configuration, fences: Fences, only: Option<&'static str>) -> Found {
     let began = Instant::now();
-    let search = Search { start: configuration.world(fences), found: AtomicBool::new(false) };
-    let mut options = search.checker().finish_when(HasDiscoveries::AnyFailures);
-    if let Some(most) = most_states {
-        options = options.target_state_count(most);
-    }
-    let checker = options.spawn_bfs().join();
+    let search = Search { start: configuration.world(fences), only, found: AtomicBool::new(false) };
+    let checker = search.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let mut discoveries = checker.discoveries();
     let violation = ALWAYS.iter().find_map(|(name, condition)| {
         let path = discoveries.remove(name)?.into_vec();
         let text = path.last().and_then(|(world, _)| condition(world).err()).unwrap_or_default();
         Some(Violation { property: name, text, path: crate::tell::path(&path) })
     });
-    let reached = |name: &&'static str| discoveries.contains_key(*name);
-    let unreached = SOMETIMES.iter().map(|(name, _)| *name).filter(|name| !reached(name)).collect();
     Found {
         unique_states: checker.unique_state_count(),
         transitions: checker.state_count(),
         max_depth: checker.max_depth() - 1,
-        exhaustive: violation.is_none() && checker.is_done() && most_states.is_none(),
         violation,
-        unreached,
+        reached: discoveries.into_keys().collect(),
         took: began.elapsed(),
     }
 }

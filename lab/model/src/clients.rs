@@ -58,13 +58,21 @@ impl World {
     pub(crate) fn switch(&mut self, client: usize, action: PowerAction, death: Death) -> bool {
         self.clients[client].switches -= 1;
         let request = Request::Power { machine: self.setting.machine.clone(), action, force: None };
-        self.ask(self.caller(client, None), request, death).counts()
+        self.acts(client, request, death)
     }
 
     pub(crate) fn reimage(&mut self, client: usize, death: Death) -> bool {
         self.clients[client].reimages -= 1;
         let request = Request::Reimage { machine: self.setting.machine.clone(), image: None };
-        self.ask(self.caller(client, None), request, death).counts()
+        self.acts(client, request, death)
+    }
+
+    fn acts(&mut self, client: usize, request: Request, death: Death) -> bool {
+        let reply = self.ask(self.caller(client, None), request, death);
+        if let (Reply::Yes(_), Told::Accepted(id)) = (&reply, self.clients[client].told) {
+            self.clients[client].told = Told::Claimed(id);
+        }
+        reply.counts()
     }
 
     pub(crate) fn prove(&mut self, death: Death) -> bool {

@@ -4,10 +4,11 @@ use crate::action::{Action, Death, Move};
 use crate::agents::DISK;
 use crate::clients::{admin, user};
 use crate::fault::{Fault, Faults};
+use crate::oracle;
 use crate::world::{Asks, Board, Client, Setting, Told, World};
 use pitstop_core::Lab;
 use pitstop_core::event::{Event, Request};
-use pitstop_core::fence::Fences;
+use pitstop_core::fence::{Fence, Fences};
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::ImageRef;
 use pitstop_core::reservation::{Ask, CleanLevel, Hold, Role, Want};
@@ -73,11 +74,34 @@ impl Configuration {
             Start::Held => "machine held",
         };
         let clients: Vec<String> = self.clients.iter().map(|c| c.words()).collect();
-        let kinds: Vec<String> = (self.kinds.iter())
-            .map(|(kind, most)| if *most < self.total { format!("{} ≤ {most}", kind.name()) } else { kind.name().into() })
-            .collect();
-        let faults = if self.total == 0 { "no faults".into() } else { format!("≤ {} of {}", self.total, kinds.join(", ")) };
+        let kinds: Vec<String> =
+            (self.kinds.iter())
+                .map(|(kind, most)| {
+                    if *most < self.total {
+                        format!("{} ≤ {most}", kind.name())
+                    } else {
+                        kind.name().into()
+                    }
+                })
+                .collect();
+        let faults = if self.total == 0 {
+            "no faults".into()
+        } else {
+            format!("≤ {} of {}", self.total, kinds.join(", "))
+        };
         format!("{start}; {}; {faults}", clients.join(", "))
+    }
+
+    /// What must be reachable in it.
+    pub fn goals(&self) -> Vec<&'static str> {
+        let wants = |want| self.clients.iter().any(|c| c.want == want);
+        let goals = [
+            (oracle::IMAGE_HELD, wants(Want::Image)),
+            (oracle::BARE_HELD, wants(Want::Bare)),
+            (oracle::FREE_AGAIN, true),
+            (oracle::FAULTS_SURVIVED, true),
+        ];
+        goals.into_iter().filter(|(_, expected)| *expected).map(|(goal, _)| goal).collect()
     }
 
     /// The state it begins in.
@@ -107,8 +131,10 @@ impl Configuration {
         let power_ms = spec.limits.power_ms;
         let mut inventory = Inventory::default();
         inventory.machines.insert(machine.clone(), spec);
-        let asks: Vec<Asks> = self.clients.iter().zip(["ann", "bob", "eve"]).map(|(c, n)| c.asks(n)).collect();
-        let clients = asks.iter().map(|a| Client { told: Told::Nothing, switches: a.switches, reimages: a.reimages });
+        let asks: Vec<Asks> =
+            self.clients.iter().zip(["ann", "bob", "eve"]).map(|(c, n)| c.asks(n)).collect();
+        let clients =
+            asks.iter().map(|a| Client { told: Told::Nothing, switches: a.switches, reimages: a.reimages });
         let clients = clients.collect();
         let inventory = Arc::new(inventory);
         let setting = Arc::new(Setting { fences, inventory, machine, power_ms, asks });
@@ -187,8 +213,13 @@ impl World {
         let by_itself = |a: &Action| {
             !matches!(
                 a.what,
-                Move::Reserve(_) | Move::Claim(_) | Move::Release(_) | Move::Switch(..) | Move::Reimage(_)
-                    | Move::Prove | Move::Wait
+                Move::Reserve(_)
+                    | Move::Claim(_)
+                    | Move::Release(_)
+                    | Move::Switch(..)
+                    | Move::Reimage(_)
+                    | Move::Prove
+                    | Move::Wait
             )
         };
         loop {
@@ -202,75 +233,109 @@ impl World {
     }
 }
 
-/// Every kind of fault, each as often as all together may happen.
-fn any(most: u8) -> Vec<(Fault, u8)> {
-    Fault::ALL.into_iter().map(|kind| (kind, most)).collect()
+/// Each of these kinds of fault, as often as all together may happen.
+fn each(most: u8, kinds: &[Fault]) -> Vec<(Fault, u8)> {
+    kinds.iter().map(|kind| (*kind, most)).collect()
+}
+
+/// Faults of power, and deaths.
+const POWERS: [Fault; 7] = [
+    Fault::Crash,
+    Fault::Stop,
+    Fault::LongDown,
+    Fault::PowerLate,
+    Fault::PowerLost,
+    Fault::PowerRefused,
+    Fault::Unread,
+];
+
+/// Faults of messages and agents, and deaths.
+const MESSAGES: [Fault; 7] =
+    [Fault::Crash, Fault::Stray, Fault::Cut, Fault::Slow, Fault::DiskError, Fault::Reboot, Fault::WrongBoot];
+
+/// What the others are variants of: two clients, one fault of any kind.
+fn plain(name: &'static str, about: &'static str) -> Configuration {
+    Configuration {
+        name,
+        about,
+        clients: vec![Wish::for_a(Want::Image), Wish::for_a(Want::Bare)],
+        start: Start::Unknown,
+        total: 1,
+        kinds: each(1, &Fault::ALL),
+        proofs: 1,
+    }
 }
 
 /// What is checked every time.
 pub fn usual() -> Vec<Configuration> {
-    let image = Wish::for_a(Want::Image);
-    let bare = Wish::for_a(Want::Bare);
-    let base = Configuration {
-        name: "two-clients",
-        about: "two clients, nothing goes wrong",
-        clients: vec![image, bare],
-        start: Start::Unknown,
-        total: 0,
-        kinds: any(0),
-        proofs: 1,
-    };
+    let (image, bare) = (Wish::for_a(Want::Image), Wish::for_a(Want::Bare));
     vec![
-        base.clone(),
-        Configuration { name: "one-fault", total: 1, kinds: any(1), ..base.clone() },
         Configuration {
-            name: "other-image",
-            start: Start::Proven,
-            clients: vec![Wish { image: Some("yocto"), ..image }, bare],
-            total: 1,
-            kinds: any(1),
-            ..base.clone()
-        },
-        Configuration {
-            name: "holder",
             start: Start::Held,
             clients: vec![Wish { switches: 1, reimages: 1, ..image }, bare],
-            total: 1,
-            kinds: any(1),
-            ..base.clone()
+            ..plain("holder", "a holder switches power and has his machine written again, another waits")
         },
         Configuration {
-            name: "bare-power",
+            start: Start::Held,
+            total: 2,
+            kinds: each(2, &Fault::ALL),
+            ..plain("two-faults", "from one holder to the next, two faults of any kind")
+        },
+        plain("one-fault", "from the first turn to the last, one fault of any kind"),
+        Configuration {
+            start: Start::Proven,
+            clients: vec![Wish { image: Some("yocto"), ..image }, bare],
+            ..plain("other-image", "a proven machine is wanted with another image, and bare")
+        },
+        Configuration {
             start: Start::Proven,
             clients: vec![Wish { switches: 2, ..bare }, bare],
-            total: 1,
-            kinds: any(1),
-            ..base.clone()
+            ..plain("bare", "a holder switches power of his bare machine, another waits")
         },
         Configuration {
-            name: "agent",
             clients: vec![Wish::for_a(Want::Agent), bare],
-            total: 1,
-            kinds: any(1),
-            ..base.clone()
+            ..plain("agent", "the agent serves from RAM, and then a bare machine is wanted")
         },
         Configuration {
-            name: "power2",
-            start: Start::Held,
-            clients: vec![image, bare],
-            total: 2,
-            kinds: [Fault::Crash, Fault::PowerLate, Fault::PowerLost, Fault::PowerRefused, Fault::Unread, Fault::LongDown, Fault::Stop].map(|k| (k, 2)).to_vec(),
-            ..base.clone()
+            total: 0,
+            kinds: Vec::new(),
+            ..plain("no-fault", "from the first turn to the last, and nothing goes wrong")
         },
-        Configuration {
-            name: "messages2",
-            start: Start::Held,
-            clients: vec![image, bare],
-            total: 2,
-            kinds: [Fault::Crash, Fault::Stray, Fault::Cut, Fault::Slow, Fault::Reboot, Fault::DiskError].map(|k| (k, 2)).to_vec(),
-            ..base.clone()
-        },
-        Configuration { name: "two", total: 2, kinds: any(2), ..base.clone() },
-        Configuration { name: "two-held", start: Start::Held, total: 2, kinds: any(2), ..base.clone() },
     ]
+}
+
+/// What is checked by command.
+pub fn deep() -> Vec<Configuration> {
+    vec![
+        Configuration {
+            start: Start::Held,
+            total: 3,
+            kinds: each(3, &Fault::ALL),
+            ..plain("three-faults", "from one holder to the next, three faults of any kind")
+        },
+        Configuration {
+            total: 2,
+            kinds: each(2, &POWERS),
+            ..plain("power", "from the first turn to the last, two faults of power")
+        },
+        Configuration {
+            total: 2,
+            kinds: each(2, &MESSAGES),
+            ..plain("messages", "from the first turn to the last, two faults of messages and agents")
+        },
+    ]
+}
+
+/// In which world the lack of a fence shows, and which property breaks there.
+pub fn shows_lack_of(fence: Fence) -> (Configuration, &'static str) {
+    let (name, property) = match fence {
+        Fence::Epoch => ("one-fault", oracle::HISTORY),
+        Fence::Nonce => ("one-fault", oracle::CLEAN),
+        Fence::IntentFirst => ("bare", oracle::POWER),
+        Fence::ReadBack => ("no-fault", oracle::POWER),
+        Fence::MayLandUntil => ("one-fault", oracle::POWER),
+        Fence::DiskBeforeEffect => ("holder", oracle::CLEAN),
+    };
+    let configuration = usual().into_iter().find(|c| c.name == name);
+    (configuration.unwrap_or_else(|| plain(name, "")), property)
 }

@@ -51,6 +51,7 @@ impl World {
             Death::BeforeCommit => {
                 if !self.setting.fences.stands(Fence::IntentFirst) {
                     self.perform_all(out.effects, epoch);
+                    self.send_unrecorded(epoch);
                 }
                 self.die();
                 return Heard::Nothing;

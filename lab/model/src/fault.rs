@@ -30,11 +30,13 @@ pub enum Fault {
     DiskError,
     /// The machine reboots by itself.
     Reboot,
+    /// The machine boots its own disk where it was to boot our agent.
+    WrongBoot,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Stop,
         Self::LongDown,
@@ -47,6 +49,7 @@ impl Fault {
         Self::Slow,
         Self::DiskError,
         Self::Reboot,
+        Self::WrongBoot,
     ];
 
     /// The kind in words.
@@ -64,6 +67,7 @@ impl Fault {
             Self::Slow => "slow",
             Self::DiskError => "disk-error",
             Self::Reboot => "reboot",
+            Self::WrongBoot => "wrong-boot",
         }
     }
 }

@@ -318,7 +318,7 @@ impl Key {
             disks,
             agent,
             hardware,
-            attempts: _,
+            attempts,
             intents: _,
             turns: _,
             failures: _,
@@ -344,6 +344,7 @@ impl Key {
                     self.put(2);
                     self.word(&certificate.digest);
                     self.flag(Some(certificate.attempt) == attempt);
+                    self.flag(certificate.attempt == *attempts);
                 }
                 Content::Used { by } => {
                     self.put(3);

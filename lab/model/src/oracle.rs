@@ -12,20 +12,26 @@ pub const HISTORY: &str = "the rows are the fold of one history";
 /// No state without a way out.
 pub const EXIT: &str = "every state that does not rest has an exit";
 
+/// Hardware cannot be fenced by number, only by time and evidence.
+pub const POWER: &str = "no power effect may land on a machine that is ready or held";
+/// Clean or not offered.
+pub const CLEAN: &str = "nobody gets another's bytes or a half written disk unless he accepts it";
+
 /// A property: its name, and why it does not hold.
 pub type Property = (&'static str, fn(&World) -> Result<(), String>);
 
 /// What must always hold.
-pub const ALWAYS: [Property; 9] = [
+pub const ALWAYS: [Property; 10] = [
     ("the core's own invariants hold", rows_agree),
     ("at most one holder", one_holder),
-    ("no power effect may land on a machine that is ready or held", nothing_lands),
-    ("nobody gets another's bytes or a half written disk unless he accepts it", clean_disks),
+    (POWER, nothing_lands),
+    (CLEAN, clean_disks),
     ("what is ready with an image holds that image and runs", image_runs),
     ("what is ready bare is off", bare_is_off),
     ("no acknowledged answer is lost", answers_kept),
     (HISTORY, |world| step_right(world, HISTORY)),
     (EXIT, has_exit),
+    ("what is called proven is true of the disk", proof_true),
 ];
 
 fn step_right(world: &World, property: &str) -> Result<(), String> {
@@ -73,9 +79,13 @@ fn nothing_lands(world: &World) -> Result<(), String> {
     let Some((machine, row, in_use, _)) = owned(world) else { return Ok(()) };
     let his = |holder: Option<ReservationId>| in_use && holder == Some(row.id);
     match world.orders.iter().find(|o| o.may_land() && !his(o.holder)) {
-        Some(order) => {
-            Err(format!("{} is {} for {}, and `{:?}` may still land", machine.name, machine.state(), row.id, order.want))
-        }
+        Some(order) => Err(format!(
+            "{} is {} for {}, and `{:?}` may still land",
+            machine.name,
+            machine.state(),
+            row.id,
+            order.want
+        )),
         None => Ok(()),
     }
 }
@@ -99,7 +109,10 @@ fn image_runs(world: &World) -> Result<(), String> {
     let Some((machine, row, in_use, Some(image))) = owned(world) else { return Ok(()) };
     let base = &world.board.disk.base;
     if base.as_ref() != Some(&image.digest) {
-        return Err(format!("{} is handed to {} with {base:?} instead of {}", machine.name, row.id, image.name));
+        return Err(format!(
+            "{} is handed to {} with {base:?} instead of {}",
+            machine.name, row.id, image.name
+        ));
     }
     if !in_use && !world.board.on {
         return Err(format!("{} is ready for {} with {}, and off", machine.name, row.id, image.name));
@@ -127,7 +140,12 @@ fn answers_kept(world: &World) -> Result<(), String> {
             _ => true,
         };
         if !kept {
-            return Err(format!("{id} is {} in the store; {} was told otherwise: {:?}", row.state(), asks.user, client.told));
+            return Err(format!(
+                "{id} is {} in the store; {} was told otherwise: {:?}",
+                row.state(),
+                asks.user,
+                client.told
+            ));
         }
     }
     Ok(())
@@ -155,14 +173,17 @@ fn has_exit(world: &World) -> Result<(), String> {
     }
 }
 
-/// A proof that is stored is true of the disk.
-pub fn proof_true(world: &World) -> Result<(), String> {
-    let Some(machine) = world.row() else { return Ok(()) };
+/// What is called proven is just what the certificate says.
+fn proof_true(world: &World) -> Result<(), String> {
+    let Some(machine) = world.row().filter(|m| m.all_proven()) else { return Ok(()) };
     let disk = &world.board.disk;
     for row in &machine.disks {
         let Content::Proven(certificate) = &row.content else { continue };
         if disk.base != certificate.digest || disk.partial || disk.touched {
-            return Err(format!("disk {} of {} is called proven, and holds {disk:?}", row.name, machine.name));
+            return Err(format!(
+                "disk {} of {} is called proven, and holds {disk:?}",
+                row.name, machine.name
+            ));
         }
     }
     Ok(())
@@ -172,19 +193,22 @@ pub fn proof_true(world: &World) -> Result<(), String> {
 /// nothing.
 pub type Goal = (&'static str, fn(&World) -> bool);
 
+/// A machine is handed over with its image.
+pub const IMAGE_HELD: &str = "a machine is handed over with its image";
+/// A bare machine is handed over.
+pub const BARE_HELD: &str = "a bare machine is handed over";
+/// A release leads to a free machine.
+pub const FREE_AGAIN: &str = "a release leads to a free machine";
+/// A machine is handed over when all has gone wrong that may.
+pub const FAULTS_SURVIVED: &str = "a machine is handed over after the last fault that may happen";
+
 /// The states that must be reachable, whatever may go wrong on the way.
 pub const SOMETIMES: [Goal; 4] = [
-    ("a machine is handed over with its image", |w| {
-        matches!(owned(w), Some((_, _, true, Some(_))))
-    }),
-    ("a bare machine is handed over", |w| {
-        matches!(owned(w), Some((_, row, true, None)) if row.ask.want == Want::Bare)
-    }),
-    ("a release leads to a free machine", |w| {
+    (IMAGE_HELD, |w| matches!(owned(w), Some((_, _, true, Some(_))))),
+    (BARE_HELD, |w| matches!(owned(w), Some((_, row, true, None)) if row.ask.want == Want::Bare)),
+    (FREE_AGAIN, |w| {
         let released = w.clients.iter().any(|c| matches!(c.told, Told::Released(_)));
         released && w.row().is_some_and(|m| m.stage == Stage::Free && m.health == Health::Good)
     }),
-    ("a machine is handed over after the last fault that may happen", |w| {
-        owned(w).is_some_and(|(_, _, in_use, _)| in_use) && !w.faults.any()
-    }),
+    (FAULTS_SURVIVED, |w| owned(w).is_some_and(|(_, _, in_use, _)| in_use) && !w.faults.any()),
 ];

@@ -1,7 +1,7 @@
 //! Power: the lane that sends, the hardware that acts, the runner that reads
 //! back, and time.
 
-use crate::action::{Arrival, Death, Look, Sending};
+use crate::action::{Arrival, Boots, Death, Look, Sending};
 use crate::daemon::Heard;
 use crate::fault::Fault;
 use crate::world::{At, Credentials, Order, World};
@@ -40,7 +40,8 @@ impl World {
         let mut order = self.orders[index].clone();
         if self.now >= order.until {
             self.orders.remove(index);
-            return paid && self.said(&order, Err("its time was over before it was sent".into()), false, death);
+            return paid
+                && self.said(&order, Err("its time was over before it was sent".into()), false, death);
         }
         if self.reading().shows(order.want) {
             // Nothing is sent that could act later.
@@ -69,6 +70,18 @@ impl World {
         paid && self.sent(order, sending)
     }
 
+    /// The broken variant, which lets effects go before it commits: they were
+    /// sent when it died. An on that needs parameters asks the daemon first.
+    pub(crate) fn send_unrecorded(&mut self, epoch: Epoch) {
+        let reading = self.reading();
+        let lane = |o: &&mut Order| o.epoch == epoch && o.at == At::Lane;
+        for order in self.orders.iter_mut().filter(lane) {
+            if order.boot != Boot::Agent && !reading.shows(order.want) {
+                order.at = At::Sent { flying: true, watched: false };
+            }
+        }
+    }
+
     /// Asked of the daemon that gave the order; one that is stopped is mute.
     fn parameters(&mut self, order: &Order, death: Death) -> Heard {
         if order.epoch != self.lab.meta().epoch {
@@ -88,7 +101,8 @@ impl World {
         let read_back = self.setting.fences.stands(Fence::ReadBack);
         order.at = At::Sent { flying, watched: accepted && read_back };
         order.slow = false;
-        if let Some(row) = self.orders.iter_mut().find(|o| (o.epoch, o.intent) == (order.epoch, order.intent)) {
+        if let Some(row) = self.orders.iter_mut().find(|o| (o.epoch, o.intent) == (order.epoch, order.intent))
+        {
             *row = order.clone();
         }
         self.tidy_orders();
@@ -153,11 +167,13 @@ impl World {
             Look::Unknown if self.faults.spend(Fault::Unread) => (Reading::Unknown, Arrival::Prompt),
             Look::Unknown => return false,
         };
-        let fact = Fact::Read { machine: self.setting.machine.clone(), leg: 0, asked: question.asked, reading };
+        let fact =
+            Fact::Read { machine: self.setting.machine.clone(), leg: 0, asked: question.asked, reading };
         self.arrive(Event::Fact { epoch: question.epoch, fact }, arrival, death)
     }
 
-    pub(crate) fn land(&mut self, index: usize) -> bool {
+    pub(crate) fn land(&mut self, index: usize, boots: Boots) -> bool {
+        let paid = boots == Boots::AsTold || self.faults.spend(Fault::WrongBoot);
         let order = &mut self.orders[index];
         if let At::Sent { flying, .. } = &mut order.at {
             *flying = false;
@@ -168,12 +184,15 @@ impl World {
         match (self.board.on, want) {
             (false, Switch::On) => {
                 self.board.on = true;
-                self.power_up(boot, credentials);
+                match boots {
+                    Boots::AsTold => self.power_up(boot, credentials),
+                    Boots::ItsDisk => self.power_up(Boot::Disk, None),
+                }
             }
             (true, Switch::Off) => self.power_down(),
             _ => {}
         }
-        true
+        paid
     }
 
     /// Power comes on, or the machine boots again under power.
@@ -237,7 +256,8 @@ impl World {
     pub(crate) fn next_moment(&self) -> Option<LabTime> {
         let lab = self.lab.next_deadline().filter(|_| self.up);
         let of = |order: &Order| {
-            let until = Some(order.until).filter(|at| *at > self.now && order.at != At::Sent { flying: true, watched: false });
+            let until = Some(order.until)
+                .filter(|at| *at > self.now && order.at != At::Sent { flying: true, watched: false });
             let lands = Some(self.lands_before(order)).filter(|_| order.may_land() && order.at != At::Lane);
             until.into_iter().chain(lands).min()
         };
@@ -248,10 +268,12 @@ impl World {
         let Some(at) = self.next_moment() else { return false };
         self.now = self.now.max(at);
         // Hardware that has waited as long as it may waits no longer.
-        while let Some(order) = self.orders.iter().position(|o| {
-            matches!(o.at, At::Sent { flying: true, .. }) && self.lands_before(o) <= self.now
-        }) {
-            self.land(order);
+        while let Some(order) = self
+            .orders
+            .iter()
+            .position(|o| matches!(o.at, At::Sent { flying: true, .. }) && self.lands_before(o) <= self.now)
+        {
+            self.land(order, Boots::AsTold);
         }
         // What a stopped daemon has not sent in time it never sends.
         let (now, current) = (self.now, self.lab.meta().epoch);

@@ -1,6 +1,6 @@
 //! A way through the world in words.
 
-use crate::action::{Action, Arrival, Death, Finish, Look, Move, Sending};
+use crate::action::{Action, Arrival, Boots, Death, Finish, Look, Move, Sending};
 use crate::world::{Order, World};
 use pitstop_core::machine::Stage;
 use pitstop_core::machine::Switch;
@@ -49,7 +49,10 @@ fn what(world: &World, what: &Move) -> String {
         Move::Reimage(client) => format!("{} has it written again", user(client)),
         Move::Prove => "the admin has it proven".into(),
         Move::Send(order, sending) => format!("the lane sends {}{}", order_of(world, *order), sent(*sending)),
-        Move::Land(order) => format!("power {} lands", order_of(world, *order)),
+        Move::Land(order, Boots::AsTold) => format!("power {} lands", order_of(world, *order)),
+        Move::Land(order, Boots::ItsDisk) => {
+            format!("power {} lands, and the machine boots its own disk", order_of(world, *order))
+        }
         Move::ReadBack(order, how) => format!("{} is read back{}", order_of(world, *order), arrives(*how)),
         Move::Look(_, Look::Seen(how)) => format!("power is read{}", arrives(*how)),
         Move::Look(_, Look::Unknown) => "power is read: no answer".into(),
