@@ -334,6 +334,12 @@ impl Lab {
             .is_some_and(|r| r.owner == *user)
     }
 
+    /// When a machine's power is to be read again because it did not answer;
+    /// `None` if nothing is owed.
+    pub fn asks_again(&self, machine: &MachineName) -> Option<LabTime> {
+        self.retries.get(machine).copied()
+    }
+
     /// Until when a session may stay silent; `None` if it need not beat.
     pub fn beat_due(&self, id: ReservationId) -> Option<LabTime> {
         self.beats.get(&id).copied()
