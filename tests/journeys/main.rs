@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../harness/mod.rs"]
 mod harness;
 
 mod disks;

@@ -165,10 +165,15 @@ impl Lab {
     /// records.
     pub fn from_records<'r>(records: impl IntoIterator<Item = &'r Record>) -> Self {
         let mut lab = Self::default();
-        for record in records {
-            lab.apply(record);
-        }
+        lab.follow(records);
         lab
+    }
+
+    /// Goes on with the records that follow: for whoever reads a history piece by piece.
+    pub fn follow<'r>(&mut self, records: impl IntoIterator<Item = &'r Record>) {
+        for record in records {
+            self.apply(record);
+        }
     }
 
     /// The lab after a commit that failed: its rows as they are stored, and

@@ -113,6 +113,11 @@ impl Running {
         self.child.kill().unwrap();
     }
 
+    /// Whether it has not ended yet.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Waits for its end: its code, or `None` if it had to be killed.
     pub fn wait(&mut self) -> Option<i32> {
         let deadline = Instant::now() + PATIENCE;

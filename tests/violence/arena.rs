@@ -1,0 +1,238 @@
+//! A lab under load that is harmed, and judged after each round.
+
+use crate::book::Book;
+use crate::harness::{Lab, block};
+use crate::interview;
+use crate::judge::Judge;
+use crate::load::{Crowd, Load};
+use fastrand::Rng;
+use pitstop::store::SqliteStore;
+use pitstop_client::Client;
+use pitstop_client::api::Enrol;
+use pitstop_drivers::sim::{self, Request};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+
+/// Most machines cost nothing to hand over; some are switched, and some go
+/// through whole turns. A command of a killed daemon may land for twice the
+/// power limit, which is waited out: hence a short one.
+const INVENTORY: &str = r#"
+format = 1
+[lab]
+name = "violence"
+[class.keep]
+tags        = { kind = "keep" }
+shared      = true
+after_build = "keep"
+power.none  = {}
+console     = {}
+boot.power  = {}
+ready.agent = {}
+[class.bare]
+tags             = { kind = "bare" }
+shared           = true
+after_build      = "keep"
+power.sim        = { boot = "10ms" }
+console.main.sim = {}
+boot.sim         = {}
+ready.agent      = {}
+timeout          = { power = "2s", firmware = "60s", attach = "60s" }
+[class.board]
+tags             = { kind = "board" }
+power.sim        = { disk = "1M", boot = "10ms" }
+console.main.sim = {}
+boot.sim         = {}
+disk.root        = {}
+ready.agent      = {}
+timeout          = { power = "2s", firmware = "60s", attach = "120s", reimage = "120s" }
+[machine."keep[1-6]"]
+class = "keep"
+[machine."bare[1-3]"]
+class = "bare"
+[machine."board[1-6]"]
+class = "board"
+[policy.person]
+after_build = "reimage"
+"#;
+
+/// Machines of that inventory.
+const MACHINES: usize = 15;
+
+/// Who uses them.
+const CROWD: Crowd = Crowd { churners: 7, sessions: 3, tenants: 5, switchers: 2 };
+
+/// What a round costs, besides the harm.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Costs {
+    /// From the start of the daemon to its first answer.
+    pub start: Duration,
+    /// Reading the dead database.
+    pub judge: Duration,
+    /// Asking the new daemon.
+    pub interview: Duration,
+}
+
+/// The lab, its clients and its oracle.
+pub struct Arena {
+    pub lab: Lab,
+    pub rng: Rng,
+    pub book: Arc<Book>,
+    pub costs: Costs,
+    /// Answers that were held against the lab, each once.
+    pub checked: usize,
+    pub judge: Judge,
+    runtime: Arc<Runtime>,
+    load: Option<Load>,
+}
+
+impl Arena {
+    /// A lab with its clients; `prepare` may change it before it starts.
+    pub fn open(runtime: &Arc<Runtime>, seed: u64, prepare: impl FnOnce(&mut Lab)) -> Self {
+        let mut lab = Lab::new(INVENTORY);
+        lab.set("PITSTOP_LOG", "warn");
+        prepare(&mut lab);
+        lab.start();
+        let client = Client::new(lab.path("sock"));
+        let all = |kind: &str, count| Enrol { select: format!("kind={kind}"), count: Some(count) };
+        block(async {
+            for (kind, count) in [("keep", 6), ("bare", 3), ("board", 6)] {
+                client.enrol(&all(kind, count), None).await.unwrap();
+            }
+            assert_eq!(client.machines("").await.unwrap().machines.len(), MACHINES);
+        });
+        let mut rng = Rng::with_seed(seed);
+        let book = Arc::new(Book::default());
+        let guard = runtime.enter();
+        let load = Load::start(&lab.path("sock"), &lab.data(), book.clone(), CROWD, rng.u64(..));
+        drop(guard);
+        Self {
+            lab,
+            rng,
+            book,
+            costs: Costs::default(),
+            checked: 0,
+            judge: Judge::default(),
+            runtime: runtime.clone(),
+            load: Some(load),
+        }
+    }
+
+    /// Lets the clients go on for a while.
+    pub fn work(&mut self, millis: std::ops::Range<u64>) -> Duration {
+        let time = Duration::from_millis(self.rng.u64(millis));
+        std::thread::sleep(time);
+        time
+    }
+
+    /// A client of one's own.
+    pub fn client(&self) -> Client {
+        Client::new(self.lab.path("sock"))
+    }
+
+    /// Answers that clients got so far.
+    pub fn answers(&self) -> u64 {
+        self.load.as_ref().map_or(0, Load::answers)
+    }
+
+    /// Commands that ran through.
+    pub fn commands(&self) -> u64 {
+        self.load.as_ref().map_or(0, Load::commands)
+    }
+
+    /// The end of a round: the daemon is killed wherever it is, what it left
+    /// is judged, the next one is started and asked. What was wrong.
+    pub fn reckon(&mut self) -> Vec<String> {
+        self.lab.kill9();
+        let began = Instant::now();
+        let mut wrong = self.look_at_the_dead();
+        self.costs.judge = began.elapsed();
+        let began = Instant::now();
+        self.lab.start();
+        self.costs.start = began.elapsed();
+        let began = Instant::now();
+        wrong.extend(self.ask_the_living());
+        self.costs.interview = began.elapsed();
+        wrong
+    }
+
+    fn look_at_the_dead(&mut self) -> Vec<String> {
+        // All of these had been answered before it died.
+        let acks = self.book.acks_from(0);
+        let mut wrong = self.book.take_violations();
+        wrong.extend(self.look_at_tenants());
+        match SqliteStore::read_only(&self.lab.data()) {
+            Err(e) => wrong.push(format!("the database cannot be opened: {e}")),
+            Ok(history) => match self.judge.read(&*history) {
+                Err(e) => wrong.push(format!("the records cannot be read: {e}")),
+                Ok(()) => wrong.extend(self.judge.check(&*history, &acks, &self.book)),
+            },
+        }
+        wrong
+    }
+
+    fn ask_the_living(&mut self) -> Vec<String> {
+        let acks = self.book.acks_from(0);
+        let asked = interview::choose(&acks, self.checked, &mut self.rng);
+        self.checked = acks.len();
+        let client = self.client().with_patience(Duration::from_secs(30));
+        let wrong = self.runtime.block_on(interview::ask(&client, asked));
+        [wrong, self.look_at_tenants(), self.book.take_violations()].concat()
+    }
+
+    /// Whoever was told that he is in: his machine runs on as it did.
+    fn look_at_tenants(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (machine, tenancy) in self.book.tenancies() {
+            let dir = self.lab.data().join("machines").join(machine.as_str());
+            let status = match block(sim::request(&dir, &Request::Status)) {
+                Ok(Some(reply)) => reply.status,
+                _ => None,
+            };
+            let same = status.as_ref().is_some_and(|s| {
+                s.boot_id.as_deref() == Some(&tenancy.boot_id) && s.boots == tenancy.boots
+            });
+            // He may have left meanwhile.
+            if !same && self.book.lives(&machine, &tenancy) {
+                wrong.push(format!("{machine} is {tenancy:?}'s, and is {status:?}"));
+            }
+        }
+        wrong
+    }
+
+    /// Everybody gives everything back; then the whole history is read once
+    /// more from its beginning, and every answer is asked for again.
+    pub fn close(mut self) -> Vec<String> {
+        let Some(load) = self.load.take() else { return Vec::new() };
+        let mut wrong: Vec<String> = self.runtime.block_on(load.end()).err().into_iter().collect();
+        wrong.extend(self.reckon());
+        let acks = self.book.acks_from(0);
+        wrong.extend(self.everything(&acks));
+        self.lab.stop();
+        wrong
+    }
+
+    fn everything(&mut self, acks: &[crate::book::Ack]) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut judge = Judge::default();
+        match SqliteStore::read_only(&self.lab.data()) {
+            Err(e) => wrong.push(format!("the database cannot be opened: {e}")),
+            Ok(history) => {
+                wrong.extend(judge.read(&*history).err());
+                wrong.extend(judge.check(&*history, acks, &self.book));
+            }
+        }
+        if judge.unheard_of(acks) > 0 {
+            wrong.push(format!("{} reservations were made that nobody was told of", judge.unheard_of(acks)));
+        }
+        if !self.book.doubtful().is_empty() {
+            wrong.push(format!("never answered: {:?}", self.book.doubtful()));
+        }
+        if judge.newest() < self.judge.newest() {
+            wrong.push(format!("there were {} records, and there are {}", self.judge.newest(), judge.newest()));
+        }
+        let client = self.client();
+        wrong.extend(self.runtime.block_on(interview::ask(&client, interview::newest(acks, 400))));
+        wrong
+    }
+}
