@@ -14,6 +14,7 @@ mod openapi;
 mod past;
 mod peer;
 mod reservations;
+mod room;
 mod run;
 pub mod select;
 #[cfg(test)]

@@ -1,15 +1,16 @@
 //! A lab under load that is harmed, and judged after each round.
 
-use crate::book::Book;
+use crate::book::{Ack, Book, Call};
 use crate::harness::{Lab, block};
 use crate::interview;
 use crate::judge::Judge;
-use crate::load::{Crowd, Load};
+use crate::load::{Crowd, Load, say};
 use fastrand::Rng;
 use pitstop::store::SqliteStore;
 use pitstop_client::Client;
 use pitstop_client::api::Enrol;
 use pitstop_drivers::sim::{self, Request};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -46,7 +47,7 @@ boot.sim         = {}
 disk.root        = {}
 ready.agent      = {}
 timeout          = { power = "2s", firmware = "60s", attach = "120s", reimage = "120s" }
-[machine."keep[1-6]"]
+[machine."keep[01-14]"]
 class = "keep"
 [machine."bare[1-3]"]
 class = "bare"
@@ -57,10 +58,13 @@ after_build = "reimage"
 "#;
 
 /// Machines of that inventory.
-const MACHINES: usize = 15;
+const MACHINES: usize = 23;
 
 /// Who uses them.
-const CROWD: Crowd = Crowd { churners: 7, sessions: 3, tenants: 5, switchers: 2 };
+const CROWD: Crowd = Crowd { churners: 8, sessions: 3, tenants: 5, switchers: 2 };
+
+/// How long a lab that nobody harms any more may take to serve again.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// What a round costs, besides the harm.
 #[derive(Debug, Default, Clone, Copy)]
@@ -82,8 +86,19 @@ pub struct Arena {
     /// Answers that were held against the lab, each once.
     pub checked: usize,
     pub judge: Judge,
+    /// Rounds that it has been through.
+    pub rounds: u64,
     runtime: Arc<Runtime>,
     load: Option<Load>,
+}
+
+impl fmt::Display for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Costs { start, judge, interview } = self.costs;
+        let (start, judge, interview) = (start.as_millis(), judge.as_millis(), interview.as_millis());
+        write!(f, "{} answers, {} records; ", self.checked, self.judge.newest())?;
+        write!(f, "{start} ms to start, {judge} ms judging, {interview} ms asking again")
+    }
 }
 
 impl Arena {
@@ -96,7 +111,7 @@ impl Arena {
         let client = Client::new(lab.path("sock"));
         let all = |kind: &str, count| Enrol { select: format!("kind={kind}"), count: Some(count) };
         block(async {
-            for (kind, count) in [("keep", 6), ("bare", 3), ("board", 6)] {
+            for (kind, count) in [("keep", 14), ("bare", 3), ("board", 6)] {
                 client.enrol(&all(kind, count), None).await.unwrap();
             }
             assert_eq!(client.machines("").await.unwrap().machines.len(), MACHINES);
@@ -113,6 +128,7 @@ impl Arena {
             costs: Costs::default(),
             checked: 0,
             judge: Judge::default(),
+            rounds: 0,
             runtime: runtime.clone(),
             load: Some(load),
         }
@@ -130,9 +146,61 @@ impl Arena {
         Client::new(self.lab.path("sock"))
     }
 
-    /// Answers that clients got so far.
-    pub fn answers(&self) -> u64 {
-        self.load.as_ref().map_or(0, Load::answers)
+    /// Runs something asynchronous to its end; what it leaves behind goes on.
+    pub fn block<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Where machines connect to.
+    pub fn machines_port(&self) -> u16 {
+        let text = std::fs::read_to_string(self.lab.data().join("machines.port")).unwrap();
+        text.trim().parse().unwrap()
+    }
+
+    /// Until somebody new is answered who only looks.
+    pub fn until_answered(&self) -> Result<Duration, String> {
+        self.until("somebody looks at the lab", || async {
+            self.client().status().await.map(drop).map_err(|e| e.to_string())
+        })
+    }
+
+    /// Until somebody new is given a reservation and gives it back.
+    pub fn until_served(&mut self) -> Result<Duration, String> {
+        let key = format!("probe-{:016x}", self.rng.u64(..));
+        let ask = pitstop_client::api::Reserve {
+            select: Some("kind=keep".to_owned()),
+            clean: Some(pitstop_client::api::CleanLevel::Any),
+            ..Default::default()
+        };
+        let call = Call::Reserve(ask);
+        self.book.asks(&key);
+        self.until("somebody is given a reservation", || async {
+            let client = self.client();
+            let row = say(&client, &call, "", Some(key.clone())).await.map_err(|e| e.to_string())?;
+            let id = row.map(|r| r.id).unwrap_or_default();
+            self.book.acknowledged(Ack { key: Some(key.clone()), id: id.clone(), call: call.clone() });
+            say(&client, &Call::Release, &id, None).await.map(drop).map_err(|e| e.to_string())
+        })
+    }
+
+    fn until<F: Future<Output = Result<(), String>>>(
+        &self,
+        what: &str,
+        try_it: impl Fn() -> F,
+    ) -> Result<Duration, String> {
+        let began = Instant::now();
+        loop {
+            let one_try = async { tokio::time::timeout(ANSWER, try_it()).await };
+            let error = match self.runtime.block_on(one_try) {
+                Ok(Ok(())) => return Ok(began.elapsed()),
+                Ok(Err(e)) => e,
+                Err(_) => "no answer".to_owned(),
+            };
+            if began.elapsed() > ANSWER {
+                return Err(format!("{} s, and it is not so that {what}: {error}", ANSWER.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Commands that ran through.
@@ -143,6 +211,7 @@ impl Arena {
     /// The end of a round: the daemon is killed wherever it is, what it left
     /// is judged, the next one is started and asked. What was wrong.
     pub fn reckon(&mut self) -> Vec<String> {
+        self.rounds += 1;
         self.lab.kill9();
         let began = Instant::now();
         let mut wrong = self.look_at_the_dead();
@@ -212,7 +281,7 @@ impl Arena {
         wrong
     }
 
-    fn everything(&mut self, acks: &[crate::book::Ack]) -> Vec<String> {
+    fn everything(&mut self, acks: &[Ack]) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut judge = Judge::default();
         match SqliteStore::read_only(&self.lab.data()) {
@@ -233,6 +302,18 @@ impl Arena {
         }
         let client = self.client();
         wrong.extend(self.runtime.block_on(interview::ask(&client, interview::newest(acks, 400))));
+        wrong.extend(self.believes_a_lie(&judge));
         wrong
+    }
+
+    /// An oracle that believes everything proves nothing: told of an answer
+    /// that was never given, it must object, by the database and by the
+    /// daemon.
+    fn believes_a_lie(&self, judge: &Judge) -> Option<String> {
+        let (key, call) = ("never-asked".to_owned(), Call::Reserve(Default::default()));
+        let lie = Ack { key: Some(key), id: "R-999999".to_owned(), call };
+        let asked = self.runtime.block_on(interview::ask(&self.client(), vec![lie.clone()]));
+        let believed = judge.stands(&lie).is_ok() || asked.is_empty();
+        believed.then(|| format!("the oracle believes {lie:?}"))
     }
 }

@@ -163,7 +163,10 @@ impl Judge {
     }
 
     /// Whether the lab stands by an answer.
-    fn stands(&self, ack: &Ack) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// It does not; in words.
+    pub fn stands(&self, ack: &Ack) -> Result<(), String> {
         let id: ReservationId = ack.id.parse()?;
         if let Some(key) = &ack.key {
             self.key_stands(key, ack)?;
@@ -195,10 +198,5 @@ impl Judge {
         let known: BTreeSet<&str> =
             acks.iter().filter(|a| matches!(a.call, Call::Reserve(_))).map(|a| a.id.as_str()).collect();
         self.queued.iter().filter(|id| !known.contains(id.to_string().as_str())).count()
-    }
-
-    /// Machines that somebody has.
-    pub fn held(&self) -> usize {
-        self.holders.len()
     }
 }

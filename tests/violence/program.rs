@@ -13,24 +13,28 @@ mod interview;
 mod judge;
 mod kinds;
 mod load;
+mod scenarios;
+mod tally;
 
 use arena::Arena;
 use clap::Parser;
-use kinds::{KINDS, Kind};
-use serde_json::{Map, json};
+use kinds::{KINDS, Kind, Needs};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use scenarios::SCENARIOS;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use tally::Tally;
+use tokio::runtime::Runtime;
 
 /// Rounds on one lab, so that its history does not grow for ever.
-const ROUNDS_PER_LAB: usize = 150;
+const ROUNDS_PER_LAB: u64 = 150;
 
 /// Harms a lab that works, and holds it to everything it answered.
 #[derive(Debug, Parser)]
 #[command(name = "tests/violence/run")]
 struct Args {
-    /// Which kinds; all unless said.
+    /// Which kinds and scenarios; all unless said.
     #[arg(value_name = "KIND")]
     kinds: Vec<String>,
     /// How many rounds of `kill`.
@@ -39,107 +43,102 @@ struct Args {
     /// How many rounds of each other kind.
     #[arg(long, default_value_t = 1)]
     each: usize,
-    /// What the choices are drawn from; the clock's unless said.
+    /// How many agents the scenarios have; as many as are promised unless said.
+    #[arg(long)]
+    agents: Option<usize>,
+    /// What the choices are drawn from; drawn itself unless said.
     #[arg(long)]
     seed: Option<u64>,
     /// Where a summary goes.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Names the kinds and scenarios.
+    #[arg(long)]
+    list: bool,
     /// Cargo says so to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What was done, and what came of it.
-#[derive(Default)]
-struct Tally {
-    rounds: Map<String, serde_json::Value>,
-    answers: usize,
-    commands: u64,
-    records: u64,
-    phase_failures: u64,
-    wrong: Vec<String>,
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
-    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let names = || KINDS.iter().map(|k| k.name).chain(SCENARIOS.iter().map(|s| s.name));
+    if args.list {
+        names().for_each(|name| println!("{name}"));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(unknown) = args.kinds.iter().find(|kind| names().all(|name| name != *kind)) {
+        eprintln!("`{unknown}` is no kind; there are {}", names().collect::<Vec<_>>().join(", "));
+        return ExitCode::from(2);
+    }
+    open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let runtime = Arc::new(runtime.unwrap());
-    let began = Instant::now();
-    let mut tally = Tally::default();
-    for kind in KINDS.iter().filter(|k| args.kinds.is_empty() || args.kinds.iter().any(|n| n == k.name)) {
-        let rounds = if kind.name == "kill" { args.rounds } else { args.each };
-        run(&runtime, kind, rounds, seed, &mut tally);
-        if !tally.wrong.is_empty() {
-            break;
-        }
-    }
-    finish(&args, seed, began, &tally)
+    let mut campaign = Campaign {
+        runtime: Arc::new(runtime.unwrap()),
+        tally: Tally::new(args.seed.unwrap_or_else(|| fastrand::u64(..1_000_000))),
+        arena: None,
+        labs: 0,
+    };
+    println!("seed {}", campaign.tally.seed);
+    campaign.run(&args);
+    campaign.tally.finish(args.json.as_deref())
 }
 
-fn run(runtime: &Arc<tokio::runtime::Runtime>, kind: &Kind, rounds: usize, seed: u64, tally: &mut Tally) {
-    let mut arena = None;
-    for round in 0..rounds {
-        let lab = (round / ROUNDS_PER_LAB) as u64;
-        let now = arena.get_or_insert_with(|| Arena::open(runtime, seed.wrapping_add(lab), |_| {}));
-        let done = (kind.harm)(now);
-        let began = Instant::now();
-        let mut wrong = now.reckon();
-        let words = done.unwrap_or_else(|e| {
-            wrong.push(e.clone());
-            e
-        });
-        let took = began.elapsed().as_millis();
-        println!("{} {round}: {words}; {} answers, {} records; {took} ms {:?}", kind.name, now.checked, now.judge.newest(), now.costs);
-        let last = (round + 1) % ROUNDS_PER_LAB == 0 || round + 1 == rounds;
-        tally.note(kind.name, wrong);
-        if (last || !tally.wrong.is_empty())
-            && let Some(arena) = arena.take()
-        {
-            tally.close(arena);
-        }
-        if !tally.wrong.is_empty() {
-            println!("seed {seed}, {} {round}:", kind.name);
-            return;
-        }
-    }
+/// As many descriptors as can be had: idle connections take some.
+fn open_files() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
-impl Tally {
-    fn note(&mut self, kind: &str, wrong: Vec<String>) {
-        let rounds = self.rounds.get(kind).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        self.rounds.insert(kind.to_owned(), json!(rounds + 1));
-        self.wrong.extend(wrong);
-    }
-
-    fn close(&mut self, arena: Arena) {
-        self.commands += arena.commands();
-        self.records += arena.judge.newest();
-        self.phase_failures += arena.judge.phase_failures;
-        let before = arena.book.clone();
-        self.wrong.extend(arena.close());
-        self.answers += before.acks_from(0).len();
-    }
+/// All that is done, on one lab after the other.
+struct Campaign {
+    runtime: Arc<Runtime>,
+    tally: Tally,
+    arena: Option<(Needs, Arena)>,
+    labs: u64,
 }
 
-fn finish(args: &Args, seed: u64, began: Instant, tally: &Tally) -> ExitCode {
-    let seconds = began.elapsed().as_secs();
-    let summary = json!({
-        "kill_rounds": tally.rounds.get("kill").cloned().unwrap_or(json!(0)),
-        "rounds_by_kind": tally.rounds,
-        "acknowledged_answers_checked": tally.answers,
-        "commands_run_through": tally.commands,
-        "records": tally.records,
-        "phase_failures": tally.phase_failures,
-        "violations": tally.wrong.len(),
-        "seed": seed,
-        "seconds": seconds,
-    });
-    if let Some(file) = &args.json {
-        std::fs::write(file, format!("{summary:#}\n")).unwrap();
+impl Campaign {
+    /// Until all is done, or something was wrong.
+    fn run(&mut self, args: &Args) {
+        let wanted = |name: &str| args.kinds.is_empty() || args.kinds.iter().any(|n| n == name);
+        for kind in KINDS.iter().filter(|k| wanted(k.name)) {
+            let rounds = if kind.name == "kill" { args.rounds } else { args.each };
+            for number in 0..rounds {
+                self.round(kind, number);
+                if self.tally.objects() {
+                    return self.leave();
+                }
+            }
+        }
+        self.leave();
+        for scenario in SCENARIOS.iter().filter(|s| wanted(s.name)) {
+            if !self.tally.objects() {
+                self.tally.show(scenario.name, (scenario.run)(&self.runtime, args.agents));
+            }
+        }
     }
-    tally.wrong.iter().for_each(|words| println!("VIOLATION {words}"));
-    println!("{summary}");
-    if tally.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+
+    fn round(&mut self, kind: &Kind, number: usize) {
+        let worn = |(needs, arena): &(Needs, Arena)| *needs != kind.needs || arena.rounds >= ROUNDS_PER_LAB;
+        if self.arena.as_ref().is_some_and(worn) {
+            self.leave();
+        }
+        let seed = self.tally.seed.wrapping_add(self.labs);
+        let open = || (kind.needs, Arena::open(&self.runtime, seed, |lab| kind.needs.prepare(lab)));
+        let (_, arena) = self.arena.get_or_insert_with(open);
+        let harm = (kind.harm)(arena);
+        let mut wrong = arena.reckon();
+        wrong.extend(harm.clone().err());
+        let words = harm.unwrap_or_else(|e| e);
+        println!("{} {number}: {words}; {arena}", kind.name);
+        self.tally.round(kind.name, wrong);
+    }
+
+    fn leave(&mut self) {
+        if let Some((_, arena)) = self.arena.take() {
+            self.labs += 1;
+            self.tally.close(arena);
+        }
+    }
 }

@@ -6,6 +6,8 @@ mod session;
 mod tenant;
 mod watch;
 
+pub use session::SILENCE;
+
 use crate::book::{Ack, Book, Call};
 use fastrand::Rng;
 use pitstop_client::api::{Member, Release, Reservation, ReservationState};
@@ -43,7 +45,6 @@ pub struct Shared {
     data: PathBuf,
     pub book: Arc<Book>,
     stop: AtomicBool,
-    answers: AtomicU64,
     commands: AtomicU64,
 }
 
@@ -55,7 +56,6 @@ impl Load {
             data: data.to_owned(),
             book,
             stop: AtomicBool::new(false),
-            answers: AtomicU64::new(0),
             commands: AtomicU64::new(0),
         });
         let mut load = Self { tasks: JoinSet::new(), shared };
@@ -84,11 +84,6 @@ impl Load {
     fn voice(&self, rng: &mut Rng, name: String) -> Voice {
         let run = rng.u32(..);
         Voice { shared: self.shared.clone(), rng: rng.fork(), name: format!("{name}-{run:08x}"), said: 0 }
-    }
-
-    /// Answers that clients got so far.
-    pub fn answers(&self) -> u64 {
-        self.shared.answers.load(Ordering::Relaxed)
     }
 
     /// Commands that ran to their end on machines, output complete.
@@ -167,7 +162,6 @@ impl Voice {
         loop {
             match say(&self.shared.client, call, id, key.clone()).await {
                 Ok(answer) => {
-                    self.shared.answers.fetch_add(1, Ordering::Relaxed);
                     let id = answer.as_ref().map_or(id, |r| &r.id).to_owned();
                     self.book().acknowledged(Ack { key, id, call: call.clone() });
                     return Ok(answer);

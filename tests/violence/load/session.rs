@@ -18,23 +18,24 @@ const OWN_FAULT: Duration = Duration::from_millis(1_500);
 /// One session after the other; some end, some are left to be lost.
 pub async fn sessions(mut me: Voice) {
     while !me.over() {
+        // Its client will die: the lab has to find out by itself, and soon.
+        let dies = me.rng.u32(..5) == 0;
         let ask = Reserve {
             select: Some("kind=keep".to_owned()),
             want: Some(Want::Bare),
             clean: Some(CleanLevel::Any),
             hold: Some(HoldKind::Session),
-            silence: Some(SILENCE),
+            silence: Some(if dies { 1 } else { SILENCE }),
             ..Reserve::default()
         };
         let Ok(Some(row)) = me.ask(Call::Reserve(ask), "").await else { return };
-        me.book().beats(&row.id);
-        let beats = me.rng.u32(5..40);
-        beat(&mut me, &row.id, beats).await;
-        if me.rng.u32(..4) > 0 || me.over() {
-            me.give_back(&row.id).await;
-        } else {
-            // Its client died: the lab finds out by itself.
+        if dies {
             me.book().gives_back(&row.id);
+        } else {
+            me.book().beats(&row.id);
+            let beats = me.rng.u32(5..40);
+            beat(&mut me, &row.id, beats).await;
+            me.give_back(&row.id).await;
         }
         me.pause(50..300).await;
     }
