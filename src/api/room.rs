@@ -81,8 +81,7 @@ impl Room {
     }
 
     fn seat(self: &Arc<Self>, place: OwnedSemaphorePermit) -> Guest {
-        let seat =
-            Seat { room: Arc::clone(self), leave: CancellationToken::new(), state: Mutex::default() };
+        let seat = Seat { room: Arc::clone(self), leave: CancellationToken::new(), state: Mutex::default() };
         seat.rest(&mut lock(&seat.state));
         Guest { seat: Arc::new(seat), _place: place }
     }

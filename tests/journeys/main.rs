@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code, reason = "violence uses the rest")]
 #[path = "../harness/mod.rs"]
 mod harness;
 

@@ -293,6 +293,11 @@ def check(dir, acks):
     keys = {r["key"]: r["answer"] for r in records if r["change"] == "key-remembered"}
     queued = {r["reservation"] for r in records if r["change"] == "queued"}
     ended = {r["reservation"] for r in records if r["change"] == "ended"}
+    rows = [json.loads(text) for (text,) in db.execute("SELECT row FROM reservation")]
+    ended_rows = {row["id"] for row in rows if row["status"]["status"] == "ended"}
+    forgotten = {r["reservation"] for r in records if r["change"] == "reservation-forgotten"}
+    demand({row["id"] for row in rows} == queued - forgotten, "the rows are not those of the records")
+    demand(ended_rows == ended - forgotten, "a row is not where its records lead")
     db.close()
     for verb, key, id in acks:
         number = int(id[2:])

@@ -11,6 +11,7 @@ use pitstop_client::Client;
 use pitstop_client::api::Enrol;
 use pitstop_drivers::sim::{self, Request};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -258,15 +259,27 @@ impl Arena {
                 Ok(Some(reply)) => reply.status,
                 _ => None,
             };
-            let same = status.as_ref().is_some_and(|s| {
-                s.boot_id.as_deref() == Some(&tenancy.boot_id) && s.boots == tenancy.boots
-            });
+            let same = status
+                .as_ref()
+                .is_some_and(|s| s.boot_id.as_deref() == Some(&tenancy.boot_id) && s.boots == tenancy.boots);
             // He may have left meanwhile.
             if !same && self.book.lives(&machine, &tenancy) {
                 wrong.push(format!("{machine} is {tenancy:?}'s, and is {status:?}"));
             }
         }
         wrong
+    }
+
+    /// Puts aside what is left of a lab that is to be looked at.
+    pub fn keep(&self, dir: &Path) -> String {
+        let dir = dir.join("violence");
+        let copied = std::fs::create_dir_all(&dir).and_then(|()| {
+            for file in ["lab.db", "lab.db-wal"] {
+                std::fs::copy(self.lab.data().join(file), dir.join(file))?;
+            }
+            std::fs::write(dir.join("log"), self.lab.log())
+        });
+        copied.map_or_else(|e| format!("{}: {e}", dir.display()), |()| dir.display().to_string())
     }
 
     /// Everybody gives everything back; then the whole history is read once
@@ -298,7 +311,11 @@ impl Arena {
             wrong.push(format!("never answered: {:?}", self.book.doubtful()));
         }
         if judge.newest() < self.judge.newest() {
-            wrong.push(format!("there were {} records, and there are {}", self.judge.newest(), judge.newest()));
+            wrong.push(format!(
+                "there were {} records, and there are {}",
+                self.judge.newest(),
+                judge.newest()
+            ));
         }
         let client = self.client();
         wrong.extend(self.runtime.block_on(interview::ask(&client, interview::newest(acks, 400))));

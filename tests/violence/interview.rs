@@ -32,8 +32,8 @@ pub async fn ask(client: &Client, acks: Vec<Ack>) -> Vec<String> {
     let mut wrong = Vec::new();
     for some in acks.chunks(AT_ONCE) {
         let mut asked = tokio::task::JoinSet::new();
-        for ack in some.iter().cloned() {
-            let client = client.clone();
+        for ack in some {
+            let (client, ack) = (client.clone(), ack.clone());
             asked.spawn(async move { again(&client, &ack).await.err() });
         }
         wrong.extend(asked.join_all().await.into_iter().flatten());

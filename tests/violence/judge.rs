@@ -29,10 +29,9 @@ pub struct Judge {
     switched: BTreeSet<MachineName>,
     lost: Vec<ReservationId>,
     wrong: Vec<String>,
+    grants: HashMap<MachineName, u64>,
     /// Records that say that a phase of a turn failed.
     pub phase_failures: u64,
-    /// Records of agents whose connection was lost other than by a new daemon.
-    pub agents_lost: u64,
 }
 
 impl Judge {
@@ -87,7 +86,6 @@ impl Judge {
             Change::KeyRemembered { key, answer, .. } => self.remembered(key, answer),
             Change::KeyForgotten { key, .. } => drop(self.forgotten.insert(key.clone())),
             Change::PhaseFailed { .. } => self.phase_failures += 1,
-            Change::AgentLost { .. } if record.actor != Actor::Lab => self.agents_lost += 1,
             Change::HealthSet { machine, health: Health::Quarantined { failure, .. } } => {
                 let evidence = &failure.evidence;
                 self.wrong.push(format!("{machine} was blamed for what was done to the daemon: {evidence}"));
@@ -97,6 +95,7 @@ impl Judge {
     }
 
     fn granted(&mut self, id: ReservationId, machine: &MachineName) {
+        *self.grants.entry(machine.clone()).or_default() += 1;
         if let Some(other) = self.holders.insert(machine.clone(), id) {
             self.wrong.push(format!("{machine} was granted to {id} while {other} had it"));
         }
@@ -191,6 +190,11 @@ impl Judge {
             Some(id) if id != ack.id => Err(format!("key {key} was answered with {}, not {id}", ack.id)),
             _ => Ok(()),
         }
+    }
+
+    /// How many reservations one machine served at most.
+    pub fn most_grants(&self) -> u64 {
+        self.grants.values().copied().max().unwrap_or(0)
     }
 
     /// Reservations that exist and of which no client was told.

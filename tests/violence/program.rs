@@ -21,7 +21,7 @@ use clap::Parser;
 use kinds::{KINDS, Kind, Needs};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scenarios::SCENARIOS;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tally::Tally;
@@ -132,6 +132,9 @@ impl Campaign {
         wrong.extend(harm.clone().err());
         let words = harm.unwrap_or_else(|e| e);
         println!("{} {number}: {words}; {arena}", kind.name);
+        if !wrong.is_empty() {
+            println!("what it looks like is in {}", arena.keep(Path::new(env!("CARGO_TARGET_TMPDIR"))));
+        }
         self.tally.round(kind.name, wrong);
     }
 

@@ -51,7 +51,8 @@ impl Story {
     /// Until the machine is in use.
     fn in_use() -> Self {
         let mut story = Self { lab: Lab::default(), records: Vec::new(), rows: None, now: 0 };
-        let spec = MachineSpec { legs: Vec::new(), disks: Vec::new(), image: None, ..plain_machine(machine()) };
+        let spec =
+            MachineSpec { legs: Vec::new(), disks: Vec::new(), image: None, ..plain_machine(machine()) };
         let inventory = Inventory { machines: [(machine(), spec)].into(), ..Inventory::default() };
         story.step(Event::Start { inventory: Arc::new(inventory), enrol: true });
         let role = Role { name: "machine".into(), select: Selector::default(), count: 1 };

@@ -17,6 +17,7 @@ pub struct Tally {
     commands: u64,
     records: u64,
     phase_failures: u64,
+    most_grants: u64,
     scenarios: Map<String, Value>,
     wrong: Vec<String>,
 }
@@ -31,6 +32,7 @@ impl Tally {
             commands: 0,
             records: 0,
             phase_failures: 0,
+            most_grants: 0,
             scenarios: Map::new(),
             wrong: Vec::new(),
         }
@@ -53,6 +55,7 @@ impl Tally {
         self.commands += arena.commands();
         self.records += arena.judge.newest();
         self.phase_failures += arena.judge.phase_failures;
+        self.most_grants = self.most_grants.max(arena.judge.most_grants());
         let book = arena.book.clone();
         self.wrong.extend(arena.close());
         self.answers += book.acks_from(0).len();
@@ -77,6 +80,7 @@ impl Tally {
             "commands_run_through": self.commands,
             "records": self.records,
             "phase_failures": self.phase_failures,
+            "most_reservations_of_one_machine": self.most_grants,
             "violations": self.wrong.len(),
             "scenarios": self.scenarios,
             "seed": self.seed,

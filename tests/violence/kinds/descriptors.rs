@@ -36,7 +36,10 @@ pub fn harm(arena: &mut Arena) -> Harm {
     if !arena.lab.log().contains("cannot be accepted") {
         return Err("the daemon never ran out of descriptors: this shows nothing".to_owned());
     }
-    Ok(format!("{LEFT} descriptors left and {count} idle connections, served again after {} ms", after.as_millis()))
+    Ok(format!(
+        "{LEFT} descriptors left and {count} idle connections, served again after {} ms",
+        after.as_millis()
+    ))
 }
 
 /// As many idle connections to each listener as can be had.

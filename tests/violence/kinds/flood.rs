@@ -39,7 +39,10 @@ pub fn harm(arena: &mut Arena) -> Harm {
     }
     answered?;
     let kib = bytes.load(Ordering::Relaxed) >> 10;
-    Ok(format!("{kib} KiB into 4 lines, 16 hung watchers, slowest lease meanwhile {} ms", slowest.as_millis()))
+    Ok(format!(
+        "{kib} KiB into 4 lines, 16 hung watchers, slowest lease meanwhile {} ms",
+        slowest.as_millis()
+    ))
 }
 
 /// What is typed on the line is echoed by the machine: both ways are full.

@@ -37,7 +37,9 @@ pub fn harm(arena: &mut Arena) -> Harm {
 fn nonsense(arena: &mut Arena) -> Vec<Vec<u8>> {
     let mut noise = vec![0; 256 << 10];
     arena.rng.fill(&mut noise);
-    let post = |what: &str| format!("POST /api/v1/reservations HTTP/1.1\r\nHost: lab\r\n{what}\r\n\r\n").into_bytes();
+    let post = |what: &str| {
+        format!("POST /api/v1/reservations HTTP/1.1\r\nHost: lab\r\n{what}\r\n\r\n").into_bytes()
+    };
     let with = |mut head: Vec<u8>, byte: &[u8]| {
         head.extend(byte.repeat(HUGE / byte.len()));
         head

@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub fn harm(arena: &mut Arena) -> Harm {
     arena.work(300..1_000);
     let pid = i32::try_from(arena.lab.pid()).ok().and_then(Pid::from_raw).ok_or("no process")?;
-    let signal = |signal| kill_process(pid, signal).map_err(|e| format!("the daemon cannot be signalled: {e}"));
+    let signal =
+        |signal| kill_process(pid, signal).map_err(|e| format!("the daemon cannot be signalled: {e}"));
     signal(Signal::STOP)?;
     let silence = crate::load::SILENCE * 1_000;
     let stopped = arena.work(silence + 1_000..silence + 3_000);

@@ -122,7 +122,8 @@ async fn run(me: &mut Voice, machine: &MachineName, name: &str) {
         Ok(End::Exit { code: 7 }) if whole => drop(me.shared.commands.fetch_add(1, Ordering::Relaxed)),
         Ok(end) => {
             let (out, err) = (out.len(), String::from_utf8_lossy(&err).into_owned());
-            let words = format!("a command on {machine} ended with {end:?}, {out} bytes, whole: {whole}: {err}");
+            let words =
+                format!("a command on {machine} ended with {end:?}, {out} bytes, whole: {whole}: {err}");
             me.book().violation(words);
         }
         Err(e) => {

@@ -16,7 +16,9 @@ pub async fn follow(shared: Arc<Shared>) {
     };
     let mut newest = 0;
     while !shared.over() {
-        let Ok(next) = tokio::time::timeout(Duration::from_millis(200), stream.next()).await else { continue };
+        let Ok(next) = tokio::time::timeout(Duration::from_millis(200), stream.next()).await else {
+            continue;
+        };
         match next {
             Ok(item) => {
                 if let Update::Record(event) = item.update {

@@ -232,7 +232,11 @@ fn start(params: AgentParams, n: usize) -> Result<Agent, String> {
 }
 
 fn inventory(outlet: &str, machines: usize, leased: usize) -> String {
-    let lease = if leased == 0 { String::new() } else { format!("[machine.\"l[001-{leased:03}]\"]\nclass = \"lease\"\n") };
+    let lease = if leased == 0 {
+        String::new()
+    } else {
+        format!("[machine.\"l[001-{leased:03}]\"]\nclass = \"lease\"\n")
+    };
     format!(
         r#"format = 1
 [lab]

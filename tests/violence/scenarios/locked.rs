@@ -77,11 +77,8 @@ async fn cycle(
     samples: Arc<Mutex<Vec<Sample>>>,
 ) {
     let client = Client::new(socket).with_patience(Duration::from_secs(60));
-    let ask = Reserve {
-        select: Some("kind=lease".to_owned()),
-        clean: Some(CleanLevel::Any),
-        ..Reserve::default()
-    };
+    let ask =
+        Reserve { select: Some("kind=lease".to_owned()), clean: Some(CleanLevel::Any), ..Reserve::default() };
     let mut said = 0;
     while !over.load(Ordering::Relaxed) {
         said += 1;
@@ -136,8 +133,10 @@ fn latencies(shown: &mut Shown, samples: &[Sample], locked: Instant, unlocked: I
 
 fn machines(shown: &mut Shown, fleet: &Fleet, from: u64, runtime: &Arc<Runtime>) -> Result<(), String> {
     let records = fleet.records(from)?;
-    let mine = |r: &pitstop_core::record::Record| r.change.machine().is_some_and(|m| m.as_str().starts_with('f'));
-    let lost = records.iter().filter(|r| matches!(r.change, Change::AgentLost { .. }) && r.actor != Actor::Lab);
+    let mine =
+        |r: &pitstop_core::record::Record| r.change.machine().is_some_and(|m| m.as_str().starts_with('f'));
+    let lost =
+        records.iter().filter(|r| matches!(r.change, Change::AgentLost { .. }) && r.actor != Actor::Lab);
     let lost = lost.count();
     shown.figure("agents_declared_dead", lost);
     shown.demand(lost == 0, || format!("{lost} agents were declared dead"));
