@@ -24,6 +24,8 @@ const HEAD: Duration = Duration::from_secs(30);
 /// Most headers of a request, and most bytes of its head.
 const HEADERS: usize = 64;
 const HEAD_BYTES: usize = 64 << 10;
+/// Pause after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 /// How long half a request may take whose place somebody else wants.
 const LEAVE: Duration = Duration::from_millis(250);
 /// How long answers under way may take once the daemon stops.
@@ -99,9 +101,10 @@ impl Listener {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        // Out of file descriptors, most likely: others close.
+                        // Out of file descriptors, most likely.
                         tracing::warn!(%error, "a connection cannot be accepted");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        room.show_out();
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
                         continue;
                     }
                 },

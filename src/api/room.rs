@@ -86,7 +86,8 @@ impl Room {
         Guest { seat: Arc::new(seat), _place: place }
     }
 
-    fn show_out(&self) {
+    /// Asks whoever was quiet for longest to leave, if there is anybody.
+    pub fn show_out(&self) {
         if let Some((_, leave)) = lock(&self.quiet).since.pop_first() {
             leave.cancel();
         }

@@ -9,6 +9,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod crowd;
 mod disks;
 mod faults;
 mod input;
