@@ -4,12 +4,15 @@
 use super::Harm;
 use crate::arena::Arena;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::process::{Resource, getrlimit};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Connections to each listener.
+/// Connections to each listener, if so many files may be open here.
 const EACH: usize = 5_000;
+/// Files that are needed for something else.
+const OTHERS: u64 = 1_000;
 /// How long one of ours is tried for.
 const WAIT: Duration = Duration::from_secs(2);
 
@@ -35,12 +38,17 @@ pub fn harm(arena: &mut Arena) -> Harm {
     ))
 }
 
+fn each() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    EACH.min(usize::try_from(files.saturating_sub(OTHERS) / 2).unwrap_or(EACH))
+}
+
 /// Without waiting: a full queue is a full queue.
 fn to_people(arena: &Arena) -> Result<Vec<OwnedFd>, String> {
     let address = SocketAddrUnix::new(arena.lab.path("sock")).map_err(|e| e.to_string())?;
     let mut open = Vec::new();
     let mut tries = 0;
-    while open.len() < EACH && tries < 200 {
+    while open.len() < each() && tries < 200 {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
         let socket = socket.map_err(|e| format!("no socket for idle connection {}: {e}", open.len()))?;
@@ -57,5 +65,5 @@ fn to_people(arena: &Arena) -> Result<Vec<OwnedFd>, String> {
 
 fn to_machines(arena: &Arena) -> Vec<TcpStream> {
     let at = SocketAddr::from(([127, 0, 0, 1], arena.machines_port()));
-    (0..EACH).map_while(|_| TcpStream::connect_timeout(&at, WAIT).ok()).collect()
+    (0..each()).map_while(|_| TcpStream::connect_timeout(&at, WAIT).ok()).collect()
 }
