@@ -180,9 +180,7 @@ impl Lab {
     /// records.
     pub fn from_records<'r>(records: impl IntoIterator<Item = &'r Record>) -> Self {
         let mut lab = Self::default();
-        for record in records {
-            lab.apply(record);
-        }
+        lab.follow(records);
         lab
     }
 
