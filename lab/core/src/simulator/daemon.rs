@@ -2,8 +2,9 @@
 
 use super::Sim;
 use super::board::Happening;
+use super::restored::Backup;
 use crate::Lab;
-use crate::event::{Answer, Event, Moment};
+use crate::event::{Answer, Event, Floor, Moment};
 use crate::fence::{Fence, Fences};
 use crate::id::Epoch;
 use crate::lab::{Meta, Outcome, Row, RowKey, Rows};
@@ -21,10 +22,14 @@ pub(super) struct Daemon {
     /// A daemon that was stopped, believes it still leads, and wakes later.
     zombie: Option<Lab>,
     /// The database.
-    meta: Meta,
-    rows: BTreeMap<RowKey, Row>,
+    pub meta: Meta,
+    pub rows: BTreeMap<RowKey, Row>,
     /// The fold of all committed records.
     pub shadow: Lab,
+    /// The newest backup.
+    pub backup: Option<Backup>,
+    /// How far the lab has come.
+    pub floor: Floor,
 }
 
 impl Daemon {
@@ -36,6 +41,8 @@ impl Daemon {
             meta: Meta::default(),
             rows: BTreeMap::new(),
             shadow: Lab::default(),
+            backup: None,
+            floor: Floor::default(),
         }
     }
 
@@ -48,6 +55,7 @@ impl Daemon {
         }
         if !out.records.is_empty() {
             self.meta = lab.meta.clone();
+            self.advance_floor(&lab.meta);
         }
         for key in &out.touched {
             match lab.row(key) {
@@ -69,10 +77,10 @@ impl Sim {
             return;
         }
         self.check_fold();
+        let start = self.start_event();
         let lab = Lab::from_rows(self.daemon.stored()).with_fences(self.daemon.fences);
         self.daemon.lab = Some(lab);
-        let inventory = self.inventory.clone();
-        self.deliver(Event::Start { inventory, enrol: true });
+        self.deliver(start);
         if self.daemon.lab.as_ref().is_some_and(|l| l.images().len() == 0) {
             self.add_images();
         }

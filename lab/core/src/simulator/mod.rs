@@ -12,6 +12,7 @@ mod clients;
 mod daemon;
 pub(crate) mod labs;
 mod oracle;
+mod restored;
 
 pub use labs::plain as plain_machine;
 
