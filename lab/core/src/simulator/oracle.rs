@@ -37,6 +37,8 @@ struct Told {
 
 #[derive(Default)]
 struct Tally {
+    /// It is on a turn.
+    in_turn: bool,
     /// Since the turn began: commands, and those to switch on, for the first leg.
     commands: u64,
     ons: u64,
@@ -97,12 +99,16 @@ impl Sim {
         for record in &out.records {
             let found = match &record.change {
                 Change::PowerIntended { machine, intent, leg } => {
-                    self.tally_power(lab, machine, *leg, intent.want, record)
+                    self.tally_power(machine, *leg, intent.want, record)
                 }
                 Change::TurnStarted { machine, purpose, .. } => self.tally_turn(machine, *purpose, record),
                 Change::PhaseEntered { machine, .. } => self.comes_to_an_end(lab, machine),
                 Change::DeadlineMoved { machine, deadline } => {
                     self.oracle.excuses += self.moved(machine, *deadline);
+                    Ok(())
+                }
+                Change::MachineReady { machine, .. } | Change::Freed { machine, .. } => {
+                    self.oracle.tallies.entry(machine.clone()).or_default().in_turn = false;
                     Ok(())
                 }
                 Change::InUse { .. } => {
@@ -158,18 +164,16 @@ impl Sim {
     /// No machine is switched again and again.
     fn tally_power(
         &mut self,
-        lab: &Lab,
         name: &MachineName,
         leg: usize,
         want: Switch,
         record: &Record,
     ) -> Result<(), String> {
-        let in_turn = lab.machine(name).is_some_and(|m| m.turn().is_some());
-        if leg > 0 || !in_turn || matches!(record.actor, Actor::User(_)) {
-            return Ok(());
-        }
         let starts = self.starts;
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
+        if leg > 0 || !tally.in_turn || matches!(record.actor, Actor::User(_)) {
+            return Ok(());
+        }
         tally.commands += 1;
         tally.ons += u64::from(want == Switch::On);
         self.report.liveness_checks += 1;
@@ -188,6 +192,7 @@ impl Sim {
         let (now, starts, excuses) = (self.now, self.starts, self.oracle.excuses);
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         (tally.commands, tally.ons, tally.starts, tally.excuses) = (0, 0, starts, excuses);
+        tally.in_turn = true;
         if purpose == Purpose::Prepare || matches!(record.actor, Actor::User(_)) {
             tally.lonely.clear();
         }

@@ -81,3 +81,20 @@ fn a_violation_shrinks_to_what_it_needs() {
     assert!(report.happened.len() * 2 < whole.happened.len(), "{} left", report.happened.len());
     assert_eq!(run(&config).violation, report.violation, "a shrunk run is a run like any other");
 }
+
+/// Every line of `seeds.txt`.
+#[test]
+fn what_once_went_wrong_does_again() {
+    let number = |word: Option<&str>| word.and_then(|w| w.parse::<u64>().ok()).unwrap();
+    let lines = include_str!("seeds.txt").lines().filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let mut seeds = 0;
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let (seed, machines, clients, hours) =
+            (number(words.next()), number(words.next()), number(words.next()), number(words.next()));
+        let (machines, clients) = (machines as usize, clients as usize);
+        clean(&Config { machines, clients, span: hours * HOUR, ..Config::short(seed) });
+        seeds += 1;
+    }
+    assert!(seeds > 10, "{seeds} seeds");
+}
