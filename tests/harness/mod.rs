@@ -101,7 +101,7 @@ impl Lab {
 
     /// Whether the daemon lives, as far as its own process goes.
     pub fn runs(&mut self) -> bool {
-        self.daemon.as_mut().is_some_and(Running::lives)
+        self.daemon.as_mut().is_some_and(Running::is_running)
     }
 
     /// SIGKILL: what a crash, an OOM killer or a pulled plug does.

@@ -39,6 +39,10 @@ impl History for Story {
     fn rows(&self) -> Result<Rows, StoreError> {
         Ok(self.rows.clone().unwrap_or_else(|| self.lab.rows()))
     }
+
+    fn backup(&self, _: &std::path::Path) -> Result<(), StoreError> {
+        panic!("nobody backs up a story")
+    }
 }
 
 fn machine() -> MachineName {
@@ -203,7 +207,7 @@ fn who_switches_a_machine_in_use_or_blames_it_is_objected_to() {
     objects(&by(Actor::Time), "was switched");
     let mut story = Story::given_back();
     let failure = Failure { class: FailureClass::Agent, phase: "disk".into(), evidence: "silent".into() };
-    let health = Health::Quarantined { failure, at: LabTime(1) };
+    let health = Health::Quarantined { failure, at: LabTime(1), again: LabTime(2) };
     story.forge(Actor::Time, Change::HealthSet { machine: machine(), health });
     objects(&story.objections(&[]), "was blamed");
 }

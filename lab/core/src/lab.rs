@@ -180,7 +180,7 @@ impl Lab {
     /// records.
     pub fn from_records<'r>(records: impl IntoIterator<Item = &'r Record>) -> Self {
         let mut lab = Self::default();
-        lab.follow(records);
+        records.into_iter().for_each(|record| lab.follow(record));
         lab
     }
 

@@ -270,6 +270,8 @@ impl Key {
                 self.asked(*asked, w);
                 self.reading(Some(*reading));
             }
+            // Nobody checks the machine.
+            other @ Fact::Checked { .. } => self.word(&format!("{other:?}")),
         }
     }
 
@@ -322,14 +324,27 @@ impl Key {
             intents: _,
             turns: _,
             failures: _,
+            // Words of failures only.
+            usual: _,
+            quarantines,
+            // The one machine has no class, and no health check.
+            pause: _,
+            checked: _,
         } = m;
         self.put(match health {
             Health::Good => 0,
             Health::New => 1,
-            Health::Quarantined { failure: _, at: _ } => 2,
+            Health::Quarantined { failure: _, at: _, again: _ } => 2,
             Health::Drained { by: _, reason: _, at: _ } => 3,
             Health::Retired => 4,
         });
+        if let Health::Quarantined { failure, at: _, again } = health {
+            // One that the image is blamed for is proven with zeroes.
+            self.word(&failure.class);
+            self.until(Some(*again));
+        }
+        // How long the next one rests. None is a day old within a search.
+        self.put(quarantines.len() as u64);
         for leg in legs {
             self.leg(leg);
         }
@@ -360,7 +375,7 @@ impl Key {
     }
 
     fn leg(&mut self, leg: &Leg) {
-        let Leg { name: _, identity: _, seen, unsettled } = leg;
+        let Leg { name: _, identity: _, seen, unsettled, answer: _ } = leg;
         self.reading(seen.map(|s| s.reading));
         self.put(unsettled.len() as u64);
         for intent in unsettled {

@@ -4,7 +4,8 @@
 
 use super::Harm;
 use crate::arena::Arena;
-use crate::harness::{Running, until};
+use crate::harness::{PATIENCE, Running, until};
+use std::time::Instant;
 
 /// Tries to take the lab over, at first as a mistake, then by force.
 pub fn harm(arena: &mut Arena) -> Harm {
@@ -37,10 +38,8 @@ fn taken_over(arena: &mut Arena) -> Harm {
     let (copy, socket) = (copy.display().to_string(), arena.lab.path("other.sock").display().to_string());
     let args = ["serve", "--simulated", "--inventory", &copy, "--socket", &socket];
     let more = ["--port", &ports[0], "--boot-port", &ports[1]];
-    let mut second: Running = arena.lab.spawn(&[&args[..], &more[..]].concat());
-    if second.until_stderr(|line| line.starts_with("lab ")).is_none() {
-        return Err(format!("the second daemon does not serve: {}", second.stderr()));
-    }
+    let args = [&args[..], &more[..]].concat();
+    let (mut second, tries) = start_second(arena, &args)?;
     // The load makes the first one try to commit.
     let stopped = until(&mut || (!arena.lab.runs()).then_some(()));
     let both = arena.lab.log();
@@ -52,9 +51,28 @@ fn taken_over(arena: &mut Arena) -> Harm {
             arena.lab.kill9();
             arena.lab.start();
             let after = arena.until_served()?;
-            Ok(format!("it said why; served again {} ms later", after.as_millis()))
+            Ok(format!("at try {tries}; it said why; served again {} ms later", after.as_millis()))
         }
         Some(()) => Err(format!("the first daemon stopped without saying why:\n{both}")),
+    }
+}
+
+/// While the first one commits all the time, the second may find that what it
+/// has loaded is not the newest any more: then it has not taken over.
+fn start_second(arena: &Arena, args: &[&str]) -> Result<(Running, u32), String> {
+    let until = Instant::now() + PATIENCE;
+    let mut tries = 1;
+    loop {
+        let mut second = arena.lab.spawn(args);
+        if second.until_stderr(|line| line.starts_with("lab ")).is_some() {
+            return Ok((second, tries));
+        }
+        second.wait();
+        let said = second.stderr();
+        if Instant::now() > until || !said.contains("somebody else wrote to it") {
+            return Err(format!("the second daemon does not serve: {said}"));
+        }
+        tries += 1;
     }
 }
 

@@ -39,8 +39,10 @@ const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 44] = [
+const EVENTS: [&str; 46] = [
     "start",
+    "start (restored)",
+    "daemon drains",
     "deadline",
     "gap",
     "reserve",
@@ -125,7 +127,11 @@ impl Pairs {
             | Event::Agent { machine, .. }
             | Event::BootRequest { machine, .. } => of(machine),
             Event::Hello(hello) => of(hello.machine()),
-            Event::Start { .. } | Event::Gap(_) | Event::Request(_, Request::Reload(_)) => {
+            Event::Start { .. }
+            | Event::StartRestored { .. }
+            | Event::Drain
+            | Event::Gap(_)
+            | Event::Request(_, Request::Reload(_)) => {
                 lab.machines().for_each(|m| of(&m.name));
             }
             Event::Tick => {
@@ -213,6 +219,8 @@ fn kind(lab: &Lab, event: &Event) -> usize {
     use crate::machine::Switch;
     let name = match event {
         Event::Start { .. } => "start",
+        Event::StartRestored { .. } => "start (restored)",
+        Event::Drain => "daemon drains",
         Event::Tick => "deadline",
         Event::Gap(_) => "gap",
         Event::Request(_, request) => request_name(request),
