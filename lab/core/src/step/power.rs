@@ -218,14 +218,15 @@ impl Step<'_> {
         }
     }
 
-    /// When off may be given again after it did not work: a device that
-    /// refuses at once is not asked more often than one that does not answer.
+    /// When off may be given again after it did not work. Once at once, since
+    /// it may need just that; then a device that refuses is not commanded more
+    /// often than one that does not answer.
     fn off_may_be_given(&self, name: &MachineName, machine: &Machine) -> LabTime {
         let power_ms = self.limits(name).power_ms;
         // A power limit after it was decided, which the intent's time tells.
         let next = |leg: usize, i: &Intent| i.may_land_until.0.saturating_sub((leg as u64 + 1) * power_ms);
         let offs = machine.legs.iter().enumerate().flat_map(|(leg, row)| {
-            row.unsettled.iter().filter(|i| i.want == Switch::Off).map(move |i| next(leg, i))
+            row.unsettled.iter().filter(|i| i.want == Switch::Off && i.twin).map(move |i| next(leg, i))
         });
         LabTime(offs.max().unwrap_or_default())
     }
