@@ -171,6 +171,11 @@ impl Daemon {
             backups: Backups::default(),
         }
     }
+
+    /// Whether a daemon is stopped, and not dead.
+    pub fn has_zombie(&self) -> bool {
+        self.zombie.is_some()
+    }
 }
 
 impl Sim {
@@ -249,7 +254,9 @@ impl Sim {
     fn die(&mut self, lab: Option<Lab>) {
         self.report.kills += 1;
         self.daemon.silence = None;
-        if lab.is_some() && self.daemon.zombie.is_none() && self.happens(Who::DAEMON, Chance::Stopped) {
+        // One that was stopped before its start was stored never led.
+        let led = lab.is_some_and(|l| l.meta.epoch == self.daemon.store.meta.epoch);
+        if led && self.daemon.zombie.is_none() && self.happens(Who::DAEMON, Chance::Stopped) {
             // What it had not committed, it forgets: it goes on with what
             // the store held then.
             let mut lab = Lab::from_rows(self.daemon.store.rows()).with_fences(self.daemon.fences);

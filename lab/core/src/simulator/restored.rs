@@ -20,7 +20,9 @@ impl Sim {
     /// place of the database, and a daemon finds out that it is one.
     pub(super) fn put_back(&mut self) -> bool {
         self.mark();
-        let restores = self.daemon.backups.newest.is_some() && self.happens(Who::DAEMON, Chance::Restored);
+        // The lock of a daemon that still lives keeps everybody from the database.
+        let may = self.daemon.backups.newest.is_some() && !self.daemon.has_zombie();
+        let restores = may && self.happens(Who::DAEMON, Chance::Restored);
         if restores && let Some(store) = self.daemon.backups.newest.take() {
             self.daemon.store = store;
             // Nobody is told any more that he has a machine. Who has one goes on using it.
