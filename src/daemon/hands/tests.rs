@@ -293,6 +293,19 @@ async fn a_command_that_failed_is_believed_only_after_a_look() {
 }
 
 #[tokio::test]
+async fn one_reading_that_flickers_is_believed() {
+    let fake = Arc::new(Fake::new("q"));
+    let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
+    fake.force(true);
+    fake.flickers(true);
+    fake.script([Turn::Ignore]);
+    bench.release(vec![order("m1", 0, 1, Switch::Off, AsIs, 2_000)]);
+    let (.., result, _) = bench.power().await;
+    assert!(result.is_err(), "it is on, and was called {result:?}");
+    assert!(fake.reads() > 2, "nobody looked");
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_no_success() {
     let fake = Arc::new(Fake::new("q"));
     let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
