@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use pitstop_core::event::Caller;
 use pitstop_core::id::{ReservationId, SecretHash};
 use pitstop_wire::api::{IDEMPOTENCY_KEY, MAX_KEY};
+use pitstop_wire::text::brief;
 use pitstop_wire::{ApiError, Code, MachineName};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -78,7 +79,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         Query::<T>::try_from_uri(&parts.uri).map(|Query(params)| Self(params)).map_err(|e| {
             let text = e.body_text();
             let what = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-            let error = ApiError::new(Code::Usage, format!("in the query string: {what}"));
+            let error = ApiError::new(Code::Usage, format!("in the query string: {}", brief(what, 500)));
             let unknown = what.find("unknown ").and_then(|at| did_you_mean(&what[at..]));
             Refusal(match unknown {
                 Some(word) => error.hint(format!("did you mean `{word}`?")),

@@ -1,6 +1,7 @@
 //! The Unix socket people's tools connect to.
 
 use super::peer::{Peer, PeerResult};
+use super::room::{Busy, Guest, Room};
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -12,11 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at the same time; more wait to be accepted.
+/// Connections at the same time. When more come, those that say nothing go.
 const CONNECTIONS: usize = 2_048;
 /// How long a client may take for the head of a request. Also ends idle
 /// connections, whose owners notice and connect again.
@@ -24,6 +24,10 @@ const HEAD: Duration = Duration::from_secs(30);
 /// Most headers of a request, and most bytes of its head.
 const HEADERS: usize = 64;
 const HEAD_BYTES: usize = 64 << 10;
+/// Pause after a connection could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
+/// How long half a request may take whose place somebody else wants.
+const LEAVE: Duration = Duration::from_millis(250);
 /// How long answers under way may take once the daemon stops.
 const GRACE: Duration = Duration::from_secs(3);
 /// Longest path of a Unix socket (sockaddr_un, with its closing zero).
@@ -89,28 +93,30 @@ impl Listener {
 
     /// Serves until told to stop, then lets answers under way finish.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let room = Room::new(CONNECTIONS);
         let tasks = TaskTracker::new();
         let own = rustix::process::geteuid().as_raw();
         loop {
-            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { break };
             let stream = tokio::select! {
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
                     Err(error) => {
-                        // Out of file descriptors, most likely: others close.
+                        // Out of file descriptors, most likely.
                         tracing::warn!(%error, "a connection cannot be accepted");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        room.show_out();
+                        tokio::time::sleep(ACCEPT_AGAIN).await;
                         continue;
                     }
                 },
                 () = stop.cancelled() => break,
             };
+            let guest = tokio::select! {
+                guest = room.enter() => guest,
+                () = stop.cancelled() => break,
+            };
+            let Some(guest) = guest else { break };
             let (router, stop) = (router.clone(), stop.clone());
-            tasks.spawn(async move {
-                connection(stream, router, own, stop).await;
-                drop(permit);
-            });
+            tasks.spawn(connection(stream, router, own, stop, guest));
         }
         tasks.close();
         if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
@@ -128,7 +134,7 @@ impl Drop for Listener {
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, own: u32, stop: CancellationToken) {
+async fn connection(stream: UnixStream, router: Router, own: u32, stop: CancellationToken, guest: Guest) {
     let peer: PeerResult = Arc::new(match stream.peer_cred() {
         Ok(credentials) => Peer::of_uid(credentials.uid(), own),
         Err(error) => Err(pitstop_wire::ApiError::new(
@@ -136,7 +142,8 @@ async fn connection(stream: UnixStream, router: Router, own: u32, stop: Cancella
             format!("the kernel does not say who you are: {error}"),
         )),
     });
-    let service = tower_service_fn(router, peer);
+    let service = tower_service_fn(router, peer, guest.begins());
+    let leave = guest.leave();
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
@@ -147,6 +154,14 @@ async fn connection(stream: UnixStream, router: Router, own: u32, stop: Cancella
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        // It has no request, or has just got one: that is answered still.
+        () = leave.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                result = connection.as_mut() => result,
+                () = guest.lingers(LEAVE) => Ok(()),
+            }
+        }
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -157,10 +172,12 @@ async fn connection(stream: UnixStream, router: Router, own: u32, stop: Cancella
     }
 }
 
-/// The routes, for requests that know whose they are.
+/// The routes, for requests that know whose they are; each says when it
+/// begins.
 fn tower_service_fn(
     router: Router,
     peer: PeerResult,
+    begins: impl Fn() -> Busy + Clone + Send + 'static,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
     Response = axum::response::Response,
@@ -170,7 +187,8 @@ fn tower_service_fn(
     let inner = TowerToHyperService::new(router);
     hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Arc::clone(&peer));
-        hyper::service::Service::call(&inner, request)
+        let (busy, answer) = (begins(), hyper::service::Service::call(&inner, request));
+        async move { answer.await.map(|response| response.map(|body| busy.until_sent(body))) }
     })
 }
 

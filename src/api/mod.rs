@@ -18,6 +18,7 @@ mod past;
 mod peer;
 mod report;
 mod reservations;
+mod room;
 mod run;
 pub mod select;
 #[cfg(test)]

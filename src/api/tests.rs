@@ -390,6 +390,22 @@ async fn a_stream_goes_on_from_its_last_id_and_an_unknown_one_is_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_ended_and_not_broken_when_the_daemon_closes() {
+    let bench = Bench::new(1).await;
+    let mut stream = UnixStream::connect(&bench.socket).await.unwrap();
+    stream.write_all(b"GET /api/v1/events?follow=true HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut got = Vec::new();
+    while !String::from_utf8_lossy(&got).contains("event: snapshot") {
+        assert_ne!(stream.read_buf(&mut got).await.unwrap(), 0, "{}", String::from_utf8_lossy(&got));
+    }
+    bench.stop.cancel();
+    let rest = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut got)).await;
+    rest.expect("it goes on").unwrap();
+    assert!(got.ends_with(b"\r\n0\r\n\r\n"), "no last chunk: {}", String::from_utf8_lossy(&got));
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_machine_without_an_agent_runs_nothing() {
     let bench = Bench::new(1).await;
     let c = &bench.client;

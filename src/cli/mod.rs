@@ -20,6 +20,7 @@ mod pick;
 mod power;
 mod reimage;
 mod release;
+mod replay;
 mod report;
 mod reserve;
 mod run;
@@ -153,6 +154,9 @@ enum Verb {
     /// A lab of simulated machines, to watch.
     #[command(after_help = "Examples\n  pitstop demo --stay")]
     Demo(demo::Args),
+    /// Step through a trace of pitstop-simulate.
+    #[command(after_help = replay::HELP)]
+    Replay(replay::Args),
     /// Completion for your shell.
     #[command(
         after_help = "Examples\n  pitstop completion bash > ~/.local/share/bash-completion/completions/pitstop"
@@ -254,6 +258,7 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Result {
         Verb::Admin(verb) => admin::run(cx, verb).await,
         Verb::Serve(args) => serve::run(cx, args).await,
         Verb::Demo(args) => demo::run(cx, &args).await,
+        Verb::Replay(args) => replay::run(cx, &args),
         Verb::Completion(args) => completion::run(cx, &args),
     }
 }

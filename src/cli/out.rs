@@ -188,7 +188,7 @@ impl Out {
 }
 
 /// Messages may quote what machines or other people wrote.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
 

@@ -5,6 +5,7 @@ use super::{Context, Result, paths};
 use crate::daemon::serve::{Options, Ready, ServeError, serve};
 use pitstop_core::inventory::Inventory;
 use pitstop_wire::{ApiError, Code};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,6 +36,7 @@ pub struct Args {
 
 pub async fn run(cx: &mut Context, args: Args) -> Result {
     log();
+    open_many_files();
     let program = std::env::current_exe()
         .map_err(|e| Fail::internal(format!("this program does not know where it is: {e}")))?;
     let options = Options {
@@ -61,6 +63,16 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
         }
     });
     serve(options, stop, ready).await.map_err(failed)
+}
+
+/// Every machine and every client is a descriptor or two. The usual limit of
+/// 1,024 is there for programs that use select(2); up to the hard one anybody
+/// may go.
+fn open_many_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, ?current, "the limit of open files cannot be raised");
+    }
 }
 
 /// Paths go to processes with other working directories.

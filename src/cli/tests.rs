@@ -57,6 +57,7 @@ fn what_people_type_is_taken() {
         "image add debian disk.raw.zst --seed none",
         "image add debian disk.raw --replace",
         "image rm debian",
+        "replay run.jsonl",
         "admin enrol state=new --count 3",
         "admin drain imx8-06 --reason fan",
         "admin undrain imx8-06",

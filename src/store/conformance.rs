@@ -274,3 +274,18 @@ fn what_a_failed_commit_left_is_settled_before_the_next() {
     assert_eq!(std::fs::metadata(log).unwrap().len(), 0, "the log was copied into the database");
     assert_eq!(sorted(store.load(&mut sleep).unwrap()), sorted(sample.lab.rows()));
 }
+
+#[test]
+fn whoever_only_reads_makes_nothing_and_disturbs_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(SqliteStore::read_only(dir.path()).is_err(), "there is nothing to read");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "a database was made");
+    let (mut store, mut sample) = (SqliteStore::open(dir.path()).unwrap(), Sample::new());
+    commit(&mut store, &sample.start(2));
+    let history = SqliteStore::read_only(dir.path()).unwrap();
+    assert_eq!(history.store_id(), store.history().store_id());
+    commit(&mut store, &sample.reserve("ada", "k1").0);
+    assert_eq!(sorted(history.rows().unwrap()), sorted(sample.lab.rows()));
+    let newest = history.records(&RecordQuery::newest(1)).unwrap();
+    assert_eq!(newest.last().map(|r| r.number), Some(sample.lab.meta().records));
+}

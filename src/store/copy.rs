@@ -6,7 +6,7 @@ use super::{StoreError, mark, schema};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -101,11 +101,23 @@ pub fn restore(from: &Path, dir: &Path) -> Result<Restored, StoreError> {
     }
     declare_copy(&connection, &new, past, &random_name(&new)?)?;
     drop(connection);
+    belong(&new, dir)?;
     sync(&new)?;
     let replaced = set_aside(&place, dir)?;
     std::fs::rename(&new, &place).map_err(failed("put in place", &place))?;
     sync(dir)?;
     Ok(Restored { replaced })
+}
+
+/// Root puts it back for the daemon's user, whose directory it is.
+fn belong(file: &Path, dir: &Path) -> Result<(), StoreError> {
+    let (own, theirs) = (std::fs::metadata(file), std::fs::metadata(dir));
+    let own = own.map_err(failed("look at", file))?;
+    let theirs = theirs.map_err(failed("look at", dir))?;
+    if own.uid() == theirs.uid() {
+        return Ok(());
+    }
+    chown(file, Some(theirs.uid()), Some(theirs.gid())).map_err(failed("give away", file))
 }
 
 /// How far the lab had come by the database that is replaced. It may be

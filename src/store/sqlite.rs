@@ -63,6 +63,21 @@ impl SqliteStore {
         Ok(Self { path, connection: Some(connection), doubtful: false, history, marker, past })
     }
 
+    /// The history in the data directory `dir`, read only: nothing is made,
+    /// migrated or taken over, and a daemon may be at work on it.
+    ///
+    /// # Errors
+    /// There is no database that can be read.
+    pub fn read_only(dir: &Path) -> Result<Arc<dyn History>, StoreError> {
+        let path = dir.join(FILE);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let connection = Connection::open_with_flags(&path, flags).map_err(|e| describe("open", &path, e))?;
+        let store_id = connection
+            .query_row("SELECT store FROM meta", [], |row| row.get(0))
+            .map_err(|e| describe("read the name of", &path, e))?;
+        Ok(Arc::new(SqliteHistory::open(&path, store_id)?))
+    }
+
     /// Limits the file to so many pages, as a full disk would.
     #[cfg(test)]
     pub(super) fn limit_pages(&mut self, pages: u32) {

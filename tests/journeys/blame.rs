@@ -2,7 +2,7 @@
 //! without a person.
 
 use crate::harness::{Lab, kind, of_kind};
-use pitstop::sim::image::{Options, Panic};
+use pitstop::sim::image::{Options, Panic, SEED_LEN, SEED_OFFSET};
 use std::collections::BTreeSet;
 
 const CLASS: &str = r#"
@@ -80,7 +80,8 @@ fn one_bad_image_takes_thirty_machines_out() {
     let file = lab.path("blue2.img");
     let options = Options { content: 96 << 10, ..Options::default() };
     pitstop::sim::image::mksimimage(&file, "blue2", 2 << 20, &options).unwrap();
-    lab.ok(&["image", "add", "blue", file.to_str().unwrap(), "--replace"]);
+    let seed = format!("{SEED_OFFSET},{SEED_LEN}");
+    lab.ok(&["image", "add", "blue", file.to_str().unwrap(), "--replace", "--seed", &seed]);
     lab.until_reservation(&late, "ready");
     assert_eq!(lab.json(&["image", "show", "blue"])["suspected"], serde_json::Value::Null);
     costs(&lab);

@@ -139,6 +139,7 @@ fn a_database_that_takes_nothing_does_not_keep_a_daemon_from_ending() {
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let asked = ["reserve", "name=board", "--no-wait", "--idempotency-key", "k1"];
     let asking = lab.spawn(&asked);
+    lab.until_logged("another process has the database locked");
     lab.signal(Signal::TERM);
     // Well before the 30 s that a commit is tried for.
     let began = std::time::Instant::now();

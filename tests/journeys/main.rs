@@ -5,9 +5,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code, reason = "violence uses the rest")]
+#[path = "../harness/mod.rs"]
 mod harness;
 
 mod blame;
+mod crowd;
 mod disks;
 mod faults;
 mod graceful;

@@ -1,5 +1,6 @@
 //! Numbers and secrets that name things.
 
+use pitstop_wire::text::brief;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -24,7 +25,7 @@ impl FromStr for ReservationId {
             .or_else(|| s.strip_prefix("r-"))
             .and_then(|n| n.parse().ok())
             .map(Self)
-            .ok_or_else(|| format!("`{s}` is no reservation; they look like R-17"))
+            .ok_or_else(|| format!("`{}` is no reservation; they look like R-17", brief(s, 60)))
     }
 }
 
@@ -103,5 +104,19 @@ impl Entropy {
         h.update(self.0);
         h.update(label.as_bytes());
         h.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_is_read_as_it_is_shown_and_nothing_else_is_repeated_whole() {
+        assert_eq!("r-17".parse::<ReservationId>().unwrap().to_string(), "R-17");
+        for bad in ["", "17", "R-", "R-x", "R--1", "R-\u{1b}[2J", &"x".repeat(1000)] {
+            let error = bad.parse::<ReservationId>().unwrap_err();
+            assert!(error.len() < 120 && !error.contains(char::is_control), "{error:?}");
+        }
     }
 }

@@ -180,9 +180,7 @@ impl Lab {
     /// records.
     pub fn from_records<'r>(records: impl IntoIterator<Item = &'r Record>) -> Self {
         let mut lab = Self::default();
-        for record in records {
-            lab.apply(record);
-        }
+        records.into_iter().for_each(|record| lab.follow(record));
         lab
     }
 
@@ -332,6 +330,12 @@ impl Lab {
             .and_then(|m| m.reservation())
             .and_then(|id| self.reservations.get(&id))
             .is_some_and(|r| r.owner == *user)
+    }
+
+    /// When a machine's power is to be read again because it did not answer;
+    /// `None` if nothing is owed.
+    pub fn asks_again(&self, machine: &MachineName) -> Option<LabTime> {
+        self.retries.get(machine).copied()
     }
 
     /// Until when a session may stay silent; `None` if it need not beat.

@@ -530,7 +530,14 @@ impl Machine {
 
     /// Whether every disk is proven, whatever with.
     pub fn all_proven(&self) -> bool {
-        self.disks.iter().all(|d| matches!(d.content, Content::Proven(_)))
+        self.disks.iter().all(|d| self.is_proven(d))
+    }
+
+    /// Whether the proof is as new as the newest attempt. With every attempt
+    /// the machine is switched on for our agent; until that has read the disk,
+    /// the disk's own system may have come up instead and have written.
+    fn is_proven(&self, disk: &Disk) -> bool {
+        matches!(&disk.content, Content::Proven(c) if c.attempt == self.attempts)
     }
 
     /// `proven`, `used`, `writing` or `unknown`: the least of the disks.
@@ -539,7 +546,8 @@ impl Machine {
             Content::Unknown => 0,
             Content::Writing { .. } => 1,
             Content::Used { .. } => 2,
-            Content::Proven(_) => 3,
+            Content::Proven(_) if self.is_proven(d) => 3,
+            Content::Proven(_) => 0,
         };
         match self.disks.iter().map(rank).min() {
             Some(0) => "unknown",

@@ -346,8 +346,9 @@ impl Step<'_> {
                 machine.is_some_and(|m| self.lab.suits(m, &row.ask.roles[*role], &row.ask, false))
             };
             if !of_one.iter().all(suits) {
+                // It may have another machine: before those who came after it.
                 held_back = true;
-                continue;
+                break;
             }
             for (id, name, role) in of_one {
                 self.grant(*id, name, *role);

@@ -28,12 +28,11 @@ pub struct Args {
 
 pub fn run(cx: &Context, args: &Args) -> Result {
     let data = args.data.clone().unwrap_or_else(paths::data);
-    // Whoever names a file, and not its lab, has seen to it that nobody writes.
     let (file, data) = match &args.db {
         Some(file) => (file.clone(), None),
         None => (data.join(FILE), Some(data)),
     };
-    let _lock = data.as_deref().map(still).transpose()?.flatten();
+    let _lock = still(file.parent().unwrap_or(Path::new("")))?;
     let checked = store::check(&file).map_err(failed)?;
     let findings = found(&checked, data.as_deref());
     let told = Fsck {

@@ -177,7 +177,8 @@ async fn ended(client: &Client, id: &str, query: &EventQuery) -> pitstop_client:
                 return Ok(error(&r));
             }
             Update::Snapshot(s) if !s.reservations.iter().any(|r| r.id == id) => {
-                return Ok(error(&client.reservation(id).await?));
+                let now = client.reservation(id).await.map_err(|e| wait::forgotten(e, id))?;
+                return Ok(error(&now));
             }
             _ => {}
         }

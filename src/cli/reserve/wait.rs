@@ -65,7 +65,7 @@ async fn take(
             // Ended ones are in no snapshot.
             let now = match now {
                 Some(now) => now.clone(),
-                None => cx.client.reservation(&r.id).await?,
+                None => cx.client.reservation(&r.id).await.map_err(|e| forgotten(e, &r.id))?,
             };
             missed(cx, &now, told).await?;
             for machine in &snapshot.machines {
@@ -137,6 +137,16 @@ fn judge(r: &Reservation, told: &mut Progress<'_>) -> Result<Option<Reservation>
             Ok(None)
         }
     }
+}
+
+/// A reservation that there was, and that a lab does not know any more, since
+/// its database was restored from a backup: no mistake of whoever asks.
+pub fn forgotten(error: ApiError, id: &str) -> ApiError {
+    if error.code != Code::NotFound {
+        return error;
+    }
+    let text = format!("the lab does not know {id} any more; most likely it was restored from a backup");
+    ApiError::new(Code::MachineFailed, text).hint("ask again")
 }
 
 /// The failure that an ended reservation is; `reason`: what it waited for.

@@ -48,16 +48,18 @@ struct Asking {
     key: String,
     ask: Ask,
     image: Option<String>,
+    /// A hash of both, as the daemon makes one of a body.
+    hash: SecretHash,
 }
 
 impl Asking {
-    fn request(&self) -> Request {
-        Request::Reserve { ask: Box::new(self.ask.clone()), image: self.image.clone() }
+    fn new(key: String, ask: Ask, image: Option<String>) -> Self {
+        let hash = SecretHash::of(&format!("{ask:?} {image:?}"));
+        Self { key, ask, image, hash }
     }
 
-    /// A hash of what is asked for, as the daemon makes one of a body.
-    fn hash(&self) -> SecretHash {
-        SecretHash::of(&format!("{:?} {:?}", self.ask, self.image))
+    fn request(&self) -> Request {
+        Request::Reserve { ask: Box::new(self.ask.clone()), image: self.image.clone() }
     }
 }
 
@@ -160,7 +162,7 @@ impl Sim {
         let image = [None, Some(IMAGES[0]), Some(IMAGES[1])];
         let image = self.dice.one(who, Pick::Ask, &image).map(str::to_owned);
         let ask = self.thing_to_ask(who);
-        self.client_asks(client, Box::new(Asking { key, ask, image }));
+        self.client_asks(client, Box::new(Asking::new(key, ask, image)));
     }
 
     fn thing_to_ask(&mut self, who: Who) -> Ask {
@@ -201,8 +203,12 @@ impl Sim {
 
     fn client_asks(&mut self, client: usize, asking: Box<Asking>) {
         let who = Who::client(client);
-        let key = Some((asking.key.clone(), asking.hash()));
-        match self.ask(client, key, asking.request()) {
+        let key = Some((asking.key.clone(), asking.hash));
+        let answer = match self.daemon.lab {
+            Some(_) => self.ask(client, key, asking.request()),
+            None => None,
+        };
+        match answer {
             // Not known: the same again, under the same key.
             None if self.dice.calm && self.dice.below(who, Pick::Kind, 4) == 0 => self.go_away(client),
             None => {
@@ -251,8 +257,8 @@ impl Sim {
             }
         }
         if self.happens(who, Chance::ReusesKey) {
-            let mut other = asking.clone();
-            other.ask.priority += 1;
+            let ask = Ask { priority: asking.ask.priority + 1, ..asking.ask.clone() };
+            let other = Asking::new(asking.key.clone(), ask, asking.image.clone());
             match self.ask_leader(client, &other) {
                 None => {}
                 Some(Err(error)) if error.code == Code::KeyReused => {}
@@ -263,7 +269,7 @@ impl Sim {
 
     /// Whoever leads knows all keys; a stopped daemon knows those it had.
     fn ask_leader(&mut self, client: usize, asking: &Asking) -> Option<Result<Value, ApiError>> {
-        let key = Some((asking.key.clone(), asking.hash()));
+        let key = Some((asking.key.clone(), asking.hash));
         let caller = Caller { user: self.clients[client].user.clone(), admin: false, key };
         match self.deliver(Event::Request(caller, asking.request())) {
             Some(Answer::Api(answer)) => Some(answer),

@@ -14,7 +14,7 @@ use crate::lab::{Meta, Outcome, Row, RowKey, Rows};
 use crate::machine::{Health, ImageRef};
 use crate::record::{Actor, Change};
 use crate::time::LabTime;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// With effects waiting to leave, a death is this many times as likely.
@@ -39,7 +39,7 @@ pub(super) struct Daemon {
     /// A daemon that was stopped, and believes that it still leads.
     zombie: Option<Zombie>,
     /// Commands that the stopped daemon's lanes had not sent.
-    pub asleep: Vec<Box<Order>>,
+    pub asleep: Vec<Order>,
     /// The store does not take commits, or the loop does not run.
     silence: Option<Silence>,
     started: bool,
@@ -54,6 +54,8 @@ pub(super) struct Store {
     rows: BTreeMap<RowKey, Row>,
     /// The fold of all committed records.
     pub shadow: Lab,
+    /// Rows that changed since they were compared with it.
+    pub changed: BTreeSet<RowKey>,
 }
 
 struct Zombie {
@@ -100,6 +102,7 @@ impl Store {
         if !out.records.is_empty() {
             self.meta = lab.meta.clone();
         }
+        self.changed.extend(out.touched.iter().cloned());
         for key in &out.touched {
             let before = match lab.row(key) {
                 Some(row) => self.rows.insert(key.clone(), row),
@@ -117,6 +120,11 @@ impl Store {
 
     pub fn row(&self, key: &RowKey) -> Option<&Row> {
         self.rows.get(key)
+    }
+
+    /// The lab's own row.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
     }
 
     /// How many reservations there ever were.
@@ -359,7 +367,7 @@ impl Sim {
         // Without intents a death is dangerous between two effects only:
         // there it is made likely, so that the lack is found soon.
         let naked = !self.daemon.fences.stands(Fence::IntentFirst);
-        let deaths = Chance::KilledBefore.odds() / odds / if naked && odds > 1 { 4 } else { 1 };
+        let deaths = Chance::KilledBefore.odds() / odds / if naked && odds > 1 { 12 } else { 1 };
         if self.dice.happens_at(who, Chance::KilledBefore, deaths) {
             self.note(|| "killed before the commit".into());
             if naked {
@@ -509,7 +517,7 @@ impl Sim {
         let away = self.now - zombie.stopped;
         self.note(|| "a stopped daemon goes on".into());
         for order in std::mem::take(&mut self.daemon.asleep) {
-            self.at(1, Happening::Command(order));
+            self.at(1, Happening::Command(Box::new(order)));
         }
         if away > LONGEST_ABSENCE && self.zombie_takes(Event::Gap(away)).is_none() {
             return;
@@ -539,10 +547,13 @@ impl Sim {
             self.daemon.asleep.clear();
             return None;
         }
+        // Where its successor never got so far, it leads still.
+        self.check_commit(&zombie.lab, &out);
         if let Err(text) = self.daemon.store.write(&zombie.lab, &out) {
             self.violation(text);
             return None;
         }
+        self.look_at_rows(&out);
         self.daemon.zombie = Some(zombie);
         for effect in out.effects {
             self.perform(effect, epoch, now);

@@ -96,7 +96,7 @@ chances! {
     fault ImageCorrupt "image corrupt" 300,
     /// For a while an image comes up nowhere.
     fault ImageDead "image comes up nowhere" 150,
-    fault CheckFails "health check fails" 20,
+    fault CheckFails "health check fails" 4,
 
     // ── daemon ──
     fault KilledBefore "killed before commit" 1_500,

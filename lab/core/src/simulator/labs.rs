@@ -126,7 +126,7 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
         Kind::Warm => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),
         Kind::Checked => {
             let run = vec!["check".to_owned()];
-            spec.health = Some(HealthCheck { every_ms: 1_800_000, run, within_ms: 120_000 });
+            spec.health = Some(HealthCheck { every_ms: 900_000, run, within_ms: 120_000 });
         }
         Kind::Blind => spec.legs[0].readback = false,
         Kind::Keep => keep(&mut spec),
@@ -141,7 +141,7 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
         }
     }
     for (n, leg) in spec.legs.iter_mut().enumerate() {
-        leg.driver = numbered("sim", "outlet", plan.legs << 32 | (number as u64) << 8 | n as u64);
+        leg.driver = numbered("sim", "outlet", (plan.legs << 32) | ((number as u64) << 8) | n as u64);
     }
     for disk in &mut spec.disks {
         disk.matching.min = (plan.disks > 0).then_some(plan.disks);

@@ -342,8 +342,7 @@ impl Sim {
         for key in &out.touched {
             match key {
                 RowKey::Machine(name) => {
-                    let stage = self.daemon.lab.as_ref().and_then(|l| l.machine(name)).map(|m| &m.stage);
-                    let holder = match stage {
+                    let holder = match self.daemon.store.machine(name).map(|m| &m.stage) {
                         Some(Stage::InUse { reservation, .. }) => Some(*reservation),
                         _ => None,
                     };
@@ -352,8 +351,7 @@ impl Sim {
                     }
                 }
                 RowKey::Reservation(id) => {
-                    let row = self.daemon.lab.as_ref().and_then(|l| l.reservation(*id)).cloned();
-                    if let Some(row) = row {
+                    if let Some(row) = self.daemon.store.reservation(*id).cloned() {
                         self.reservation_changed(&row);
                     }
                 }

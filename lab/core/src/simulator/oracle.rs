@@ -37,6 +37,8 @@ struct Told {
 
 #[derive(Default)]
 struct Tally {
+    /// It is on a turn.
+    in_turn: bool,
     /// Since the turn began: commands, and those to switch on, for the first leg.
     commands: u64,
     ons: u64,
@@ -97,12 +99,18 @@ impl Sim {
         for record in &out.records {
             let found = match &record.change {
                 Change::PowerIntended { machine, intent, leg } => {
-                    self.tally_power(lab, machine, *leg, intent.want, record)
+                    self.tally_power(machine, *leg, intent.want, record)
                 }
-                Change::TurnStarted { machine, purpose, .. } => self.tally_turn(machine, *purpose, record),
+                Change::TurnStarted { machine, purpose, .. } => {
+                    self.tally_turn(lab, machine, *purpose, record)
+                }
                 Change::PhaseEntered { machine, .. } => self.comes_to_an_end(lab, machine),
                 Change::DeadlineMoved { machine, deadline } => {
                     self.oracle.excuses += self.moved(machine, *deadline);
+                    Ok(())
+                }
+                Change::MachineReady { machine, .. } | Change::Freed { machine, .. } => {
+                    self.oracle.tallies.entry(machine.clone()).or_default().in_turn = false;
                     Ok(())
                 }
                 Change::InUse { .. } => {
@@ -158,18 +166,16 @@ impl Sim {
     /// No machine is switched again and again.
     fn tally_power(
         &mut self,
-        lab: &Lab,
         name: &MachineName,
         leg: usize,
         want: Switch,
         record: &Record,
     ) -> Result<(), String> {
-        let in_turn = lab.machine(name).is_some_and(|m| m.turn().is_some());
-        if leg > 0 || !in_turn || matches!(record.actor, Actor::User(_)) {
-            return Ok(());
-        }
         let starts = self.starts;
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
+        if leg > 0 || !tally.in_turn || matches!(record.actor, Actor::User(_)) {
+            return Ok(());
+        }
         tally.commands += 1;
         tally.ons += u64::from(want == Switch::On);
         self.report.liveness_checks += 1;
@@ -184,17 +190,27 @@ impl Sim {
     }
 
     /// No machine goes round and round by itself.
-    fn tally_turn(&mut self, name: &MachineName, purpose: Purpose, record: &Record) -> Result<(), String> {
+    fn tally_turn(
+        &mut self,
+        lab: &Lab,
+        name: &MachineName,
+        purpose: Purpose,
+        record: &Record,
+    ) -> Result<(), String> {
         let (now, starts, excuses) = (self.now, self.starts, self.oracle.excuses);
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         (tally.commands, tally.ons, tally.starts, tally.excuses) = (0, 0, starts, excuses);
+        tally.in_turn = true;
         if purpose == Purpose::Prepare || matches!(record.actor, Actor::User(_)) {
             tally.lonely.clear();
         }
         tally.lonely.push_back(now);
         tally.lonely.retain(|at| at + super::HOUR > now);
         self.report.liveness_checks += 1;
-        if tally.lonely.len() > LONELY_TURNS {
+        // One that is checked now and then is cleaned after each, and proven when it fails.
+        let checks =
+            lab.spec(name).and_then(|s| s.health.as_ref()).map_or(0, |h| 3 * super::HOUR / h.every_ms);
+        if tally.lonely.len() > LONELY_TURNS + checks as usize {
             return Err(format!(
                 "{name} went through {} turns in an hour and nobody had it",
                 tally.lonely.len()
@@ -312,16 +328,29 @@ impl Sim {
 
     // ── now and then ──
 
-    /// Rows and history must agree.
+    /// Rows and history must agree: those that changed since this was seen last.
     pub(super) fn check_fold(&mut self) {
-        let stored = self.daemon.store.rows();
-        let shadow = self.daemon.store.shadow.rows();
         self.report.checks += 1;
-        if stored == shadow {
-            return;
+        let changed = std::mem::take(&mut self.daemon.store.changed);
+        let store = &self.daemon.store;
+        let differs = |key: &&RowKey| store.row(key) != store.shadow.row(key).as_ref();
+        if let Some(key) = changed.iter().find(differs) {
+            let both = (store.row(key), store.shadow.row(key));
+            let text = format!("a row is not the fold of the records: {key:?}: {both:?}");
+            return self.violation(text);
         }
-        let differs = stored.rows.iter().zip(&shadow.rows).find(|(a, b)| a != b);
-        self.violation(format!("rows are not the fold of the records: {differs:?}"));
+        if *store.meta() != store.shadow.meta {
+            let text = format!("{:?} is not the fold of the records: {:?}", store.meta(), store.shadow.meta);
+            self.violation(text);
+        }
+    }
+
+    /// The same for all rows.
+    fn check_whole_fold(&mut self) {
+        self.report.checks += 1;
+        if self.daemon.store.rows() != self.daemon.store.shadow.rows() {
+            self.violation("the rows are not the fold of the records".into());
+        }
     }
 
     /// When everybody has left and the hardware obeys.
@@ -330,6 +359,7 @@ impl Sim {
             return;
         }
         self.check_fold();
+        self.check_whole_fold();
         self.check_acknowledged();
         let Some(lab) = &self.daemon.lab else {
             return self.violation("the daemon is not running at the end".into());
@@ -393,14 +423,16 @@ fn power_on_held(lab: &Lab, name: &MachineName, want: Switch, actor: &Actor) -> 
 }
 
 impl super::daemon::Store {
-    fn reservation(&self, id: ReservationId) -> Option<&Arc<Reservation>> {
+    /// A reservation as it is stored.
+    pub fn reservation(&self, id: ReservationId) -> Option<&Arc<Reservation>> {
         match self.row(&RowKey::Reservation(id)) {
             Some(Row::Reservation(row)) => Some(row),
             _ => None,
         }
     }
 
-    fn machine(&self, name: &MachineName) -> Option<&Arc<machine::Machine>> {
+    /// A machine as it is stored.
+    pub fn machine(&self, name: &MachineName) -> Option<&Arc<machine::Machine>> {
         match self.row(&RowKey::Machine(name.clone())) {
             Some(Row::Machine(row)) => Some(row),
             _ => None,

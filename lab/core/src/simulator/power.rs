@@ -80,7 +80,7 @@ impl Sim {
     /// The lane's turn has come for this command.
     pub(super) fn command(&mut self, mut order: Box<Order>) {
         if self.is_asleep(order.epoch) {
-            self.daemon.asleep.push(order); // its daemon is stopped, and so is its lane
+            self.daemon.asleep.push(*order); // its daemon is stopped, and so is its lane
             return;
         }
         if self.now > order.until {

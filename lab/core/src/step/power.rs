@@ -205,14 +205,30 @@ impl Step<'_> {
             // Read and found on: command it again, until the phase's deadline.
             let unread = (0..machine.legs.len()).any(|leg| self.unread(name, machine, leg));
             if !unread && self.may_ask(name) {
-                self.ask_later(name, ASK_AGAIN);
-                self.switch_all(name, Switch::Off, Boot::AsIs);
+                let rest = self.off_may_be_given(name, machine) - self.now();
+                self.ask_later(name, ASK_AGAIN.max(rest));
+                if rest == 0 {
+                    self.switch_all(name, Switch::Off, Boot::AsIs);
+                }
             }
             return;
         }
         if machine.settled() || !self.fence(Fence::MayLandUntil) {
             self.phase_done(name);
         }
+    }
+
+    /// When off may be given again after it did not work. Once at once, since
+    /// it may need just that; then a device that refuses is not commanded more
+    /// often than one that does not answer.
+    fn off_may_be_given(&self, name: &MachineName, machine: &Machine) -> LabTime {
+        let power_ms = self.limits(name).power_ms;
+        // A power limit after it was decided, which the intent's time tells.
+        let next = |leg: usize, i: &Intent| i.may_land_until.0.saturating_sub((leg as u64 + 1) * power_ms);
+        let offs = machine.legs.iter().enumerate().flat_map(|(leg, row)| {
+            row.unsettled.iter().filter(|i| i.want == Switch::Off && i.twin).map(move |i| next(leg, i))
+        });
+        LabTime(offs.max().unwrap_or_default())
     }
 
     /// In a phase that needs the machine on: seen off means it never came on,
@@ -278,6 +294,7 @@ impl Step<'_> {
         !machine.is_commanded()
             && machine.turn().is_some_and(|t| t.phase.wants_off())
             && (0..machine.legs.len()).any(unknown)
+            && self.off_may_be_given(name, machine) <= self.now()
     }
 
     /// A machine that left the inventory has no driver to read its power. Its

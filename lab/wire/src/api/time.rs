@@ -1,5 +1,6 @@
 //! Wall time on the wire.
 
+use crate::text::brief;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 
@@ -41,6 +42,7 @@ impl std::str::FromStr for Time {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let moment: jiff::Timestamp = text.parse().map_err(|_| {
+            let text = brief(text, 60);
             format!("`{text}` is no moment; they look like 2026-11-22T14:21:00Z, with an offset or Z")
         })?;
         Ok(Self(moment.as_millisecond()))
@@ -89,6 +91,7 @@ mod tests {
     fn a_time_without_offset_is_refused_since_nobody_knows_whose_it_is() {
         assert!("2026-11-22T15:21:00".parse::<Time>().is_err());
         assert!("18:00".parse::<Time>().is_err());
+        assert!(!"\u{1b}[2J".parse::<Time>().unwrap_err().contains(char::is_control));
     }
 
     #[test]

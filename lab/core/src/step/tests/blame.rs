@@ -187,6 +187,24 @@ fn a_trial_of_a_bad_image_takes_more_than_one_machine() {
 }
 
 #[test]
+fn one_whose_image_another_tries_is_passed_over() {
+    let of = |m: &str, class: &str| (name(m), spec_with(m, |s| s.class = Some(class.into())));
+    let mut b = Bench::of([of("m0", "a").1, of("m1", "a").1]);
+    b.quirks.no_boot = Some("b3:debian");
+    b.reserve("ada", ask("", Want::Image));
+    b.live(30 * MINUTE);
+    b.quirks.no_boot = None;
+    b.reload(|i| i.machines.clear());
+    b.reload(|i| i.machines.extend([of("m0", "a"), of("m1", "a"), of("m2", "b")]));
+    let ids = ["ada", "bob", "cyd"].map(|user| b.reserve(user, ask("", Want::Image)));
+    b.live(40 * MINUTE);
+    let listed = ["m0", "m1", "m2"].map(name).to_vec();
+    b.ok("admin", Request::Enrol { select: "".parse().unwrap(), listed });
+    assert_eq!(ids.map(|id| b.status(id)), ["preparing", "preparing", "waiting"]);
+    assert_eq!(b.members(ids[1]), ["m2"]);
+}
+
+#[test]
 fn one_who_wants_a_tried_image_keeps_a_machine_from_one_who_does_not() {
     let mut b = Bench::new(&["m0", "m1"]);
     b.quirks.no_boot = Some("b3:debian");

@@ -16,6 +16,37 @@ use pitstop_wire::Code;
 const LATEST: u64 = 20_000;
 
 #[test]
+fn a_controller_that_refuses_is_commanded_every_two_seconds() {
+    for reading in [Reading::On, Reading::Unknown] {
+        let mut b = Bench::new(&["m0"]);
+        let id = b.hold("ada", ask("", Want::Agent));
+        let offs = |b: &Bench| {
+            b.count(|c| matches!(c, Change::PowerIntended { intent, .. } if intent.want == Switch::Off))
+        };
+        let before = offs(&b);
+        b.release("ada", id);
+        for _ in 0..118 {
+            while let Some((epoch, effect)) = b.effects.pop_front() {
+                let fact = match effect {
+                    Effect::Power { machine, leg, intent, want, .. } => {
+                        let result = Err("busy".to_owned());
+                        Fact::Power { machine, leg, intent, want, result, witnessed: true }
+                    }
+                    Effect::Observe { machine, leg } => {
+                        Fact::Read { machine, leg, asked: LabTime(b.now), reading }
+                    }
+                    _ => continue,
+                };
+                b.event(Event::Fact { epoch, fact });
+            }
+            b.pass(500);
+        }
+        let given = offs(&b) - before;
+        assert!((3..=7).contains(&given), "{reading:?}: {given} times in a minute, one limit is 10 s");
+    }
+}
+
+#[test]
 fn a_machine_without_legs_waits_for_power_that_it_does_not_have() {
     let mut b = Bench::of([spec_with("m0", |s| {
         (s.legs, s.disks) = (Vec::new(), Vec::new());

@@ -3,7 +3,7 @@
 use super::bench::{Bench, DISK, ask, name};
 use super::spec_with;
 use crate::inventory::model::{DiskContent, DiskMatch, OtherDisks};
-use crate::machine::{Content, Health};
+use crate::machine::{Content, Health, Phase};
 use crate::record::Change;
 use crate::reservation::{CleanLevel, Want};
 use crate::simulator::labs;
@@ -135,4 +135,26 @@ fn words_from_a_machine_carry_control_characters_into_the_history() {
     b.reserve("ada", ask("", Want::Bare));
     b.live(600_000);
     assert_eq!(b.failures("m0")[0], "disk: [2Jno");
+}
+
+#[test]
+fn a_machine_that_was_switched_on_since_its_proof_is_called_proven() {
+    let mut b = Bench::new(&["m0"]);
+    b.ok("admin", crate::event::Request::Prove(name("m0")));
+    b.obey();
+    assert_eq!(b.machine("m0").clean(), "proven");
+    // It is switched on for another image. No agent of ours comes: whatever
+    // it boots instead, its own disk perhaps, may write.
+    b.board(&name("m0")).dead = true;
+    let id = b.reserve_image("ada", ask("", Want::Image), Some("yocto"));
+    b.obey();
+    assert_eq!(b.phase("m0"), Phase::BootAgent);
+    assert_ne!(b.machine("m0").clean(), "proven");
+    b.board(&name("m0")).dead = false;
+    let proofs = |b: &Bench| b.count(|c| matches!(c, Change::DiskProven { .. }));
+    let before = proofs(&b);
+    b.release("ada", id);
+    b.obey();
+    assert_eq!((b.state("m0"), b.machine("m0").clean()), ("free", "proven"));
+    assert_eq!(proofs(&b), before + 1, "it is offered as proven, and nobody has read its disk since");
 }

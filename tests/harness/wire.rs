@@ -50,6 +50,28 @@ impl Link {
         server: &str,
         hello: &Hello,
     ) -> (Self, Welcome) {
+        runtime.block_on(async {
+            let mut link = Self::connect(lab, server).await.unwrap();
+            link.write(hello).await;
+            let welcome = link.read().await.expect("the daemon answers a hello");
+            (link, welcome)
+        })
+    }
+
+    /// Connects, says something that is no hello, and waits until the daemon
+    /// hangs up.
+    pub async fn stranger(lab: &Lab, port: u16, message: &[u8]) -> Result<(), String> {
+        let server = format!("127.0.0.1:{port}");
+        let mut link = Self::connect(lab, &server).await.map_err(|e| format!("{server}: {e}"))?;
+        // It may hang up before it has heard all of it.
+        let _ = link.stream.write_all(message).await;
+        let _ = link.stream.flush().await;
+        let gone = async { while link.stream.read(&mut [0; 1024]).await.is_ok_and(|n| n > 0) {} };
+        let waited = tokio::time::timeout(super::PATIENCE, gone).await;
+        waited.map_err(|_| "a stranger who makes no sense is not hung up on".to_owned())
+    }
+
+    async fn connect(lab: &Lab, server: &str) -> std::io::Result<Self> {
         let ca = CertificateDer::from_pem_file(lab.data().join("ca/ca.pem")).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(ca).unwrap();
@@ -59,15 +81,10 @@ impl Link {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        runtime.block_on(async {
-            let tcp = TcpStream::connect(server).await.unwrap();
-            let name = ServerName::try_from(SERVER_NAME).unwrap();
-            let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-            let mut link = Self { stream, decoder: Decoder::default() };
-            link.write(hello).await;
-            let welcome = link.read().await.expect("the daemon answers a hello");
-            (link, welcome)
-        })
+        let tcp = TcpStream::connect(server).await?;
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+        Ok(Self { stream, decoder: Decoder::default() })
     }
 
     async fn write(&mut self, message: &impl Serialize) {

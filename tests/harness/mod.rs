@@ -39,6 +39,7 @@ timeout          = { power = "10s", firmware = "30s", attach = "30s", reimage = 
 pub struct Lab {
     dir: TempDir,
     daemon: Option<Running>,
+    environment: Vec<(String, String)>,
 }
 
 impl Lab {
@@ -47,7 +48,12 @@ impl Lab {
         // Short: paths of sockets have 107 bytes at most.
         let dir = tempfile::Builder::new().prefix("j").tempdir().unwrap();
         std::fs::write(dir.path().join("inventory.toml"), inventory).unwrap();
-        Self { dir, daemon: None }
+        Self { dir, daemon: None, environment: Vec::new() }
+    }
+
+    /// Everything that is started from now on has this in its environment.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// A lab whose daemon runs.
@@ -91,6 +97,11 @@ impl Lab {
     /// The daemon's process id.
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("a daemon runs").pid()
+    }
+
+    /// Whether the daemon lives, as far as its own process goes.
+    pub fn runs(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(Running::is_running)
     }
 
     /// SIGKILL: what a crash, an OOM killer or a pulled plug does.
@@ -175,6 +186,7 @@ impl Lab {
     fn at_home(&self, command: &mut std::process::Command) {
         command.env("PITSTOP_SOCKET", self.path("sock")).env("PITSTOP_DATA", self.data());
         command.env("PITSTOP_LOG", "info").env("NO_COLOR", "1");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 
     /// A machine as the API shows it.
