@@ -354,8 +354,10 @@ fn an_agent_that_attaches_as_its_deadline_falls_due_is_rebooted_or_shut_out() {
     }
 }
 
-/// Ways in which an attempt ends before its machine is ready.
-const EXITS: [(&str, fn(&mut Bench, ReservationId)); 5] = [
+/// A way in which an attempt ends before its machine is ready.
+type Exit = fn(&mut Bench, ReservationId);
+
+const EXITS: [(&str, Exit); 5] = [
     ("its deadline passes", |b, _| b.pass(101_000)),
     ("its parameters are asked for again", |b, _| drop(b.boot_request("m0", false))),
     ("its reservation ends", |b, id| drop(b.release("ada", id))),
