@@ -3,6 +3,7 @@
 use super::dice::{Chance, Pick, Who};
 use super::labs::IMAGES;
 use super::power::Order;
+use super::restored::Backups;
 use super::{Happening, Sim, trace};
 use crate::Lab;
 use crate::effect::Effect;
@@ -45,10 +46,11 @@ pub(super) struct Daemon {
     started: bool,
     /// The database.
     pub store: Store,
+    pub backups: Backups,
 }
 
 /// What is on disk.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Store {
     meta: Meta,
     rows: BTreeMap<RowKey, Row>,
@@ -166,6 +168,7 @@ impl Daemon {
             silence: None,
             started: false,
             store: Store::default(),
+            backups: Backups::default(),
         }
     }
 }
@@ -213,13 +216,17 @@ impl Sim {
         }
         self.check_fold();
         self.check_acknowledged();
+        let restored = self.put_back();
         self.continue_time();
         self.daemon.lab = Some(Lab::from_rows(self.daemon.store.rows()).with_fences(self.daemon.fences));
         self.daemon.inventory = self.file.clone();
         let enrol = !std::mem::replace(&mut self.daemon.started, true);
         self.starts += 1;
-        let inventory = self.file.clone();
-        if let Some(out) = self.step(Event::Start { inventory, enrol }) {
+        let start = match restored {
+            true => self.start_restored(enrol),
+            false => Event::Start { inventory: self.file.clone(), enrol },
+        };
+        if let Some(out) = self.step(start) {
             self.commit(out, Batch::Start);
         }
         if self.daemon.lab.as_ref().is_some_and(|l| l.images().len() == 0) {

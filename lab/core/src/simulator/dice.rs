@@ -109,6 +109,10 @@ chances! {
     fault LoopStopped "loop stopped" 2_000,
     fault ClockStep "wall clock stepped" 3,
 
+    /// A backup is put in the place of the database.
+    fault Restored "backup put back" 15,
+    deed BacksUp "backs up" 4,
+
     // ── people ──
     fault ClientSilent "client silent" 150,
     deed Visit "visit" 1,

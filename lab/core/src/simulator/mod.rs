@@ -16,6 +16,7 @@ pub(crate) mod labs;
 mod oracle;
 mod pairs;
 mod power;
+mod restored;
 mod shrink;
 mod trace;
 

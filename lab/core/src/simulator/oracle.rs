@@ -49,6 +49,14 @@ struct Tally {
     lonely: VecDeque<u64>,
 }
 
+impl Oracle {
+    /// Nothing that anybody was told is true any more.
+    pub fn forget(&mut self) {
+        self.told.clear();
+        self.tallies.clear();
+    }
+}
+
 impl Sim {
     // ── after every step ──
 
