@@ -125,10 +125,11 @@ impl World {
         let Some(agent) = self.agent.as_mut().filter(hears) else { return };
         match message {
             ToAgent::Ack { step } => drop(agent.results.remove(&step)),
-            ToAgent::Do { step, work } if !agent.results.contains_key(&step) => {
-                if agent.doing.as_ref().is_none_or(|(doing, _)| *doing != step) {
-                    self.begin(step, work);
-                }
+            ToAgent::Do { step, work }
+                if !agent.results.contains_key(&step)
+                    && agent.doing.as_ref().is_none_or(|(doing, _)| *doing != step) =>
+            {
+                self.begin(step, work);
             }
             _ => {}
         }

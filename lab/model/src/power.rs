@@ -243,7 +243,7 @@ impl World {
         let current = self.lab.meta().epoch;
         self.orders.iter().all(|o| rests(o) || (o.epoch != current && o.at == At::Lane))
             && self.questions.iter().all(|q| q.epoch != current)
-            && !(self.agent_acts() && !self.agent.as_ref().is_some_and(|a| a.slow))
+            && (!self.agent_acts() || self.agent.as_ref().is_some_and(|a| a.slow))
     }
 
     /// The last moment at which the hardware may act on an order.

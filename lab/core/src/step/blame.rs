@@ -102,7 +102,7 @@ impl Step<'_> {
 
     fn image_failed(&mut self, name: &MachineName, image: &ImageRef, failure: &Failure) {
         // Only the image that has the name now: another one is nobody's trouble any more.
-        if !self.lab.images.get(&image.name).is_some_and(|row| row.image.digest == image.digest) {
+        if self.lab.images.get(&image.name).is_none_or(|row| row.image.digest != image.digest) {
             return;
         }
         let (class, failure) = (self.class_of(name), failure.clone());

@@ -90,7 +90,7 @@ fn a_flickering_machine_is_back_after_five_minutes_each_time() {
             b.live(1_000);
         }
         let away = b.now - quarantined;
-        assert!(away >= (5 * MINUTE << round) - 1_000, "round {round}: back after {away} ms");
+        assert!(away >= ((5 * MINUTE) << round) - 1_000, "round {round}: back after {away} ms");
     }
 }
 
