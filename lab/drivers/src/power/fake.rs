@@ -129,7 +129,7 @@ impl Power for Fake {
                 state.on = on;
                 state.lands = None;
             }
-            let wrong = state.flickers && state.reads % 2 == 0;
+            let wrong = state.flickers && state.reads.is_multiple_of(2);
             match (state.unreadable, state.on != wrong) {
                 (true, _) => Err(DriverError::new("power.fake", "read the state", "no answer")),
                 (false, true) => Ok(Reading::On),
