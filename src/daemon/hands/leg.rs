@@ -19,7 +19,7 @@ pub const READ: Duration = Duration::from_secs(15);
 /// what is left, or a console that hangs would be the power's failure.
 const CONSOLES: Duration = Duration::from_secs(2);
 /// First and longest pause between two readings.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+pub const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// Pause before a command is given again that was answered with an error.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -63,7 +63,16 @@ impl Job<'_> {
         let left = self.left();
         match timeout(left, self.attempt(&rig, part, &mut eye, witnessed)).await {
             Ok(done) => done,
-            Err(_) => eye.last.map_err(|e| format!("nothing within {:.1} s: {e}", left.as_secs_f32())),
+            Err(_) => {
+                let nothing = format!("nothing within {:.1} s", left.as_secs_f32());
+                match eye.last {
+                    // One reading may be a flicker, and nothing landed.
+                    Ok(reading) if reading.shows(self.order.want) => {
+                        Err(format!("{nothing}: it read {reading:?} only once").to_lowercase())
+                    }
+                    last => last.map_err(|e| format!("{nothing}: {e}")),
+                }
+            }
         }
     }
 

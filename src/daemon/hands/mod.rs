@@ -27,7 +27,7 @@ use pitstop_core::id::{Epoch, IntentId};
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_core::time::LabTime;
-use pitstop_drivers::factories;
+use pitstop_drivers::{Power, factories};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{ToAgent, Work};
 use runner::Runners;
@@ -214,7 +214,7 @@ impl Inner {
         self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a leg; when the reading was begun, and what it showed.
+    /// Reads a leg; when the reading was begun, and what it showed twice.
     async fn look(&self, machine: &MachineName, leg: usize) -> (LabTime, Reading) {
         let Some(rig) = self.rigs.get(machine) else { return (self.front.now(), Reading::Unknown) };
         let Some(part) = rig.leg(leg) else { return (self.front.now(), Reading::Unknown) };
@@ -232,14 +232,25 @@ impl Inner {
         let _turn = self.runners.turn(power.limits()).await;
         // Only now: a reading shows nothing of what happened while it waited.
         let asked = self.front.now();
-        match tokio::time::timeout(leg::READ, power.read()).await {
-            Ok(Ok(reading)) => (asked, reading),
-            Ok(Err(e)) => {
-                tracing::debug!(machine = %machine, leg, "cannot be read: {e}");
-                (asked, Reading::Unknown)
-            }
-            Err(_) => (asked, Reading::Unknown),
+        let reading = read(machine, leg, power.as_ref()).await;
+        if reading == Reading::Unknown {
+            return (asked, reading);
         }
+        // One reading may be a flicker: two that agree are one.
+        tokio::time::sleep(leg::PAUSE.0).await;
+        let same = read(machine, leg, power.as_ref()).await == reading;
+        (asked, if same { reading } else { Reading::Unknown })
+    }
+}
+
+async fn read(machine: &MachineName, leg: usize, power: &dyn Power) -> Reading {
+    match tokio::time::timeout(leg::READ, power.read()).await {
+        Ok(Ok(reading)) => reading,
+        Ok(Err(e)) => {
+            tracing::debug!(machine = %machine, leg, "cannot be read: {e}");
+            Reading::Unknown
+        }
+        Err(_) => Reading::Unknown,
     }
 }
 

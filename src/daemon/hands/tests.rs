@@ -293,6 +293,31 @@ async fn a_command_that_failed_is_believed_only_after_a_look() {
 }
 
 #[tokio::test]
+async fn one_reading_that_flickers_is_believed() {
+    let fake = Arc::new(Fake::new("q"));
+    let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);
+    fake.force(true);
+    fake.flickers(true);
+    // Whenever its time is over: also right after the wrong reading.
+    for within in 1..=60 {
+        fake.script([Turn::Ignore]);
+        bench.release(vec![order("m1", 0, within, Switch::Off, AsIs, within)]);
+        let (.., result, _) = bench.power().await;
+        let believed = result.as_ref().is_ok_and(|r| r.shows(Switch::Off));
+        assert!(!believed, "it is on, and was called {result:?} after {within} ms");
+    }
+    assert!(fake.reads() > 60, "nobody looked");
+    for _ in 0..4 {
+        bench.release(vec![Effect::Observe { machine: name("m1"), leg: 0 }]);
+        let (_, fact) = bench.facts.recv().await.unwrap();
+        assert!(matches!(fact, Fact::Read { reading: Reading::Unknown, .. }), "one look: {fact:?}");
+        while !bench.hands.inner.looking().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_is_no_success() {
     let fake = Arc::new(Fake::new("q"));
     let mut bench = bench(BootAnswer::Disk, &[("m1", ONE, &[&fake])]);

@@ -101,7 +101,12 @@ impl Step<'_> {
         else {
             return; // abandoned meanwhile: only time settles it
         };
-        debug_assert_eq!(intent_row.want, want);
+        // Without these fences it may be about an intent of another daemon, or
+        // about one that was never stored.
+        debug_assert!(
+            intent_row.want == want || !self.fence(Fence::Epoch) || !self.fence(Fence::IntentFirst),
+            "an intent was answered with another's report"
+        );
         match result {
             Ok(reading) if reading.shows(want) => {
                 self.change(Change::PowerSeen { machine: name.clone(), leg, reading });

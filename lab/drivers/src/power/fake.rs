@@ -30,6 +30,7 @@ struct State {
     lands: Option<(tokio::time::Instant, bool)>,
     turns: VecDeque<Turn>,
     unreadable: bool,
+    flickers: bool,
     log: Vec<(Switch, PowerOn)>,
     reads: usize,
 }
@@ -51,6 +52,7 @@ impl Fake {
                 lands: None,
                 turns: VecDeque::new(),
                 unreadable: false,
+                flickers: false,
                 log: Vec::new(),
                 reads: 0,
             }),
@@ -65,6 +67,11 @@ impl Fake {
     /// Whether reading works.
     pub fn unreadable(&self, yes: bool) {
         self.lock().unreadable = yes;
+    }
+
+    /// Whether every second reading is wrong.
+    pub fn flickers(&self, yes: bool) {
+        self.lock().flickers = yes;
     }
 
     /// Somebody else switches it.
@@ -122,7 +129,8 @@ impl Power for Fake {
                 state.on = on;
                 state.lands = None;
             }
-            match (state.unreadable, state.on) {
+            let wrong = state.flickers && state.reads.is_multiple_of(2);
+            match (state.unreadable, state.on != wrong) {
                 (true, _) => Err(DriverError::new("power.fake", "read the state", "no answer")),
                 (false, true) => Ok(Reading::On),
                 (false, false) => Ok(Reading::Off),

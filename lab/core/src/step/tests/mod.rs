@@ -7,6 +7,7 @@ mod failures;
 mod holder;
 mod inventory;
 mod leases;
+mod pitfalls;
 mod policies;
 mod power;
 mod proof;

@@ -98,7 +98,8 @@ impl Bench {
         self.effects.iter().filter_map(|(_, e)| power(e)).collect()
     }
 
-    fn obey_power(&mut self, epoch: Epoch, command: &Command) {
+    /// The machine does what it was told, and its runner says so.
+    pub fn obey_power(&mut self, epoch: Epoch, command: &Command) {
         let Command { machine, leg, want, boot, .. } = command;
         if *want == Switch::On && self.board(machine).mute {
             return;
