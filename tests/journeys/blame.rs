@@ -63,7 +63,8 @@ fn one_bad_image_takes_thirty_machines_out() {
         .collect();
     assert!(quarantined.len() <= 6, "a fifth of thirty at most: {quarantined:?}");
     let tried = machines(&lab, "image-failed");
-    assert!((2..=6).contains(&tried.len()), "{tried:?}");
+    // Each of the six tried one or two; of the others nobody was asked.
+    assert!((2..=12).contains(&tried.len()), "{tried:?}");
     assert!(lab.ok(&["status"]).contains("image blue is suspected"), "nobody is alarmed");
 
     // Whoever comes now waits and is told why; the other image goes on.

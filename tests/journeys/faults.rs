@@ -5,28 +5,30 @@ use crate::harness::{Lab, kind, of_kind};
 use pitstop::sim::image::{Options, Panic};
 use pitstop_drivers::sim::Request;
 
-/// A machine with this fault, and one beside it that is well.
+/// A machine with this fault, and one beside it that is well. Each such pair
+/// is a class: of a large one that fails all at once nobody is blamed.
 fn inventory(faults: &[(&str, &str)]) -> String {
-    let mut text = r#"
-format = 1
-[lab]
-name = "faults"
-[class.board]
+    let mut text = "format = 1\n[lab]\nname = \"faults\"\n".to_owned();
+    for pair in 0..faults.len().div_ceil(2) {
+        text.push_str(&format!("[class.board{pair}]{CLASS}"));
+    }
+    for (n, (name, fault)) in faults.iter().enumerate() {
+        let list =
+            if fault.is_empty() { String::new() } else { format!("power.sim.faults = [\"{fault}\"]\n") };
+        let pair = n / 2;
+        text.push_str(&format!("[machine.{name}]\nclass = \"board{pair}\"\ntags = {{ n = {n} }}\n{list}"));
+    }
+    text
+}
+
+const CLASS: &str = r#"
 console.main.sim = {}
 boot.sim         = {}
 disk.root        = {}
 ready.agent      = {}
 power.sim        = { disk = "4M", boot = "10ms" }
 timeout          = { power = "3s", firmware = "4s", attach = "4s", reimage = "60s", evidence = "30s", handover = "30s" }
-"#
-    .to_owned();
-    for (n, (name, fault)) in faults.iter().enumerate() {
-        let list =
-            if fault.is_empty() { String::new() } else { format!("power.sim.faults = [\"{fault}\"]\n") };
-        text.push_str(&format!("[machine.{name}]\nclass = \"board\"\ntags = {{ n = {n} }}\n{list}"));
-    }
-    text
-}
+"#;
 
 /// A fault, the class of failure it leads to, and words of the evidence.
 struct Case {
