@@ -199,8 +199,10 @@ fn has(verb: &Verb, format: Format) -> Result {
     let (fits, which) = match (verb, format) {
         (Verb::Demo(_), Format::Table | Format::Wide) => (true, ""),
         (Verb::Demo(_), _) => (false, "the demo is for people"),
-        (Verb::Ls(_) | Verb::Events(_) | Verb::Image(image::Verb::Ls), Format::Csv) => (true, ""),
-        (_, Format::Csv) => (false, "csv is for lists: ls, events, image ls; here -o json"),
+        (Verb::Ls(_) | Verb::Events(_) | Verb::Report(_) | Verb::Image(image::Verb::Ls), Format::Csv) => {
+            (true, "")
+        }
+        (_, Format::Csv) => (false, "csv is for lists: ls, events, report, image ls; here -o json"),
         _ => (true, ""),
     };
     if fits { Ok(()) } else { Err(Fail::usage("this has no such output (-o)").hint(which)) }
