@@ -55,9 +55,7 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
 
 fn title(cx: &Context, report: &Report) -> Result {
     match cx.out.format {
-        Format::Table | Format::Wide => {
-            cx.out.line(&format!("{} to {}", clock(report.since), clock(report.until)))
-        }
+        Format::Table | Format::Wide => cx.out.line(&format!("since {}", clock(report.since))),
         _ => Ok(()),
     }
 }

@@ -397,6 +397,7 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         usual: Usual::default(),
         quarantines: Vec::new(),
         pause: None,
+        worked: None,
         checked: None,
     }
 }
@@ -535,6 +536,7 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         Change::MachineReady { until, .. } => {
             let Stage::Turn(turn) = &machine.stage else { return };
             machine.usual.took(&turn.phase, at - turn.phase_since);
+            machine.worked = Some(at);
             let image = turn.image.clone().filter(|_| turn.goal == Goal::Image);
             machine.stage = Stage::Ready { reservation: turn.reservation, until: *until, image };
             machine.since = at;
@@ -556,6 +558,7 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         Change::Freed { good, .. } => {
             if let (Stage::Turn(turn), true) = (&machine.stage, *good) {
                 machine.usual.took(&turn.phase, at - turn.phase_since);
+                machine.worked = Some(at);
             }
             machine.stage = Stage::Free;
             machine.since = at;

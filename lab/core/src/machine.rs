@@ -58,6 +58,9 @@ pub struct Machine {
     /// It is not given to anybody for a while: its class fails all at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// When a turn of it last ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worked: Option<LabTime>,
     /// When it last came through a proving turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked: Option<LabTime>,

@@ -268,7 +268,7 @@ impl Lab {
             ),
             Health::Retired => why.say("it is not in the inventory any more"),
         }
-        if m.pause.is_some() {
+        if m.pause.is_some() && m.health == Health::Good {
             self.why_paused(m, now, &mut why);
         }
         self.why_its_image(m, now, &mut why);

@@ -329,6 +329,7 @@ impl Key {
             quarantines,
             // The one machine has no class, and no health check.
             pause: _,
+            worked: _,
             checked: _,
         } = m;
         self.put(match health {

@@ -9,6 +9,7 @@ use pitstop_core::machine::Health;
 use pitstop_core::time::LabTime;
 use pitstop_core::why::{doubt, words};
 use pitstop_wire::api::{Alert, Counts, Image, Images, Schema, Shown, Snapshot, State, Status};
+use pitstop_wire::text::machines;
 use pitstop_wire::{MachineName, UserName};
 use std::collections::BTreeMap;
 
@@ -90,19 +91,20 @@ fn doubts(image: &NamedImage, now: LabTime) -> Vec<String> {
     image.trouble.iter().filter_map(words).collect()
 }
 
-/// Classes that fail all at once, each once.
+/// Classes of which much failed at once, each once.
 fn paused(lab: &Lab) -> Vec<Alert> {
-    let mut classes = BTreeMap::new();
-    for m in lab.machines() {
+    let mut classes: BTreeMap<&str, (Pause, &MachineName, usize)> = BTreeMap::new();
+    for m in lab.machines().filter(|m| m.health == Health::Good) {
         let class = lab.spec(&m.name).and_then(|s| s.class.as_deref());
         if let (Some(pause), Some(class)) = (m.pause, class) {
-            classes.entry(class).or_insert((pause, &m.name));
+            classes.entry(class).or_insert((pause, &m.name, 0)).2 += 1;
         }
     }
-    let alert = |(class, (pause, machine)): (&str, (Pause, &MachineName))| Alert {
+    let alert = |(class, (pause, machine, n)): (&str, (Pause, &MachineName, usize))| Alert {
         machine: None,
         text: format!(
-            "class {class} is paused: too much of it failed at {} within an hour; it goes on in {}",
+            "{} of class {class} paused: too much of it failed at {} within an hour; more in {}",
+            machines(n),
             pause.cause.name(),
             words(pause.until - lab.meta().now)
         ),

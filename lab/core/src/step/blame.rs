@@ -6,7 +6,8 @@
 //!             │                                                   until it is replaced, trusted, or
 //!             │                                                   comes up on the one that tries it
 //!             ├─ a fifth of the class failed at this within an
-//!             │  hour ──────────────────────────────────────────▶ the class is paused, nobody is blamed
+//!             │  hour ──────────────────────────────────────────▶ paused: the class, or, where others of
+//!             │                                                   it work, the machine alone
 //!             └─ else ──────────────────────────────────────────▶ quarantined; proven by itself later
 //! ```
 
@@ -20,6 +21,7 @@ use crate::machine::{
 };
 use crate::record::{Actor, Change};
 use crate::reservation::{Status, Want};
+use crate::time::LabTime;
 use pitstop_wire::MachineName;
 
 /// Machines of a class on which an image has to fail before it is suspected.
@@ -59,7 +61,7 @@ impl Step<'_> {
             Blame::Class => {
                 self.dismiss(name, "its class fails all at once");
                 self.change(Change::Freed { machine: name.clone(), good: false });
-                self.pause_class(name, failure.class);
+                self.pause_class(name, failure.class, turn.started);
                 self.switch_off(name, failure.class);
             }
             Blame::Machine => {
@@ -214,8 +216,15 @@ impl Step<'_> {
         self.lab.machines.keys().filter(same).cloned().collect()
     }
 
-    fn pause_class(&mut self, name: &MachineName, cause: FailureClass) {
-        let machines = self.class_members(name);
+    /// Pauses what seems to be ill: the class, or, where another of it ended a
+    /// turn well while this one failed, this machine alone. Two broken boards
+    /// must not keep four good ones idle.
+    fn pause_class(&mut self, name: &MachineName, cause: FailureClass, began: LabTime) {
+        let mut machines = self.class_members(name);
+        let worked = |n: &MachineName| self.lab.machines.get(n).and_then(|m| m.worked);
+        if machines.iter().any(|n| n != name && worked(n).is_some_and(|at| at > began)) {
+            machines = vec![name.clone()];
+        }
         if self.machine(name).is_some_and(|m| m.pause.is_some_and(|p| p.cause == cause)) {
             return;
         }
@@ -228,6 +237,7 @@ impl Step<'_> {
         if !machines.contains(name) {
             machines.push(name.clone()); // it left its class meanwhile
         }
+        machines.retain(|n| self.lab.machines.get(n).is_some_and(|m| m.pause.is_some()));
         self.change(Change::ClassResumed { class: self.class_of(name), machines });
     }
 

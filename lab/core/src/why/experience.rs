@@ -14,7 +14,7 @@ impl Lab {
         let Some(pause) = m.pause else { return };
         let class = self.spec(&m.name).and_then(|s| s.class.as_deref()).unwrap_or("its class");
         why.say(format!(
-            "{} is paused for {}: a fifth of {class} failed at {} within an hour, so it is hardly the machines",
+            "{} is paused for {}: more than a fifth of class {class} failed at {} within an hour",
             m.name,
             words(pause.until - now),
             pause.cause.name()

@@ -321,6 +321,22 @@ fn an_outage_of_a_day_eats_the_class_machine_by_machine() {
 }
 
 #[test]
+fn two_broken_boards_keep_four_good_ones_idle() {
+    let mut b = class(6);
+    b.board(&name("m00")).dead = true;
+    b.board(&name("m01")).dead = true;
+    let ids: Vec<_> = (0..2).map(|_| b.reserve("ada", ask("", Want::Bare))).collect();
+    let good = b.hold("bob", ask("name=m02", Want::Bare));
+    b.live(2 * MINUTE);
+    b.release("bob", good);
+    b.live(8 * MINUTE);
+    assert_eq!(quarantined(&b), 1, "a fifth of six");
+    let paused: Vec<_> = b.lab.machines().filter(|m| m.pause.is_some()).map(|m| m.name.as_str()).collect();
+    assert_eq!(paused.len(), 1, "{paused:?}");
+    assert!(ids.iter().all(|id| b.status(*id) == "ready"), "others of the class work, and nobody gets them");
+}
+
+#[test]
 fn a_small_class_is_paused_by_its_first_failure() {
     let mut b = class(4);
     b.board(&name("m00")).dead = true;
