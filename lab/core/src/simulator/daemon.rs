@@ -269,7 +269,13 @@ impl Sim {
         self.nobody_answers();
         // Now and then for longer than any phase, or a holder who may claim, has.
         let long = self.dice.below(Who::DAEMON, Pick::Kind, 8) == 0;
-        let (low, high) = if long { (60_000, 3_600_000) } else { (200, 60_000) };
+        let naked = !self.daemon.fences.stands(Fence::IntentFirst);
+        let (low, high) = match long {
+            // What nobody recorded must land while the next daemon is at work.
+            _ if naked => (200, 2_000),
+            true => (60_000, 3_600_000),
+            false => (200, 60_000),
+        };
         let down = self.dice.between(Who::DAEMON, Pick::Duration, low, high);
         self.at(down, Happening::Restart);
     }

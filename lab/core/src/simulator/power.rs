@@ -77,6 +77,16 @@ impl Sim {
         }
     }
 
+    /// Whether a command is obeyed late. One that nobody recorded is dangerous
+    /// only then: without intents it is made likely, so that the lack is found soon.
+    fn is_late(&mut self, who: Who) -> bool {
+        let late = Chance::PowerLate;
+        match self.daemon.fences.stands(Fence::IntentFirst) {
+            true => self.happens(who, late),
+            false => self.dice.happens_at(who, late, 4),
+        }
+    }
+
     /// The lane's turn has come for this command.
     pub(super) fn command(&mut self, mut order: Box<Order>) {
         if self.is_asleep(order.epoch) {
@@ -161,7 +171,7 @@ impl Sim {
         let twice = self.happens(who, Chance::PowerTwice);
         if !blind && self.happens(who, Chance::PowerLost) {
             // Accepted, without effect.
-        } else if self.happens(who, Chance::PowerLate) {
+        } else if self.is_late(who) {
             // As late as a controller may be by what the limit says of it.
             let linger = self.power_limit(&order.machine);
             for _ in 0..if twice { 2 } else { 1 } {
