@@ -5,11 +5,15 @@ use super::Sim;
 use super::daemon::Store;
 use super::dice::{Chance, Who};
 use crate::event::{Event, Floor};
+use crate::id::Epoch;
 
 /// What is kept beside the database.
 #[derive(Default)]
 pub(super) struct Backups {
     newest: Option<Store>,
+    /// The database is a backup, and no daemon has led from it yet: greater
+    /// epochs than this one have.
+    unseen: Option<Epoch>,
     /// How far the lab has come, in epochs, reservations and lab time.
     floor: Floor,
     now: u64,
@@ -19,12 +23,18 @@ impl Sim {
     /// Before a daemon starts: now and then somebody put a backup in the
     /// place of the database, and a daemon finds out that it is one.
     pub(super) fn put_back(&mut self) -> bool {
+        let led = self.daemon.store.meta().epoch;
+        self.daemon.backups.unseen = self.daemon.backups.unseen.filter(|floor| led <= *floor);
+        if self.daemon.backups.unseen.is_some() {
+            return true; // the daemon that found it died before it had said so
+        }
         self.mark();
         // The lock of a daemon that still lives keeps everybody from the database.
         let may = self.daemon.backups.newest.is_some() && !self.daemon.has_zombie();
         let restores = may && self.happens(Who::DAEMON, Chance::Restored);
         if restores && let Some(store) = self.daemon.backups.newest.take() {
             self.daemon.store = store;
+            self.daemon.backups.unseen = Some(self.daemon.backups.floor.epoch);
             // Nobody is told any more that he has a machine. Who has one goes on using it.
             self.oracle.forget();
             self.boards.iter_mut().for_each(|board| board.holder = None);
