@@ -439,9 +439,9 @@ fn apply_power(machine: &mut Machine, record: &Record) {
                 agent.excused = true;
             }
         }
-        Change::LandingMoved { ms, .. } => {
-            let open = machine.legs.iter_mut().flat_map(|l| &mut l.unsettled).filter(|i| i.open);
-            open.for_each(|i| i.may_land_until = i.may_land_until + *ms);
+        Change::LandingMoved { ms, all, .. } => {
+            let moved = machine.legs.iter_mut().flat_map(|l| &mut l.unsettled).filter(|i| *all || i.open);
+            moved.for_each(|i| i.may_land_until = i.may_land_until + *ms);
         }
         Change::CycleStopped { .. } => {
             if let Stage::InUse { cycling, .. } = &mut machine.stage {

@@ -513,13 +513,18 @@ pub enum Change {
         /// In words.
         action: String,
     },
-    /// The loop did not run for so long: commands under way may land later by
-    /// as much.
+    /// The loop did not run for so long, or no daemon did: commands may land
+    /// later by as much.
     LandingMoved {
         /// The machine.
         machine: MachineName,
         /// By how many milliseconds.
         ms: u64,
+        /// Also those that nobody works on: how long no daemon ran is known
+        /// from the wall clock alone, and no clock that may have been set
+        /// tells that a command's time is over.
+        #[serde(default)]
+        all: bool,
     },
     /// The holder's power cycle ended half-way: its off never happened.
     CycleStopped {

@@ -33,7 +33,7 @@ impl Step<'_> {
             }
             // Nor did a runner of ours see to its time meanwhile.
             if self.machine(&name).is_some_and(|m| m.is_commanded()) {
-                self.change(Change::LandingMoved { machine: name.clone(), ms });
+                self.change(Change::LandingMoved { machine: name.clone(), ms, all: false });
             }
         }
         self.nobody_was_there(ms);

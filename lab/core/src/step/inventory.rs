@@ -20,6 +20,11 @@ impl Step<'_> {
         let away = now - self.lab.meta.now;
         self.change(Change::Opened { epoch });
         self.nobody_was_there(away);
+        for machine in self.names() {
+            if self.machine(&machine).is_some_and(|m| !m.settled()) {
+                self.change(Change::LandingMoved { machine, ms: away, all: true });
+            }
+        }
         self.lab.beats.clear();
         let sessions: Vec<_> = self.lab.reservations.keys().copied().collect();
         for id in sessions {

@@ -34,6 +34,26 @@ fn a_machine_in_use_is_switched_by_a_daemon_that_starts() {
 }
 
 #[test]
+fn a_clock_that_was_set_ahead_lets_a_command_land_on_the_next_holder() {
+    let mut b = Bench::new(&["m0"]);
+    b.reserve("ada", ask("", Want::Bare));
+    b.obey_until("m0", |p| *p == Phase::BootAgent);
+    // It left, and whether it will be obeyed nobody knows.
+    let on = b.take_power();
+    assert_eq!(on.want, Switch::On);
+    let left = b.machine("m0").legs[0].unsettled[0].may_land_until.0 - b.now;
+    // Half an hour, says the wall clock; a moment it was.
+    b.effects.clear();
+    b.now += 1_800_000;
+    b.restart();
+    b.live(left - 2_000);
+    let legs = &b.machine("m0").legs;
+    assert!(legs[0].unsettled.iter().any(|i| i.id == on.intent), "it may still land: {legs:?}");
+    b.live(300_000);
+    assert!(b.machine("m0").settled());
+}
+
+#[test]
 fn a_machine_that_is_ready_is_forgotten() {
     let mut b = Bench::new(&["m0"]);
     let id = b.reserve("ada", ask("", Want::Image));
