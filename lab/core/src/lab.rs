@@ -2,7 +2,7 @@
 
 use crate::effect::Effect;
 use crate::event::{Answer, Event, Moment};
-use crate::experience::{Suspect, Trouble};
+use crate::experience::Trouble;
 use crate::fence::Fences;
 use crate::id::{Epoch, RecordNo, ReservationId, SecretHash};
 use crate::inventory::model::{Inventory, MachineSpec};
@@ -80,13 +80,6 @@ pub struct NamedImage {
     /// (empty for machines without one).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub trouble: BTreeMap<String, Trouble>,
-}
-
-impl NamedImage {
-    /// Why it is not handed out on machines of a class.
-    pub fn suspect(&self, class: &str) -> Option<Suspect> {
-        self.trouble.get(class)?.suspect
-    }
 }
 
 /// An answer remembered under an idempotency key.

@@ -5,6 +5,7 @@
 //! may rearrange, never shrink), so that nobody behind it can starve it, and
 //! nobody behind it waits for a machine it could do without.
 
+use crate::experience::Trouble;
 use crate::id::ReservationId;
 use crate::inventory::model::{AfterBuild, DiskContent, MachineSpec};
 use crate::lab::Lab;
@@ -136,19 +137,23 @@ impl Lab {
         trouble.filter(|t| t.suspect.is_some_and(|s| s.trial)).count()
     }
 
+    /// How an image failed on machines of a class. Only one that has its name
+    /// now: another one is nobody's trouble any more.
+    pub(crate) fn trouble(&self, image: &ImageRef, class: &str) -> Option<&Trouble> {
+        let row = self.images.get(&image.name).filter(|row| row.image.digest == image.digest);
+        row.and_then(|row| row.trouble.get(class))
+    }
+
     /// Whether an image is not to be handed out on machines like this one.
     pub(crate) fn is_suspect(&self, image: &ImageRef, spec: &MachineSpec) -> bool {
-        let class = spec.class.as_deref().unwrap_or_default();
-        let row = self.images.get(&image.name).filter(|row| row.image.digest == image.digest);
-        row.is_some_and(|row| row.suspect(class).is_some())
+        self.trouble(image, spec.class.as_deref().unwrap_or_default()).is_some_and(|t| t.suspect.is_some())
     }
 
     /// Whether a machine like this may be given with an image: it is not
     /// suspected, or its next try is due.
     pub(crate) fn may_try(&self, image: &ImageRef, spec: &MachineSpec, want: Want) -> bool {
-        let class = spec.class.as_deref().unwrap_or_default();
-        let row = self.images.get(&image.name).filter(|row| row.image.digest == image.digest);
-        row.and_then(|row| row.trouble.get(class)).is_none_or(|t| t.allows(want == Want::Image))
+        let trouble = self.trouble(image, spec.class.as_deref().unwrap_or_default());
+        trouble.is_none_or(|t| t.allows(want == Want::Image))
     }
 
     /// Whether nothing speaks against the image that an ask is about.

@@ -108,12 +108,9 @@ impl Step<'_> {
             return;
         }
         let (class, failure) = (self.class_of(name), failure.clone());
-        let (image, machine) = (image.name.clone(), name.clone());
-        self.change(Change::ImageFailed { image: image.clone(), machine, class: class.clone(), failure });
-        let Some(trouble) = self.lab.images.get(&image).and_then(|row| row.trouble.get(&class)).cloned()
-        else {
-            return;
-        };
+        let (called, machine) = (image.name.clone(), name.clone());
+        self.change(Change::ImageFailed { image: called.clone(), machine, class: class.clone(), failure });
+        let Some(trouble) = self.lab.trouble(image, &class).cloned() else { return };
         // Of those that were on their way when it came under suspicion, none
         // says anything new; one that tried it since does.
         let known = trouble.suspect.is_some_and(|s| !s.trying);
@@ -122,7 +119,7 @@ impl Step<'_> {
         }
         let tries = trouble.suspect.map_or(0, |s| s.tries as usize + 1);
         let again = self.now() + doubled(TRIAL_AFTER, tries + 1);
-        self.change(Change::ImageSuspected { image, class, again });
+        self.change(Change::ImageSuspected { image: called, class, again });
         for machine in &trouble.machines {
             self.prove_now(machine);
         }
@@ -144,9 +141,8 @@ impl Step<'_> {
     pub(crate) fn image_worked(&mut self, name: &MachineName, came_up: bool) {
         let Some(image) = self.turn(name).and_then(|t| t.image) else { return };
         let class = self.class_of(name);
-        let row = self.lab.images.get(&image.name).filter(|row| row.image.digest == image.digest);
         let over = |t: &Trouble| came_up || t.failure.class == FailureClass::Image;
-        if row.and_then(|row| row.trouble.get(&class)).is_some_and(over) {
+        if self.lab.trouble(&image, &class).is_some_and(over) {
             self.change(Change::ImageWorked { image: image.name, class });
         }
     }
@@ -155,12 +151,11 @@ impl Step<'_> {
     /// goes.
     pub(crate) fn image_tried(&mut self, name: &MachineName, image: &ImageRef, want: Want) {
         let class = self.class_of(name);
-        let row = self.lab.images.get(&image.name).filter(|row| row.image.digest == image.digest);
         let shows = |t: &Trouble| {
             t.suspect.is_some_and(|s| s.trial)
                 && (want == Want::Image || t.failure.class == FailureClass::Image)
         };
-        if !row.and_then(|row| row.trouble.get(&class)).is_some_and(shows) {
+        if !self.lab.trouble(image, &class).is_some_and(shows) {
             return;
         }
         // It may never come to an answer: its holder may leave before.
