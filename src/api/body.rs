@@ -36,12 +36,10 @@ pub fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 /// The known word nearest to the unknown one in a serde message: "unknown
 /// field `slect`, expected one of `select`, `count`".
 pub fn did_you_mean(message: &str) -> Option<&str> {
-    if !message.starts_with("unknown ") {
-        return None;
-    }
-    let mut words = message.split('`').skip(1).step_by(2);
-    let unknown = words.next()?;
-    pitstop_wire::nearest(unknown, words)
+    // The unknown word is quoted as it came, backticks and all; what is known stands behind the last of these.
+    let (unknown, known) = message.strip_prefix("unknown ")?.rsplit_once("`, expected ")?;
+    let (_, unknown) = unknown.split_once('`')?;
+    pitstop_wire::nearest(unknown, known.split('`').skip(1).step_by(2))
 }
 
 #[cfg(test)]
@@ -79,6 +77,14 @@ mod tests {
     fn a_refusal_repeats_neither_control_characters_nor_megabytes() {
         let e = refused(&format!("{{\"\\u001b[2J{}\": 1}}", "x".repeat(1 << 20)));
         assert!(e.message.len() < 1_000 && !e.message.contains(char::is_control), "{:?}", e.message);
+    }
+
+    #[test]
+    fn a_backtick_in_an_unknown_field_made_its_rest_the_word_that_was_meant() {
+        for field in ["`2], ` is\nx`", "selec`, expected one of `x\n`, `selec"] {
+            let e = refused(&serde_json::json!({ field: 1 }).to_string());
+            assert!(e.hint.as_deref().is_none_or(|hint| hint == "did you mean `select`?"), "{e:?}");
+        }
     }
 
     #[test]

@@ -266,13 +266,15 @@ impl Lab {
         let count = |role: &Role, ask: &Ask| {
             self.machines.values().filter(|m| self.suits(m, role, ask, true)).count()
         };
-        let loose = Ask { want: Want::Bare, clean: CleanLevel::Any, ..ask.clone() };
+        let loose = Ask { want: Want::Bare, clean: CleanLevel::Any, image: None, ..ask.clone() };
         let matching = count(role, &loose);
         if matching >= wanted {
             return self.incapable(role, ask, (found, matching), count);
         }
         let what = match found {
+            0 if select.terms().is_empty() => "there is no machine".to_owned(),
             0 => format!("no machine matches `{select}`"),
+            n if select.terms().is_empty() => format!("there are only {n} of {wanted} machines"),
             n => format!("only {n} of {wanted} machines match `{select}`"),
         };
         let any = Role { select: Selector::default(), ..role.clone() };
@@ -302,15 +304,24 @@ impl Lab {
         (found, matching): (usize, usize),
         count: impl Fn(&Role, &Ask) -> usize,
     ) -> (String, String) {
-        let match_word = if matching == 1 { "machine matches" } else { "machines match" };
+        let there = match (matching, role.select.terms().is_empty()) {
+            (1, true) => "there is 1 machine".to_owned(),
+            (n, true) => format!("there are {n} machines"),
+            (1, false) => format!("1 machine matches `{}`", role.select),
+            (n, false) => format!("{n} machines match `{}`", role.select),
+        };
         let what = |lack: &str| {
             let but = if found == 0 { "none of them".to_owned() } else { format!("only {found} of them") };
-            format!("{matching} {match_word} `{}`, but {but} {lack}", role.select)
+            format!("{there}, but {but} {lack}")
         };
         let enough = |ask: &Ask| count(role, ask) >= role.count as usize;
         if ask.want == Want::Image && enough(&Ask { want: Want::Agent, ..ask.clone() }) {
             let has = if found < 2 { "has an image of its own" } else { "have images of their own" };
             return (what(has), "name one: --image NAME (pitstop image ls)".to_owned());
+        }
+        if ask.image.is_some() && enough(&Ask { image: None, ..ask.clone() }) {
+            let can = "can be given an image (no agent on it, or no disk)";
+            return (what(can), "leave out --image".to_owned());
         }
         if enough(&Ask { clean: CleanLevel::Any, ..ask.clone() }) {
             let can = "can be proven clean (no agent on it, or a disk that the inventory does not know)";

@@ -181,7 +181,7 @@ impl Sim {
         let delay = self.dice.between(who, Pick::Delay, delay.0, delay.1);
         let happening = match board_asks(self.boards[number].kind) {
             true => super::Happening::Firmware { board: number, boot, tries: 0 },
-            false => super::Happening::Booted { board: number, boot, what, params },
+            false => super::Happening::Booted { board: number, boot, what, params: params.map(Box::new) },
         };
         self.at(delay, happening);
         if self.happens(who, Chance::Reboots) {
@@ -206,7 +206,7 @@ impl Sim {
             _ => (Boot::Disk, None),
         };
         let delay = self.dice.between(Who::board(number), Pick::Delay, 500, 5_000);
-        self.at(delay, super::Happening::Booted { board: number, boot, what, params });
+        self.at(delay, super::Happening::Booted { board: number, boot, what, params: params.map(Box::new) });
     }
 
     /// The system falls over and comes up again; power stays.

@@ -205,7 +205,7 @@ enum Happening {
     /// The board's firmware asks what to boot.
     Firmware { board: usize, boot: u64, tries: u32 },
     /// The board finished its firmware.
-    Booted { board: usize, boot: u64, what: Boot, params: Option<AgentParams> },
+    Booted { board: usize, boot: u64, what: Boot, params: Option<Box<AgentParams>> },
     /// The board's system falls over.
     Reboot { board: usize, boot: u64 },
     /// An agent dials.
@@ -310,7 +310,9 @@ impl Sim {
             Happening::Fact(epoch, fact) => self.fact(epoch, *fact),
             Happening::Flap { board, times } => self.flap(board, times),
             Happening::Firmware { board, boot, tries } => self.firmware(board, boot, tries),
-            Happening::Booted { board, boot, what, params } => self.booted(board, boot, what, params),
+            Happening::Booted { board, boot, what, params } => {
+                self.booted(board, boot, what, params.map(|p| *p))
+            }
             Happening::Reboot { board, boot } => self.reboot(board, boot),
             Happening::Hello(agent) => self.hello(agent),
             Happening::Twin(agent) => self.twin(agent),

@@ -373,11 +373,18 @@ impl crate::Lab {
             Health::Retired => false,
         };
         let agent = spec.ready.driver == "agent";
+        let here = ever || matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
+        // Most machines are busy: what follows costs more.
+        if !(healthy && here) {
+            return false;
+        }
         // An undeclared disk that was seen is one that no proof covers.
         let extra = machine.hardware.as_ref().is_some_and(|h| h.disks.len() > machine.disks.len());
         let provable = (agent && !extra) || machine.disks.is_empty();
         let clean = ask.clean == CleanLevel::Any || provable;
         let image = ask.image.is_some() || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
+        // Our agent writes an image, to a disk: whatever else is wanted of the machine.
+        let writable = ask.image.is_none() || (agent && !machine.disks.is_empty());
         // A suspected image may be a good one when this machine's turn comes.
         let trusted = ever || self.may_be_given(ask, spec);
         let able = match ask.want {
@@ -385,12 +392,11 @@ impl crate::Lab {
             Want::Agent => agent,
             Want::Image => !agent || image,
         };
-        let here = ever || matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
         let facts = self.facts_for(ask, machine, spec);
         // Whose disks are proven for him never gets any that are not.
         let settled = |key: &str| key == "clean" && ask.clean == CleanLevel::Proven;
         let may_become = |term: &Term| ever && VOLATILE.contains(&term.key()) && !settled(term.key());
         let matches = || role.select.terms().iter().all(|t| may_become(t) || t.holds(&facts));
-        healthy && clean && able && trusted && here && matches()
+        clean && able && writable && trusted && matches()
     }
 }

@@ -3,8 +3,8 @@
 use super::bench::{Bench, Reply, ask, caller, role};
 use crate::event::{Caller, Request};
 use crate::id::SecretHash;
-use crate::inventory::model::DriverSpec;
-use crate::reservation::{Ask, Hold, Want};
+use crate::inventory::model::{DriverSpec, MachineSpec};
+use crate::reservation::{Ask, CleanLevel, Hold, Want};
 use crate::step::ENDED_KEPT;
 use pitstop_wire::Code;
 
@@ -131,6 +131,23 @@ fn want_agent_is_promised_where_no_agent_runs() {
     assert_eq!(b.refused("ada", asked), Code::NotFound);
     let proven = Request::Reserve { ask: Box::new(ask("", Want::Bare)), image: None };
     assert_eq!(b.refused("ada", proven), Code::NotFound, "nobody can prove its disk");
+}
+
+#[test]
+fn an_image_is_promised_where_nobody_can_write_it() {
+    let bare = |m: &mut MachineSpec| {
+        m.ready = DriverSpec::named("power");
+        m.disks.clear();
+    };
+    let mut b = Bench::of([spec_with("m0", bare), spec_with("m1", |m| m.disks.clear())]);
+    for want in [Want::Bare, Want::Agent, Want::Image] {
+        let asked = Ask { clean: CleanLevel::Any, ..ask("", want) };
+        let asked = Request::Reserve { ask: Box::new(asked), image: Some("debian".into()) };
+        let error = b.request("ada", asked).unwrap_err();
+        assert_eq!(error.code, Code::NotFound, "{want:?}");
+        assert!(error.message.contains("can be given an image"), "{}", error.message);
+    }
+    b.ok("ada", reserve(""));
 }
 
 #[test]
