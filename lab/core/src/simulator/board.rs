@@ -40,8 +40,8 @@ pub(super) struct LegTruth {
 pub(super) struct Board {
     pub kind: Kind,
     pub legs: Vec<LegTruth>,
-    /// When commands under way will land.
-    pub inflight: Vec<u64>,
+    /// Commands under way.
+    pub inflight: Vec<super::power::Flight>,
     /// Number of its boot.
     pub boot: u64,
     /// It changed power by itself, and was not commanded since.

@@ -139,7 +139,7 @@ impl Sim {
         let board = &self.boards[number];
         let Some(id) = row.reservation() else { return Ok(()) };
         let Some(reservation) = lab.reservation(id) else { return Ok(()) };
-        if board.inflight.iter().any(|at| *at > self.now) {
+        if board.inflight.iter().any(|f| f.at > self.now) {
             return Err(format!("{name} is handed to {id} while a power command is still under way"));
         }
         if let Some((other, held)) = board.holder.as_ref().filter(|(n, held)| n != name && *held != id) {

@@ -39,6 +39,16 @@ pub(super) struct Order {
     pub witnessed: bool,
 }
 
+/// A copy of a command that is going to act.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flight {
+    pub at: u64,
+    epoch: Epoch,
+    intent: IntentId,
+    /// Another copy of it has acted.
+    again: bool,
+}
+
 /// What ails a controller, and until when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trouble {
@@ -204,7 +214,8 @@ impl Sim {
     }
 
     fn fly(&mut self, delay: u64, order: &Order) {
-        self.boards[order.board].inflight.push(self.now + delay);
+        let flight = Flight { at: self.now + delay, epoch: order.epoch, intent: order.intent, again: false };
+        self.boards[order.board].inflight.push(flight);
         self.at(delay, Happening::Land(Box::new(order.clone())));
     }
 
@@ -212,7 +223,12 @@ impl Sim {
     pub(super) fn land(&mut self, order: &Order) {
         let now = self.now;
         let board = &mut self.boards[order.board];
-        board.inflight.retain(|at| *at > now);
+        let is_this = |f: &Flight| f.epoch == order.epoch && f.intent == order.intent;
+        let Some(this) = board.inflight.iter().position(|f| f.at <= now && is_this(f)) else {
+            return; // it was read back that it had been obeyed
+        };
+        board.inflight.remove(this);
+        board.inflight.iter_mut().filter(|f| is_this(f)).for_each(|f| f.again = true);
         if board.legs.get(order.leg).is_none_or(|l| l.stuck_until > now) {
             return;
         }
@@ -226,7 +242,12 @@ impl Sim {
             return self.at(1_000, Happening::Judge(order));
         }
         let reading = self.read(order.board, order.leg);
-        if reading.shows(order.want) || self.now >= order.until {
+        if reading.shows(order.want) {
+            let obeyed = |f: &Flight| f.again && f.epoch == order.epoch && f.intent == order.intent;
+            self.boards[order.board].inflight.retain(|f| !obeyed(f));
+            return self.report_power(&order, Ok(reading));
+        }
+        if self.now >= order.until {
             return self.report_power(&order, Ok(reading));
         }
         self.at(1_000, Happening::Judge(order));
