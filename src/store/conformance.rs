@@ -1,11 +1,14 @@
 //! What every store does, and then what only a file can do.
 
 use super::memory::MemoryStore;
-use super::sample::Sample;
+use super::sample::{Sample, caller};
 use super::{Batch, CommitError, RecordQuery, SqliteStore, Store, StoreError, sleep};
+use pitstop_core::event::{Event, Request};
 use pitstop_core::id::Epoch;
-use pitstop_core::lab::{Row, Rows};
+use pitstop_core::lab::{Row, RowKey, Rows};
+use pitstop_core::machine::ImageRef;
 use pitstop_wire::MachineName;
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -58,6 +61,32 @@ fn a_removed_row_does_not_come_back() {
         commit(&mut *store, &batch);
         drop(store);
         assert_eq!(sorted(open().load(&mut sleep).unwrap()), sorted(sample.lab.rows()));
+    });
+}
+
+#[test]
+fn a_row_of_some_kind_is_not_stored_or_not_removed() {
+    each(|open| {
+        let (mut store, mut sample) = (open(), Sample::new());
+        commit(&mut *store, &sample.start(1));
+        let image = ImageRef { name: "debian".into(), digest: "b3:debian".into(), seed: None };
+        let added = Event::Request(caller("ada", None), Request::NameImage { image, bytes: 1 << 20 });
+        commit(&mut *store, &sample.step(added).0);
+        let (batch, id) = sample.reserve("ada", "k1");
+        commit(&mut *store, &batch);
+        let kinds = |rows: &Rows| rows.rows.iter().map(Row::key).collect::<BTreeSet<_>>();
+        let all = kinds(&store.load(&mut sleep).unwrap());
+        let (image, reservation) = (RowKey::Image("debian".into()), RowKey::Reservation(id));
+        let key = all.iter().find(|k| matches!(k, RowKey::Key(_))).expect("no key was stored").clone();
+        let removed = [image, reservation, key, RowKey::Machine(MachineName::new("m0").unwrap())];
+        assert!(removed.iter().all(|key| all.contains(key)), "{all:?}");
+
+        let mut batch = sample.release("ada", id);
+        batch.upserts.clear();
+        batch.removes.extend(removed);
+        commit(&mut *store, &batch);
+        drop(store);
+        assert_eq!(open().load(&mut sleep).unwrap().rows, [], "of {all:?}");
     });
 }
 

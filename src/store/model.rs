@@ -11,6 +11,7 @@ use super::{Batch, CommitError, FILE, History, RecordQuery, SqliteStore, Store, 
 use pitstop_core::Lab;
 use pitstop_core::event::Floor;
 use pitstop_core::id::{Epoch, ReservationId};
+use pitstop_core::lab::{Row, RowKey};
 use pitstop_core::record::Record;
 use pitstop_wire::MachineName;
 use proptest::prelude::*;
@@ -219,15 +220,8 @@ impl ReferenceStateMachine for Model {
 
 /// One batch after the other, as one.
 fn joined(mut first: Batch, second: Batch) -> Batch {
-    use pitstop_core::lab::{Row, RowKey};
-    let key = |row: &Row| match row {
-        Row::Machine(m) => RowKey::Machine(m.name.clone()),
-        Row::Reservation(r) => RowKey::Reservation(r.id),
-        Row::Image(i) => RowKey::Image(i.image.name.clone()),
-        Row::Key(k) => RowKey::Key(k.number),
-    };
-    let touched: Vec<RowKey> = second.upserts.iter().map(key).chain(second.removes.clone()).collect();
-    first.upserts.retain(|row| !touched.contains(&key(row)));
+    let touched: Vec<RowKey> = second.upserts.iter().map(Row::key).chain(second.removes.clone()).collect();
+    first.upserts.retain(|row| !touched.contains(&row.key()));
     first.removes.retain(|row| !touched.contains(row));
     first.upserts.extend(second.upserts);
     first.removes.extend(second.removes);

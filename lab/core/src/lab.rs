@@ -141,6 +141,18 @@ pub enum Row {
     Key(Arc<Remembered>),
 }
 
+impl Row {
+    /// What it is stored under.
+    pub fn key(&self) -> RowKey {
+        match self {
+            Self::Machine(m) => RowKey::Machine(m.name.clone()),
+            Self::Reservation(r) => RowKey::Reservation(r.id),
+            Self::Image(i) => RowKey::Image(i.image.name.clone()),
+            Self::Key(k) => RowKey::Key(k.number),
+        }
+    }
+}
+
 /// All rows: what the store loads and what a new daemon goes on from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rows {

@@ -1,7 +1,7 @@
 //! Simulates labs from seeds and says what it found.
 
 use pitstop_core::fence::Fence;
-use pitstop_core::simulator::{Config, Header, Report, run, shrink};
+use pitstop_core::simulator::{Config, Header, Pairs, Report, run, shrink};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const USAGE: &str = "\
 usage: pitstop-simulate [--seconds N | --runs N] [--seed N] [--jobs N] [--long] [--without FENCE]
-                        [--machines N] [--clients N] [--hours N] [--json FILE] [--pairs]
+                        [--machines N] [--clients N] [--hours N] [--json FILE] [--pairs] [--probe]
        pitstop-simulate --seed N [--shrink] --trace | --json-trace FILE
 
 Runs the lab's core against a simulated world, one run per seed, and checks
@@ -26,6 +26,7 @@ processor time: a busy machine gets as much done. The first violation ends it
   --json FILE        a summary for programs
   --keep-going       goes on after a violation, and tells all
   --pairs            which pairs of state and event were never tried
+  --probe            puts every event to every state that a run comes to, on a copy
   --trace            one seed, event by event
   --json-trace FILE  the same for `pitstop replay FILE`
   --shrink           leaves out of a run that goes wrong whatever can be left out
@@ -104,6 +105,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--long" => options.long = true,
             "--shrink" => options.shrink = true,
             "--pairs" => options.pairs = true,
+            "--probe" => options.config.probe = true,
             "--keep-going" => options.keep_going = true,
             _ => {
                 let value = args.next().ok_or_else(|| format!("{flag} wants a value, or is none of mine"))?;
@@ -144,6 +146,7 @@ impl Options {
             clients: self.clients.unwrap_or(usual.clients),
             span: self.span.unwrap_or(usual.span),
             without: self.config.without,
+            probe: self.config.probe,
             ..usual
         }
     }
@@ -291,7 +294,9 @@ fn summary(found: &Found, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn pairs(total: &Report, out: &mut impl Write) -> io::Result<()> {
-    let (met, never): (Vec<_>, Vec<_>) = total.pairs.all().partition(|(_, _, count)| *count > 0);
+    let mut all = total.pairs.clone();
+    all.add(&total.probed);
+    let (met, never): (Vec<_>, Vec<_>) = all.all().partition(|(_, _, count)| *count > 0);
     writeln!(out, "{} pairs of state and event were tried, {} never:", met.len(), never.len())?;
     let mut state = String::new();
     for (of, event, _) in never {
@@ -308,8 +313,9 @@ fn pairs(total: &Report, out: &mut impl Write) -> io::Result<()> {
 fn json(found: &Found) -> String {
     let Found { total, runs, wrong } = found;
     let seconds = spent().as_secs_f64();
-    let pairs: serde_json::Map<String, serde_json::Value> =
-        total.pairs.all().map(|(state, event, n)| (format!("{state} × {event}"), n.into())).collect();
+    let named = |pairs: &Pairs| -> serde_json::Map<String, serde_json::Value> {
+        pairs.all().map(|(state, event, n)| (format!("{state} × {event}"), n.into())).collect()
+    };
     let summary = serde_json::json!({
         "runs": runs,
         "steps": total.steps,
@@ -323,7 +329,8 @@ fn json(found: &Found) -> String {
         "runs_per_cpu_second": *runs as f64 / seconds,
         "faults": total.faults,
         "violations": wrong.len(),
-        "pairs": pairs,
+        "pairs": named(&total.pairs),
+        "probed": named(&total.probed),
     });
     format!("{summary:#}\n")
 }

@@ -438,7 +438,7 @@ impl Sim {
     }
 }
 
-fn hash_hex(key: &str) -> String {
+pub(super) fn hash_hex(key: &str) -> String {
     serde_json::to_value(SecretHash::of(key))
         .ok()
         .and_then(|v| v.as_str().map(str::to_owned))

@@ -364,6 +364,9 @@ impl Sim {
         let out = lab.step(&moment, event);
         self.report.steps += 1;
         self.check_step(&out);
+        if self.config.probe {
+            self.probe(&out.touched);
+        }
         if let Some(what) = what {
             let lab = self.daemon.lab.as_ref()?;
             let states = trace::states(lab, &out.touched);

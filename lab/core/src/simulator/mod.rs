@@ -16,6 +16,7 @@ pub(crate) mod labs;
 mod oracle;
 mod pairs;
 mod power;
+mod probe;
 mod restored;
 mod shrink;
 mod trace;
@@ -40,7 +41,7 @@ use dice::{Chance, Dice, Pick, Who};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{AgentParams, ToAgent, Work};
 use power::{Order, Trouble};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What to simulate.
@@ -58,6 +59,8 @@ pub struct Config {
     pub without: Option<Fence>,
     /// Keep an entry per event.
     pub trace: bool,
+    /// Whether every event is put to every state that the run comes to, on a copy.
+    pub probe: bool,
     /// What would happen by chance, and is not to.
     pub left_out: Vec<Decision>,
 }
@@ -68,8 +71,8 @@ impl Config {
     /// A small lab for two hours: most bugs are small.
     pub fn short(seed: u64) -> Self {
         let machines = 2 + (seed % 3) as usize;
-        let (without, trace, left_out) = (None, false, Vec::new());
-        Self { seed, machines, clients: machines + 1, span: 2 * HOUR, without, trace, left_out }
+        let (without, trace, probe, left_out) = (None, false, false, Vec::new());
+        Self { seed, machines, clients: machines + 1, span: 2 * HOUR, without, trace, probe, left_out }
     }
 
     /// A lab of 20 machines for a day.
@@ -99,6 +102,8 @@ pub struct Report {
     pub simulated: u64,
     /// Which events met which states.
     pub pairs: Pairs,
+    /// Which did on copies, see [`Config::probe`].
+    pub probed: Pairs,
     /// The first thing that was wrong.
     pub violation: Option<String>,
     /// An entry per event, where asked for.
@@ -118,6 +123,7 @@ impl Report {
         self.handovers += other.handovers;
         self.simulated += other.simulated;
         self.pairs.add(&other.pairs);
+        self.probed.add(&other.probed);
         for (kind, n) in &other.faults {
             *self.faults.entry(kind).or_default() += n;
         }
@@ -174,6 +180,8 @@ pub(crate) struct Sim {
     /// Happenings since time last moved: a deadline whose judgement leads
     /// nowhere would be judged for ever.
     spins: u32,
+    /// States that every event was put to, with an agent's session and without.
+    probed: BTreeSet<(usize, bool)>,
     report: Report,
 }
 
@@ -256,6 +264,7 @@ impl Sim {
             owners: BTreeMap::new(),
             oracle: oracle::Oracle::default(),
             spins: 0,
+            probed: BTreeSet::new(),
             report: Report::default(),
         };
         sim.at(0, Happening::Restart);

@@ -178,7 +178,7 @@ fn state_name(state: usize) -> String {
     }
 }
 
-fn state(machine: &Machine) -> usize {
+pub(super) fn state(machine: &Machine) -> usize {
     match &machine.stage {
         Stage::Free => match machine.health {
             Health::Good => 0,

@@ -26,6 +26,21 @@ fn many_small_labs_keep_every_invariant() {
 }
 
 #[test]
+fn every_event_in_every_state_keeps_the_rows_whole() {
+    let probing = |seed| Config { probe: true, ..Config::short(seed) };
+    let mut total = Report::default();
+    for seed in 0..12 {
+        total.add(&clean(&probing(seed)));
+    }
+    let met = total.probed.all().filter(|(_, _, n)| *n > 0).count();
+    assert!(met > 800, "only {met} pairs were put together");
+    // A probe that finds nothing where a fence is missing would find nothing anywhere.
+    let blind = Config { without: Some(Fence::Nonce), ..probing(0) };
+    let found = run(&blind).violation.unwrap_or_default();
+    assert!(found.contains("without its token"), "{found}");
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     let trace = |seed| {
         let report = run(&Config { trace: true, ..Config::short(seed) });

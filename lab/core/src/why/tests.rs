@@ -109,3 +109,51 @@ fn one_machine_is_offered_where_several_are_missing() {
         ("only 2 of 500 machines match `name=m0,m1`", "ask for at most 2")
     );
 }
+
+/// Each line is one of what is said.
+fn says(said: &[String], lines: &[&str]) {
+    for line in lines {
+        assert!(said.iter().any(|s| s.starts_with(line)), "not `{line}`, but {said:#?}");
+    }
+}
+
+#[test]
+fn a_wait_is_told_without_its_limit_or_what_to_do() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.reserve("ada", ask("m0", Want::Agent));
+    b.pass(7_000);
+    let phase = "m0 is being prepared: off for 7s, limit in 53s";
+    says(
+        &of_machine(&b, "m0"),
+        &[phase, "the limit timeout.power is the default", "held by ada (R-1) -> pitstop show R-1"],
+    );
+    says(&lines(&of(&b, id)), &["m0 is being prepared: off for 7s, limit in 53s -> pitstop why m0"]);
+    let waits = b.reserve("bob", ask("m0", Want::Bare));
+    says(
+        &lines(&of(&b, waits)),
+        &["m0 is held by ada (R-1) -> pitstop show R-1", "place 1 of 1 in the queue"],
+    );
+    b.live(60_000);
+    assert!(of(&b, id).summary.starts_with("R-1 is ready for ada, and kept "), "{}", of(&b, id).summary);
+    says(&lines(&of(&b, id)), &["its holder takes it by using it -> pitstop reserve --resume R-1"]);
+    b.ok("ada", Request::Claim(id));
+    assert!(of(&b, id).summary.starts_with("R-1 is in use by ada, "), "{}", of(&b, id).summary);
+    b.release("ada", id);
+    says(&of_machine(&b, "m0"), &["m0 is being cleaned: off for 0s (usually 7s), limit in 60s"]);
+    says(&lines(&of(&b, waits)), &["m0 is being cleaned: off for 0s (usually 7s), limit in 60s"]);
+}
+
+#[test]
+fn a_machine_out_of_use_is_told_as_one_that_is_busy() {
+    let mut b = Bench::new(&["m0", "m1"]);
+    b.ok("admin", Request::Drain { machine: name("m1"), reason: "fan".into() });
+    b.boards.get_mut(&name("m0")).unwrap().dead = true;
+    let id = b.reserve("ada", ask("name=m0,m1", Want::Agent));
+    b.live(3_600_000);
+    assert_eq!(b.state("m0"), "quarantined");
+    says(&of_machine(&b, "m0"), &["quarantined ", "it is proven by itself in "]);
+    says(&of_machine(&b, "m1"), &["drained by admin 60m ago: \"fan\" -> pitstop admin undrain m1"]);
+    says(&lines(&of(&b, id)), &["m0 is quarantined: ", "m1 was drained by admin "]);
+    b.reload(|i| drop(i.machines.insert(name("m2"), crate::step::tests::spec("m2"))));
+    says(&of_machine(&b, "m2"), &["new: nobody has enrolled it -> pitstop admin enrol name=m2"]);
+}
