@@ -106,8 +106,9 @@ pub struct Quarantine {
 /// these.
 pub(crate) const QUARANTINES_KEPT: usize = 12;
 /// How long one counts (ms).
-pub(crate) const QUARANTINE_COUNTS: u64 = 24 * HOUR;
+pub(crate) const QUARANTINE_COUNTS: u64 = DAY;
 pub(crate) const HOUR: u64 = 3_600_000;
+pub(crate) const DAY: u64 = 24 * HOUR;
 pub(crate) const MINUTE: u64 = 60_000;
 
 /// Remembers a quarantine and forgets old ones.

@@ -1,19 +1,19 @@
 //! The fold: how a change becomes rows. [`Lab::apply`] is the only code that
 //! touches a row; it asks nothing but the record, so that rows can always be
-//! made again from history. Derived indexes follow the rows.
+//! made again from history. What follows from them is in `derive`.
 
+mod derive;
 mod image;
 
-use crate::experience::{self, Pause, Quarantine, Usual};
+use crate::experience::{self, DAY, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
-use crate::inventory::model::OnAgentLost;
-use crate::lab::{Lab, Meta, Remembered, RowKey, Timer};
+use crate::lab::{Lab, Meta, Remembered, RowKey};
 use crate::machine::{
     Attempt, Content, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Seen, Stage, Switch, Turn,
 };
 use crate::record::{Change, Part, Record};
-use crate::reservation::{Hold, Member, Reservation, Status};
-use crate::step::{AGENT_LOST_IN_TURN, RESTARTED, SUPERSEDED};
+use crate::reservation::{Member, Reservation, Status};
+use crate::step::{RESTARTED, SUPERSEDED};
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentKind;
@@ -218,154 +218,6 @@ impl Lab {
             _ => apply_turn(machine, record),
         }
     }
-
-    /// Derives everything from the rows, after loading.
-    pub(crate) fn derive_all(&mut self) {
-        let keys: Vec<RowKey> = (self.machines.keys().cloned().map(RowKey::Machine))
-            .chain(self.reservations.keys().copied().map(RowKey::Reservation))
-            .chain(self.images.keys().cloned().map(RowKey::Image))
-            .collect();
-        for key in keys {
-            self.derive(&key);
-        }
-        self.queue_dirty = true;
-    }
-
-    /// Brings the indexes of one row up to date.
-    pub(crate) fn derive(&mut self, key: &RowKey) {
-        match key {
-            RowKey::Machine(name) => self.derive_machine(name),
-            RowKey::Reservation(id) => self.derive_reservation(*id),
-            RowKey::Image(name) => {
-                self.queue_dirty = true;
-                let trials = self.images.get(name).into_iter().flat_map(|i| i.trouble.values());
-                let due = trials.filter_map(|t| t.suspect).filter(|s| !s.trial).map(|s| s.again).min();
-                self.set_timer(Timer::Image(name.clone()), due);
-            }
-            RowKey::Key(_) => {}
-        }
-    }
-
-    fn derive_machine(&mut self, name: &MachineName) {
-        let machine = self.machines.get(name);
-        let free = machine.is_some_and(|m| {
-            m.health == Health::Good
-                && m.pause.is_none()
-                && (matches!(m.stage, Stage::Free)
-                    || matches!(m.stage, Stage::Ready { reservation: None, .. }))
-        }) && self.inventory.machines.contains_key(name);
-        if free {
-            self.queue_dirty |= self.free.insert(name.clone());
-        } else {
-            self.free.remove(name);
-        }
-        if free && machine.is_some_and(|m| matches!(m.stage, Stage::Ready { .. })) {
-            self.warm.insert(name.clone());
-        } else {
-            self.warm.remove(name);
-        }
-        let due = machine.and_then(|m| self.machine_due(m));
-        self.set_timer(Timer::Machine(name.clone()), due);
-    }
-
-    fn machine_due(&self, machine: &Machine) -> Option<LabTime> {
-        let retry = self.retries.get(&machine.name).copied();
-        // A command that nobody works on is looked at when its time is over,
-        // and then as often as `retries` says, not at every tick.
-        let landing = (machine.legs.iter())
-            .flat_map(|leg| &leg.unsettled)
-            .map(|i| i.may_land_until)
-            .min()
-            .map(|at| retry.map_or(at, |r| at.max(r)));
-        let pause = machine.pause.map(|p| p.until);
-        let lost = machine.agent.as_ref().and_then(|a| a.lost);
-        let stage = match &machine.stage {
-            Stage::Free => self.proof_due(machine),
-            Stage::Turn(turn) => {
-                let lost = lost.map(|at| at + AGENT_LOST_IN_TURN);
-                let waits = !turn.phase.awaits_attach() && !turn.phase.wants_off();
-                [Some(turn.deadline), retry, lost.filter(|_| waits)].into_iter().flatten().min()
-            }
-            Stage::Ready { until, .. } => *until,
-            Stage::InUse { reservation, .. } => {
-                lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms))
-            }
-        };
-        [landing, pause, stage].into_iter().flatten().min()
-    }
-
-    /// When a machine at rest is to be proven by itself.
-    pub(crate) fn proof_due(&self, machine: &Machine) -> Option<LabTime> {
-        let spec = self.inventory.machines.get(&machine.name)?;
-        let due = match &machine.health {
-            Health::Quarantined { again, .. } => *again,
-            Health::Good => machine.checked.unwrap_or(machine.since) + spec.health.as_ref()?.every_ms,
-            Health::New | Health::Drained { .. } | Health::Retired => return None,
-        };
-        Some(self.retries.get(&machine.name).map_or(due, |retry| due.max(*retry)))
-    }
-
-    /// After how long a silence in use the reservation fails, if it does.
-    pub(crate) fn agent_patience(&self, id: ReservationId, machine: &Machine) -> Option<u64> {
-        let reservation = self.reservations.get(&id)?;
-        if machine.agent.as_ref().is_some_and(|a| a.excused) {
-            return None;
-        }
-        if let Some(ms) = reservation.ask.agent_lost {
-            return Some(ms);
-        }
-        let role = reservation.ask.hold.role();
-        match self.inventory.on_agent_lost(self.inventory.machines.get(&machine.name)?, role) {
-            OnAgentLost::Ignore => None,
-            OnAgentLost::FailAfter { ms } => Some(ms),
-        }
-    }
-
-    fn derive_reservation(&mut self, id: ReservationId) {
-        // One that is forgotten had ended, and was taken off all lists then.
-        let Some(row) = self.reservations.get(&id).cloned() else { return };
-        let place = (std::cmp::Reverse(row.ask.priority), id);
-        if row.status == Status::Waiting {
-            self.queue_dirty |= self.waiting.insert(place);
-        } else {
-            // An elder that leaves sets free what it kept from the younger.
-            self.queue_dirty |= self.waiting.remove(&place);
-        }
-        if let Status::Ended { at, .. } = row.status {
-            self.ended.insert((at, id));
-            self.beats.remove(&id);
-            self.set_timer(Timer::Reservation(id), None);
-            return;
-        }
-        if let Hold::Session { silence } = row.ask.hold {
-            // A session that this daemon has not heard of yet counts as just heard.
-            let heard = self.meta.now + silence;
-            self.beats.entry(id).or_insert(heard);
-        }
-        let patience = match row.status {
-            Status::Waiting | Status::Preparing => row.ask.patience.map(|ms| row.created + ms),
-            Status::Ready { unclaimed_until } => Some(unclaimed_until),
-            _ => None,
-        };
-        let due = [self.beats.get(&id).copied(), row.ends, patience].into_iter().flatten().min();
-        self.set_timer(Timer::Reservation(id), due);
-    }
-
-    fn set_timer(&mut self, timer: Timer, due: Option<LabTime>) {
-        let before = match due {
-            Some(at) => self.due.insert(timer.clone(), at),
-            None => self.due.remove(&timer),
-        };
-        if before == due {
-            return;
-        }
-        if let Some(at) = before {
-            self.timers.remove(&(at, timer.clone()));
-        }
-        if let Some(at) = due {
-            self.timers.insert((at, timer));
-        }
-    }
 }
 
 fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, at: LabTime) -> Machine {
@@ -500,6 +352,11 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
 /// What is left of a row of the past: which machine it is, and its health.
 fn doubt(machine: &mut Machine, may_land_until: LabTime, at: LabTime) {
     (machine.stage, machine.since, machine.agent) = (Stage::Free, at, None);
+    // Nor is it proven by itself before people could look who is on it.
+    machine.checked = Some(at);
+    if let Health::Quarantined { again, .. } = &mut machine.health {
+        *again = (*again).max(at + DAY);
+    }
     machine.disks.iter_mut().for_each(|disk| disk.content = Content::Unknown);
     for leg in &mut machine.legs {
         leg.seen = None;
@@ -554,11 +411,20 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
                 machine.since = at;
             }
         }
-        Change::ProofPassed { .. } => machine.checked = Some(at),
+        Change::QuarantineExcused { .. } => {
+            if let Health::Quarantined { again, at: since, .. } = &mut machine.health {
+                *again = at;
+                machine.quarantines.retain(|q| q.at != *since);
+            }
+        }
+        Change::ProofPassed { .. } | Change::ProofInVain { .. } => machine.checked = Some(at),
         Change::Freed { good, .. } => {
             if let (Stage::Turn(turn), true) = (&machine.stage, *good) {
                 machine.usual.took(&turn.phase, at - turn.phase_since);
-                machine.worked = Some(at);
+                // To be switched off shows little of what a class has in common.
+                if turn.attempt.is_some() {
+                    machine.worked = Some(at);
+                }
             }
             machine.stage = Stage::Free;
             machine.since = at;

@@ -200,13 +200,24 @@ impl Account {
                 self.state.used_since = Some(at);
             }
             Change::HealthSet { health, .. } => self.health_set(health, at),
+            Change::QuarantineExcused { .. } => self.excused(),
             _ => {}
         }
     }
 
+    /// The quarantine it is in was the image's fault.
+    fn excused(&mut self) {
+        let Some((class, _)) = &mut self.state.out else { return };
+        let before = std::mem::replace(class, FailureClass::Image);
+        if let Some(cost) = self.costs.get_mut(&before) {
+            cost.quarantines = cost.quarantines.saturating_sub(1);
+        }
+        self.costs.entry(FailureClass::Image).or_default().quarantines += 1;
+    }
+
     fn health_set(&mut self, health: &Health, at: LabTime) {
         match health {
-            // Said again with another time to be proven at: nothing new.
+            // Said again with another time to be proven at, as older versions did: nothing new.
             Health::Quarantined { at: since, .. } if *since != at => {}
             Health::Quarantined { failure, .. } => {
                 self.end_out(at);

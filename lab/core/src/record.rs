@@ -506,6 +506,18 @@ pub enum Change {
         /// The machine.
         machine: MachineName,
     },
+    /// What the machine was quarantined for is put down to the image: it is
+    /// proven now, and nothing of it is remembered against the machine.
+    QuarantineExcused {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// A proving turn failed at what its whole class fails at. It counts as
+    /// the machine's check: to begin it again at once would end the same way.
+    ProofInVain {
+        /// The machine.
+        machine: MachineName,
+    },
     /// The holder used power.
     PowerByHolder {
         /// The machine.
@@ -600,6 +612,8 @@ impl Change {
             | InUse { machine }
             | Freed { machine, .. }
             | ProofPassed { machine }
+            | ProofInVain { machine }
+            | QuarantineExcused { machine }
             | PowerByHolder { machine, .. }
             | LandingMoved { machine, .. }
             | CycleStopped { machine }

@@ -95,6 +95,9 @@ pub enum Hold {
 }
 
 impl Hold {
+    /// All roles that policies are named by.
+    pub const ROLES: [&str; 2] = ["ci", "person"];
+
     /// Whose policy applies: `ci` for what must beat, `person` otherwise.
     pub fn role(self) -> &'static str {
         match self {

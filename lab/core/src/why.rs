@@ -38,6 +38,13 @@ impl Why {
     }
 }
 
+/// Of a machine whose parts the inventory changed.
+fn strange(name: &MachineName) -> String {
+    format!(
+        "{name} has other legs or disks in the inventory than it was enrolled with: it is new once it is at rest and its last power command is over"
+    )
+}
+
 /// Most machines listed one by one.
 const LISTED: usize = 10;
 
@@ -189,6 +196,7 @@ impl Lab {
                 );
             }
             (_, Stage::Turn(_)) => why.tell(self.phase_line(m, now), format!("pitstop why {name}")),
+            (_, Stage::Free) if self.changed_parts(m) => why.say(strange(name)),
             (_, Stage::Free) if m.pause.is_some() => self.why_paused(m, now, why),
             (_, Stage::Free) if self.why_no_image(m, row, now, why) => {}
             (_, Stage::Free) => match kept {
@@ -260,13 +268,19 @@ impl Lab {
                     ),
                     format!("pitstop admin prove {name}"),
                 );
-                experience::again(m, *again, now, &mut why);
+                match self.spec(name).is_some_and(|spec| self.keeps_disks(m, spec)) {
+                    true => why.say("it is not proven by itself: that would erase what is kept on its disks"),
+                    false => experience::again(m, *again, now, &mut why),
+                }
             }
             Health::Drained { by, reason, at } => why.tell(
                 format!("drained by {by} {} ago: \"{reason}\"", words(now - *at)),
                 format!("pitstop admin undrain {name}"),
             ),
             Health::Retired => why.say("it is not in the inventory any more"),
+        }
+        if self.changed_parts(m) {
+            why.say(strange(name));
         }
         if m.pause.is_some() && m.health == Health::Good {
             self.why_paused(m, now, &mut why);

@@ -163,6 +163,8 @@ fn say_of_turn(change: &Change) -> Option<Said> {
         Change::InUse { .. } => story("in its holder's hands"),
         Change::Freed { good: true, .. } => story("free"),
         Change::ProofPassed { .. } => story("came through its proving turn"),
+        Change::QuarantineExcused { .. } => story("its failure is put down to the image; it is proven now"),
+        Change::ProofInVain { .. } => story("its proving turn failed, as its whole class does"),
         Change::Freed { good: false, .. } => story("at rest, not proven"),
         Change::DiskWriting { disk, .. } => detail(format!("disk {disk} may be written from now on")),
         Change::DiskProven { certificate, .. } => {

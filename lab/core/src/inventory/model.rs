@@ -1,6 +1,7 @@
 //! What the inventory says, as plain data: every reference resolved, every default filled in, every class and range
 //! already merged into its machines.
 
+use crate::reservation::Hold;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -533,6 +534,13 @@ impl Inventory {
             AfterBuild::Keep if !machine.shared => AfterBuild::Reimage,
             other => other,
         }
+    }
+
+    /// Whether any holder's policy leaves on the machine's disks what he wrote.
+    #[must_use]
+    pub fn may_keep(&self, machine: &MachineSpec) -> bool {
+        let roles = self.policies.keys().map(String::as_str).chain(Hold::ROLES);
+        roles.into_iter().any(|role| self.after_build(machine, role) == AfterBuild::Keep)
     }
 
     /// What the machine does while nobody has it; same order as [`Inventory::after_build`].

@@ -90,6 +90,13 @@ impl Sim {
                 Change::MachineReady { machine, until: None }
                 | Change::WarmTaken { machine, .. }
                 | Change::InUse { machine } => self.handed_over(lab, machine)?,
+                Change::TurnStarted { machine, .. }
+                    if lab.machine(machine).is_some_and(|m| lab.changed_parts(m)) =>
+                {
+                    return Err(format!(
+                        "{machine} is sent on a turn, and nobody has enrolled what it is now"
+                    ));
+                }
                 Change::PowerIntended { machine, intent, .. } => {
                     power_on_held(lab, machine, intent.want, &record.actor)?;
                 }

@@ -15,6 +15,7 @@ use super::Step;
 use super::agent::cut;
 use crate::effect::{Boot, Effect};
 use crate::experience::{HOUR, MINUTE, Quarantine, Trouble, doubled, remember, rest_before_proof};
+use crate::id::ReservationId;
 use crate::inventory::model::{HealthCheck, MachineSpec};
 use crate::machine::{
     DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Machine, Phase, Purpose, Stage, Switch, Turn,
@@ -48,7 +49,8 @@ impl Step<'_> {
     pub(crate) fn give_up(&mut self, name: &MachineName, turn: &Turn, failure: Failure) {
         let blame = self.blame(name, turn, &failure);
         if let Some(id) = turn.reservation {
-            self.member_failed(id, name, &failure, matches!(blame, Blame::Image));
+            let replaced = turn.image.as_ref().is_some_and(|image| self.successor(image).is_some());
+            self.member_failed(id, name, &failure, matches!(blame, Blame::Image) && !replaced);
         }
         match blame {
             // The machine did what it was told. Where the image is the
@@ -61,6 +63,9 @@ impl Step<'_> {
             Blame::Class => {
                 self.dismiss(name, "its class fails all at once");
                 self.change(Change::Freed { machine: name.clone(), good: false });
+                if turn.purpose == Purpose::Prove {
+                    self.change(Change::ProofInVain { machine: name.clone() });
+                }
                 self.pause_class(name, failure.class, turn.started);
                 self.switch_off(name, failure.class);
             }
@@ -75,6 +80,11 @@ impl Step<'_> {
     fn blame(&mut self, name: &MachineName, turn: &Turn, failure: &Failure) -> Blame {
         let tried = turn.image.clone().filter(|_| at_the_image(turn, failure.class));
         if let Some(image) = tried {
+            // Somebody put another in its place, for a reason: the machine
+            // shows with that one what it is worth.
+            if self.successor(&image).is_some() && turn.purpose != Purpose::Prove {
+                return Blame::Image;
+            }
             self.image_failed(name, &image, failure);
             let says_so = failure.class == FailureClass::Image && turn.purpose != Purpose::Prove;
             if says_so || self.is_suspect(name, &image) {
@@ -104,7 +114,7 @@ impl Step<'_> {
 
     fn image_failed(&mut self, name: &MachineName, image: &ImageRef, failure: &Failure) {
         // Only the image that has the name now: another one is nobody's trouble any more.
-        if self.lab.images.get(&image.name).is_none_or(|row| row.image.digest != image.digest) {
+        if self.successor(image).is_some() || !self.lab.images.contains_key(&image.name) {
             return;
         }
         let (class, failure) = (self.class_of(name), failure.clone());
@@ -128,12 +138,9 @@ impl Step<'_> {
     /// Machines that were blamed for what now seems to be another's fault are
     /// proven at once.
     fn prove_now(&mut self, name: &MachineName) {
-        let Some(Health::Quarantined { failure, at, .. }) = self.machine(name).map(|m| m.health.clone())
-        else {
-            return;
-        };
-        let health = Health::Quarantined { failure, at, again: self.now() };
-        self.change(Change::HealthSet { machine: name.clone(), health });
+        if self.machine(name).is_some_and(|m| matches!(m.health, Health::Quarantined { .. })) {
+            self.change(Change::QuarantineExcused { machine: name.clone() });
+        }
     }
 
     /// The image was written whole, or came up: whatever failed at that
@@ -174,15 +181,33 @@ impl Step<'_> {
         }
     }
 
-    /// A name is about to stand for another image. Who waits for one that is
-    /// suspected would wait for ever: he gets the new one.
+    /// The image that has this one's name now, if that is another.
+    fn successor(&self, image: &ImageRef) -> Option<&ImageRef> {
+        self.lab.images.get(&image.name).map(|row| &row.image).filter(|now| now.digest != image.digest)
+    }
+
+    /// A reservation failed with an image that has been replaced: it goes on
+    /// with what has the name now, if that will do.
+    pub(crate) fn take_successor(&mut self, reservation: ReservationId) {
+        let ask = self.lab.reservations.get(&reservation).map(|r| &r.ask);
+        let Some((want, image)) = ask.and_then(|ask| Some((ask.want, ask.image.clone()?))) else { return };
+        let will_do = |new: &&ImageRef| want != Want::Image || new.seed.is_some();
+        if let Some(image) = self.successor(&image).filter(will_do).cloned() {
+            self.change(Change::ImageReplaced { reservation, image });
+        }
+    }
+
+    /// A name is about to stand for another image. Who waits for one that has
+    /// failed would wait for it to fail again: he gets the new one.
     pub(crate) fn image_replaced(&mut self, new: &ImageRef) {
         let Some(row) = self.lab.images.get(&new.name).cloned() else { return };
-        if row.trouble.values().all(|t| t.suspect.is_none()) || row.image.digest == new.digest {
+        if row.trouble.is_empty() || row.image.digest == new.digest {
             return;
         }
         let waits = |r: &crate::reservation::Reservation| {
-            r.status == Status::Waiting && r.ask.image.as_ref().is_some_and(|i| i.digest == row.image.digest)
+            r.status == Status::Waiting
+                && r.ask.image.as_ref().is_some_and(|i| i.digest == row.image.digest)
+                && (r.ask.want != Want::Image || new.seed.is_some())
         };
         let waiting: Vec<_> = self.lab.queue().filter(|r| waits(r)).map(|r| r.id).collect();
         for reservation in waiting {
@@ -283,14 +308,15 @@ impl Step<'_> {
     }
 
     /// Whether a healthy machine can be spared: nobody waits, and the rest of
-    /// its class is not on such a turn, too.
+    /// its class is not on such a turn, too. Those without a class are one.
     fn is_convenient(&self, name: &MachineName) -> bool {
         let proves = |n: &&MachineName| {
             let turn = self.lab.machines.get(*n).and_then(|m| m.turn());
             turn.is_some_and(|t| t.purpose == Purpose::Prove)
         };
-        let members = self.class_members(name);
-        let busy = members.iter().filter(proves).count();
+        let class = |n: &MachineName| self.spec(n).and_then(|s| s.class.as_ref());
+        let members: Vec<_> = self.lab.machines.keys().filter(|n| class(n) == class(name)).collect();
+        let busy = members.iter().copied().filter(proves).count();
         self.lab.waiting.is_empty() && busy < (members.len() / 5).max(1)
     }
 
@@ -335,11 +361,12 @@ impl Step<'_> {
     pub(crate) fn proof_succeeded(&mut self, name: &MachineName) {
         self.change(Change::ProofPassed { machine: name.clone() });
         let Some(machine) = self.machine(name) else { return };
-        let Health::Quarantined { failure, .. } = &machine.health else { return };
-        if machine.pause.is_some_and(|p| p.cause == failure.class) {
+        if machine.pause.is_some() {
             self.resume_class(name);
         }
-        self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
+        if matches!(machine.health, Health::Quarantined { .. }) {
+            self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
+        }
     }
 }
 

@@ -125,7 +125,10 @@ impl Step<'_> {
             evidence: "its legs or disks are others in the inventory now: it must be enrolled again".into(),
         };
         match &machine.stage {
-            Stage::Free => self.came_to_rest(name),
+            Stage::Free => {
+                self.came_to_rest(name);
+                self.retime(name); // it is not to be had any more
+            }
             Stage::InUse { .. } => {}
             Stage::Turn(_) | Stage::Ready { .. } => {
                 if let Some(id) = machine.reservation() {
@@ -177,11 +180,8 @@ impl Step<'_> {
         self.change(change);
     }
 
-    /// Whether the inventory gives a machine other legs or disks than it was
-    /// enrolled with.
-    pub(crate) fn changed_parts(&self, name: &MachineName) -> bool {
-        let machine = self.lab.machines.get(name);
-        machine.is_some_and(|m| self.spec(name).is_some_and(|s| !same_parts(m, s)))
+    fn changed_parts(&self, name: &MachineName) -> bool {
+        self.lab.machines.get(name).is_some_and(|m| self.lab.changed_parts(m))
     }
 
     /// Whether what is known of the machine is still what its name means.
@@ -228,6 +228,14 @@ impl Step<'_> {
         let legs: Vec<&str> =
             machine.legs.iter().map(|l| l.identity.as_str()).filter(|leg| telling(leg)).collect();
         self.lab.machines.values().find(|m| !listed(m) && legs.iter().any(|leg| has(m, leg))).cloned()
+    }
+}
+
+impl crate::Lab {
+    /// Whether the inventory gives a machine other legs or disks than it was
+    /// enrolled with: nobody has accepted that those are switched and erased.
+    pub(crate) fn changed_parts(&self, machine: &Machine) -> bool {
+        self.inventory.machines.get(&machine.name).is_some_and(|spec| !same_parts(machine, spec))
     }
 }
 

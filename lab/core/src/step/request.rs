@@ -137,7 +137,7 @@ impl Step<'_> {
         if !matches!(machine.health, Health::Drained { .. }) {
             return Err(ApiError::new(Code::Conflict, format!("{name} is not drained: {}", machine.state())));
         }
-        if machine.stage == Stage::Free && self.changed_parts(name) {
+        if machine.stage == Stage::Free && self.lab.changed_parts(&machine) {
             self.is_settled(&machine)?;
             self.declare_new(name);
             return Ok(json!({ "machine": name, "health": "new" }));
@@ -161,6 +161,11 @@ impl Step<'_> {
                 format!("{name} cannot be proven now: {}", machine.state()),
             )
             .hint("quarantined and free machines can"));
+        }
+        if !self.is_known(name) {
+            let text = format!("{name} has other legs or disks in the inventory than it was enrolled with");
+            return Err(ApiError::new(Code::Conflict, text)
+                .hint("it is new as soon as its last power command is over; then: pitstop admin enrol"));
         }
         self.begin_proof(name, &machine);
         Ok(json!({ "machine": name }))

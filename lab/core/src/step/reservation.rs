@@ -322,6 +322,10 @@ impl Step<'_> {
         if blame_image {
             return self.end(id, End::Failed { class: FailureClass::Image, reason });
         }
+        if row.members.is_empty() {
+            // With others it would be one with another image than theirs.
+            self.take_successor(id);
+        }
         if row.status == Status::Active || row.failed_on.len() >= MACHINES_PER_RESERVATION {
             return self.end(id, End::Failed { class: failure.class, reason });
         }
@@ -337,6 +341,7 @@ impl Step<'_> {
                 self.take_back(&machine, role);
             }
             self.change(Change::Requeued { reservation: id });
+            self.take_successor(id);
         }
     }
 }

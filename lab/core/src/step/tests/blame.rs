@@ -7,7 +7,7 @@ use crate::experience::{HOUR, MINUTE};
 use crate::inventory::model::HealthCheck;
 use crate::machine::{FailureClass, Health, ImageRef};
 use crate::record::{Actor, Change};
-use crate::reservation::{Ask, End, Want};
+use crate::reservation::{Ask, CleanLevel, End, Want};
 use pitstop_wire::Code;
 
 const DAY: u64 = 24 * HOUR;
@@ -279,7 +279,93 @@ fn a_bare_machine_waits_for_an_image_that_nobody_boots() {
     assert_eq!(quarantined(&b), 0);
 }
 
+#[test]
+fn a_machine_is_blamed_for_an_image_that_was_replaced_meanwhile() {
+    let mut b = Bench::new(&["m0"]);
+    b.quirks.no_boot = Some("b3:debian");
+    let id = b.reserve_image("ada", ask("", Want::Image), Some("debian"));
+    b.live(10_000);
+    assert_eq!(b.status(id), "preparing");
+    b.ok("admin", Request::NameImage { image: replaced(), bytes: 1 << 20 });
+    b.live(5 * MINUTE);
+    assert_eq!((b.status(id), quarantined(&b)), ("ready", 0), "{:?}", b.failures("m0"));
+    assert_eq!(b.row(id).ask.image.as_ref().map(|i| i.digest.as_str()), Some("b3:debian-2"));
+}
+
+#[test]
+fn one_who_waits_is_given_an_image_that_failed_and_was_replaced() {
+    let mut b = Bench::new(&["m0", "m1"]);
+    b.quirks.no_boot = Some("b3:debian");
+    b.reserve_image("ada", ask("name=m0", Want::Image), Some("debian"));
+    b.hold("eve", ask("name=m1", Want::Bare));
+    let waits = b.reserve_image("bob", ask("name=m1", Want::Image), Some("debian"));
+    b.live(4 * MINUTE);
+    assert_eq!(b.count(|c| matches!(c, Change::ImageSuspected { .. })), 0);
+    let seedless = ImageRef { seed: None, ..replaced() };
+    b.ok("admin", Request::NameImage { image: seedless, bytes: 1 << 20 });
+    let digest = |b: &Bench| b.row(waits).ask.image.clone().map(|i| i.digest);
+    assert_eq!(digest(&b).as_deref(), Some("b3:debian"), "nobody could be handed that one");
+}
+
+#[test]
+fn what_an_image_did_counts_against_its_machines() {
+    let mut b = class(6);
+    b.quirks.no_boot = Some("b3:debian");
+    b.reserve("ada", ask("", Want::Image));
+    b.live(10 * MINUTE);
+    assert_eq!(b.count(|c| matches!(c, Change::ImageSuspected { .. })), 1);
+    assert!(b.lab.machines().all(|m| m.quarantines.is_empty()), "it was not theirs");
+    // Another failure that is a machine's own is no storm.
+    b.quirks.no_boot = None;
+    b.board(&name("m05")).dead = true;
+    b.reserve("bob", ask("name=m05", Want::Bare));
+    b.live(10 * MINUTE);
+    assert_eq!(b.count(|c| matches!(c, Change::ClassPaused { .. })), 0);
+}
+
 // ── classes ──
+
+#[test]
+fn a_pause_outlasts_the_proof_that_all_is_well() {
+    let mut b = class(5);
+    for n in 0..5 {
+        b.board(&name(&format!("m{n:02}"))).dead = true;
+    }
+    let id = b.reserve("ada", Ask { roles: vec![role("machine", "", 2)], ..ask("", Want::Bare) });
+    b.live(5 * MINUTE);
+    b.release("ada", id);
+    assert!(b.lab.machines().all(|m| m.pause.is_some()), "{:?}", b.failures("m00"));
+    for n in 0..5 {
+        b.board(&name(&format!("m{n:02}"))).dead = false;
+    }
+    let good =
+        b.lab.machines().find(|m| m.health == Health::Good).expect("all are in quarantine").name.clone();
+    b.ok("admin", Request::Prove(good));
+    b.live(2 * MINUTE);
+    assert!(b.lab.machines().all(|m| m.pause.is_none()));
+}
+
+#[test]
+fn what_was_only_switched_off_shows_that_its_class_works() {
+    let off = |s: &mut crate::inventory::model::MachineSpec| {
+        (s.class, s.after_build) = (Some("r640".into()), Some(crate::inventory::model::AfterBuild::PowerOff));
+    };
+    let mut b = Bench::of((0..6).map(|n| spec_with(&format!("m{n:02}"), off)));
+    let held = b.hold("bob", ask("name=m05", Want::Image));
+    for n in 0..5 {
+        b.board(&name(&format!("m{n:02}"))).mute = true;
+    }
+    let ids: Vec<_> = (0..4).map(|_| b.reserve("ada", ask("", Want::Agent))).collect();
+    b.live(MINUTE);
+    b.release("bob", held);
+    b.live(12 * MINUTE);
+    let paused = b.lab.machines().filter(|m| m.pause.is_some()).count();
+    assert!(
+        paused >= 5,
+        "{paused} paused: they go on failing one by one; {:?}",
+        ids.iter().map(|id| b.status(*id)).collect::<Vec<_>>()
+    );
+}
 
 #[test]
 fn a_dead_pdu_puts_a_whole_class_into_quarantine() {
@@ -406,6 +492,54 @@ fn a_lab_checks_all_its_machines_at_once() {
     assert!((1..=2).contains(&proving), "{proving} of 10 at once");
     b.live(2 * HOUR);
     assert!(b.lab.machines().all(|m| m.checked.is_some()), "and then no more");
+}
+
+#[test]
+fn machines_without_a_class_are_all_checked_at_once() {
+    let check = || Some(HealthCheck { every_ms: DAY, run: Vec::new(), within_ms: MINUTE });
+    let mut b = Bench::of((0..10).map(|n| spec_with(&format!("m{n}"), |s| s.health = check())));
+    b.pass(DAY + 1_000);
+    let proving = b.lab.machines().filter(|m| m.state() == "proving").count();
+    assert!((1..=2).contains(&proving), "{proving} of 10 at once");
+}
+
+#[test]
+fn a_check_that_fails_with_its_class_is_begun_again_at_once() {
+    let check = || Some(HealthCheck { every_ms: DAY, run: vec!["fans".into()], within_ms: MINUTE });
+    let of = |n| spec_with(&format!("m{n}"), |s| (s.class, s.health) = (Some("r640".into()), check()));
+    let mut b = Bench::of((0..10).map(of));
+    b.quirks.sick = Some("no such command");
+    b.live(DAY + 12 * HOUR);
+    assert!(b.count(|c| matches!(c, Change::ProofInVain { .. })) > 0, "the class was not seen to fail");
+    // Ten at first, and the two in quarantine as often as their rests allow.
+    assert!(proofs(&b) <= 40, "{} proving turns in twelve hours", proofs(&b));
+}
+
+#[test]
+fn disks_that_are_kept_are_erased_by_a_proof_that_nobody_asked_for() {
+    let keep = |s: &mut crate::inventory::model::MachineSpec| {
+        (s.shared, s.after_build) = (true, Some(crate::inventory::model::AfterBuild::Keep));
+        s.health = Some(HealthCheck { every_ms: DAY, run: Vec::new(), within_ms: MINUTE });
+    };
+    let mut b = Bench::of([spec_with("m0", keep)]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.release("ada", id);
+    b.live(MINUTE);
+    b.quirks.no_boot = Some("b3:debian");
+    let id = b.reserve("bob", Ask { clean: CleanLevel::Any, ..ask("", Want::Image) });
+    b.live(4 * MINUTE);
+    b.release("bob", id);
+    assert!(matches!(b.machine("m0").health, Health::Quarantined { .. }), "{}", b.state("m0"));
+    b.quirks.no_boot = None;
+    b.live(3 * DAY);
+    assert_eq!(proofs(&b), 0);
+    let why = b.lab.why_machine(&name("m0"), crate::time::LabTime(b.now)).unwrap();
+    assert!(why.reasons.iter().any(|r| r.text.contains("would erase what is kept")), "{why:?}");
+    b.ok("admin", Request::Prove(name("m0")));
+    b.live(5 * MINUTE);
+    assert_eq!((b.machine("m0").health.clone(), proofs(&b)), (Health::Good, 1), "a person's word");
+    b.live(2 * DAY);
+    assert_eq!(proofs(&b), 3, "nothing is kept on it now");
 }
 
 #[test]

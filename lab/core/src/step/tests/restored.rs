@@ -4,7 +4,7 @@ use super::bench::{Bench, ask, image, name};
 use super::spec_with;
 use crate::effect::Effect;
 use crate::event::{BootAnswer, Event, Request};
-use crate::inventory::model::Idle;
+use crate::inventory::model::{HealthCheck, Idle};
 use crate::machine::{Content, Health, Reading, Stage, Switch};
 use crate::record::Change;
 use crate::reservation::{End, Want};
@@ -233,4 +233,43 @@ fn what_was_granted_is_taken_away_by_the_end_of_the_daemon() {
     assert_eq!(b.status(id), "ready");
     b.ok("ada", Request::Claim(id));
     assert_eq!(b.in_use_by("m0"), Some(id));
+}
+
+#[test]
+fn a_disk_that_nobody_enrolled_is_erased_after_a_restore() {
+    let mut b = Bench::new(&["m0"]);
+    let backup = b.backup();
+    let mut inventory = (*b.inventory).clone();
+    let matching =
+        crate::inventory::model::DiskMatch { serial: Some("another".into()), ..Default::default() };
+    inventory.machines.get_mut("m0").unwrap().disks[0].matching = matching;
+    b.inventory = std::sync::Arc::new(inventory);
+    b.restore(backup);
+    let asked = Request::Reserve { ask: Box::new(ask("", Want::Bare)), image: None };
+    b.ok("carol", asked);
+    assert!(b.refused("admin", Request::Prove(name("m0"))) == pitstop_wire::Code::Conflict);
+    b.live(600_000);
+    assert_eq!(b.state("m0"), "new", "{:?}", b.phases("m0"));
+    assert_eq!(b.count(|c| matches!(c, Change::TurnStarted { .. })), 0);
+}
+
+#[test]
+fn a_machine_is_proven_by_itself_before_people_could_look_who_has_it() {
+    let check = HealthCheck { every_ms: 24 * 3_600_000, run: Vec::new(), within_ms: 60_000 };
+    let mut b = Bench::of([spec_with("m0", |s| s.health = Some(check)), super::spec("m1")]);
+    b.board(&name("m1")).dead = true;
+    b.reserve("ada", ask("name=m1", Want::Bare));
+    b.live(4 * 60_000);
+    assert!(matches!(b.machine("m1").health, Health::Quarantined { .. }));
+    b.board(&name("m1")).dead = false;
+    let backup = b.backup();
+    b.live(3 * 24 * 3_600_000);
+    b.restore(backup);
+    let before = b.records.len();
+    b.live(23 * 3_600_000);
+    let turns = b.records[before..].iter().filter(|r| matches!(r.change, Change::TurnStarted { .. }));
+    assert_eq!(turns.count(), 0);
+    b.live(2 * 3_600_000);
+    let turns = b.records[before..].iter().filter(|r| matches!(r.change, Change::TurnStarted { .. }));
+    assert_eq!(turns.count(), 2, "for ever is too long");
 }
