@@ -11,8 +11,8 @@ use pitstop_wire::{ApiError, Code};
 use std::io;
 use tokio_util::io::ReaderStream;
 
-/// Directories of copies in the making, within the data directory.
-pub const PREFIX: &str = "backup-";
+/// Directories of copies in the making, within the data directory: nobody else's begin like this.
+pub const PREFIX: &str = ".pitstop-backup-in-the-making-";
 
 /// `GET /backup`: the database as of the newest commit, as one file.
 pub async fn backup(State(app): State<Shared>, peer: Peer) -> Result<Response, Refusal> {

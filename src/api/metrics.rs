@@ -34,7 +34,7 @@ pub struct Metrics {
 impl Metrics {
     /// Counters that begin with the record after this one.
     pub fn after(record: u64) -> Self {
-        Self { sum: Mutex::new((RecordQuery::after(record), Ledger::default())) }
+        Self { sum: Mutex::new((RecordQuery::after(record), Ledger::of_machines())) }
     }
 
     async fn read(&self, app: &App) -> Result<Ledger, ApiError> {

@@ -5,7 +5,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// A lock that could not be had.
@@ -70,6 +70,11 @@ impl Lock {
             return Err(LockError::Data { dir: dir.to_owned(), pid });
         }
         write_pid(&mut file).map_err(failed)?;
+        // Made by root for the daemon, whose directory it is: it must be able to take it.
+        let (dir, own) = (std::fs::metadata(dir).map_err(failed)?, file.metadata().map_err(failed)?);
+        if own.uid() == 0 && dir.uid() != 0 {
+            fchown(&file, Some(dir.uid()), Some(dir.gid())).map_err(failed)?;
+        }
         Ok(Self { file, path })
     }
 
@@ -98,13 +103,13 @@ impl Lock {
     /// Another daemon has it, or the file cannot be read.
     pub fn inventory(path: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::File { path: path.to_owned(), source };
-        let path = path.canonicalize().map_err(failed)?;
-        let file = File::open(&path).map_err(failed)?;
+        let file = File::open(path).map_err(failed)?;
         if !try_lock(&file).map_err(failed)? {
             let pid = kernel_says(&file);
-            return Err(LockError::Inventory { path, pid });
+            return Err(LockError::Inventory { path: path.canonicalize().map_err(failed)?, pid });
         }
-        Ok(Self { file, path })
+        // As it was given: a link may lead elsewhere at the next reload.
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// Editors put a new file in the old one's place, and the lock stays
@@ -208,6 +213,22 @@ mod tests {
         held.follow().unwrap();
         assert!(Lock::inventory(&file).is_err());
         held.follow().unwrap();
+    }
+
+    #[test]
+    fn an_inventory_is_read_by_a_link_and_another_one_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let (v1, v2) = (dir.path().join("v1.toml"), dir.path().join("v2.toml"));
+        let (link, new) = (dir.path().join("inventory.toml"), dir.path().join("new"));
+        std::fs::write(&v1, "1").unwrap();
+        std::fs::write(&v2, "2").unwrap();
+        std::os::unix::fs::symlink(&v1, &link).unwrap();
+        let mut held = Lock::inventory(&link).unwrap();
+        std::os::unix::fs::symlink(&v2, &new).unwrap();
+        std::fs::rename(&new, &link).unwrap();
+        std::fs::remove_file(&v1).unwrap();
+        held.follow().unwrap();
+        assert!(Lock::inventory(&v2).is_err(), "the machines in it have two daemons");
     }
 
     #[test]

@@ -210,6 +210,26 @@ fn a_damaged_row_is_named() {
 }
 
 #[test]
+fn a_daemon_leads_from_a_file_of_which_pages_are_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, mut sample) = opened(dir.path());
+    for n in 0..200 {
+        let (batch, id) = sample.reserve("ada", &format!("k{n}"));
+        commit(&mut store, &batch);
+        commit(&mut store, &sample.release("ada", id));
+    }
+    drop(store);
+    let file = dir.path().join(super::FILE);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..half + 8192].fill(0xa5);
+    std::fs::write(&file, bytes).unwrap();
+    let error = SqliteStore::open(dir.path()).err().expect("it was opened");
+    assert!(matches!(error, StoreError::Malformed { .. }), "{error}");
+    assert!(error.to_string().contains("pitstop admin restore"), "{error}");
+}
+
+#[test]
 fn a_row_under_another_rows_key_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let (mut store, _) = opened(dir.path());

@@ -57,6 +57,16 @@ pub enum StoreError {
         /// Newest schema known here.
         known: u32,
     },
+    /// Pages of the file are not what SQLite wrote.
+    #[error(
+        "the database {path} is damaged: {what}; `pitstop admin fsck` lists what can still be read, `pitstop admin restore` puts a backup in its place"
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        what: String,
+    },
     /// The file is some other program's database.
     #[error("{path} is not a database of pitstop; name another directory with --data")]
     Foreign {

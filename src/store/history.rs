@@ -19,19 +19,25 @@ use std::time::Duration;
 /// after a crash); an ordinary commit never makes it wait.
 const READER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A second connection that only reads.
+/// Connections that only read.
 pub struct SqliteHistory {
     path: PathBuf,
     store_id: String,
     connection: Mutex<Connection>,
+    /// For what is found by wall time, which looks through all of the history: nobody else waits for that.
+    searches: Mutex<Connection>,
 }
 
 impl SqliteHistory {
     pub fn open(path: &Path, store_id: String) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|e| describe("open", path, e))?;
-        connection.busy_timeout(READER_PATIENCE).map_err(|e| describe("open", path, e))?;
-        Ok(Self { path: path.to_owned(), store_id, connection: Mutex::new(connection) })
+        let connect = || -> Result<Mutex<Connection>, StoreError> {
+            let connection =
+                Connection::open_with_flags(path, flags).map_err(|e| describe("open", path, e))?;
+            connection.busy_timeout(READER_PATIENCE).map_err(|e| describe("open", path, e))?;
+            Ok(Mutex::new(connection))
+        };
+        Ok(Self { path: path.to_owned(), store_id, connection: connect()?, searches: connect()? })
     }
 }
 
@@ -42,7 +48,8 @@ impl History for SqliteHistory {
 
     fn records(&self, query: &RecordQuery) -> Result<Vec<Record>, StoreError> {
         let (sql, values) = select(query);
-        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let connection = if query.since.is_some() { &self.searches } else { &self.connection };
+        let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |e| describe("read the history", &self.path, e);
         let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
         let found = statement

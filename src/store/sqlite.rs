@@ -54,6 +54,7 @@ impl SqliteStore {
         // Before anything is written: another's, or a newer one, is left alone.
         wait_out(&path, &mut super::sleep, || look_first(&path))?;
         let mut connection = connect(&path)?;
+        wait_out(&path, &mut super::sleep, || sound(&connection, &path))?;
         wait_out(&path, &mut super::sleep, || schema::migrate(&mut connection, &path))?;
         name_store(&connection, &path)?;
         let past = wait_out(&path, &mut super::sleep, || find_out(&connection, &path, dir))?;
@@ -406,6 +407,18 @@ fn reconnect<'c>(
     }
 }
 
+/// Nobody leads from a file of which pages are lost: what can still be read
+/// of it may be half of the truth, and an answer may fail after it counts.
+fn sound(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let what: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|source| describe("check", path, source))?;
+    if what == "ok" {
+        return Ok(());
+    }
+    Err(StoreError::Malformed { path: path.to_owned(), what: pitstop_wire::text::brief(&what, 300) })
+}
+
 fn look_first(path: &Path) -> Result<(), StoreError> {
     let opened = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
     schema::known(&opened.map_err(|e| describe("open", path, e))?, path).map(drop)
@@ -507,7 +520,11 @@ pub(super) fn random_name(path: &Path) -> Result<String, StoreError> {
 
 pub(super) fn describe(what: &'static str, path: &Path, source: rusqlite::Error) -> StoreError {
     let path = path.to_owned();
-    if is_full(&source) { StoreError::Full { path } } else { StoreError::Sqlite { what, path, source } }
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full { path },
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::Malformed { path, what: source.to_string() },
+        _ => StoreError::Sqlite { what, path, source },
+    }
 }
 
 fn is_busy(error: &rusqlite::Error) -> bool {

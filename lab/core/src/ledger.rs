@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 pub struct Ledger {
     machines: BTreeMap<MachineName, Account>,
     users: BTreeMap<UserName, Usage>,
+    /// Whether users are left out: every wait of theirs is remembered, for ever.
+    machines_only: bool,
     open: BTreeMap<ReservationId, Open>,
     began: Option<LabTime>,
     newest: LabTime,
@@ -98,11 +100,16 @@ struct Open {
 }
 
 impl Ledger {
+    /// A ledger of machines alone, which does not grow with time.
+    pub fn of_machines() -> Self {
+        Self { machines_only: true, ..Self::default() }
+    }
+
     /// Adds a record. They come in order, without a gap.
     pub fn add(&mut self, record: &Record) {
         self.began.get_or_insert(record.at);
         self.newest = record.at;
-        if let Some(id) = record.change.reservation() {
+        if let Some(id) = record.change.reservation().filter(|_| !self.machines_only) {
             self.add_reservation(id, record);
         }
         if let Change::MachineForgotten { machine } = &record.change {

@@ -41,6 +41,10 @@ struct Job {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "-h" || arg == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let options = match parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(text) => {
@@ -51,8 +55,8 @@ fn main() -> ExitCode {
     match run(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        // Whoever read along has seen enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        // Whoever read along has seen enough; that all was well is not known.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("pitstop-model: {e}");
             ExitCode::FAILURE
@@ -95,7 +99,9 @@ fn run(options: &Options) -> io::Result<bool> {
         return Ok(false);
     }
     let (mut good, mut searched, mut fences) = (true, Vec::new(), serde_json::Map::new());
+    let mut open = jobs.len();
     for (job, found) in search(jobs) {
+        open -= 1;
         good &= match job.without {
             None => tell(&job, &found, &mut out)?,
             Some(fence) => tell_fence(&job, fence, &found, &mut out)?,
@@ -104,6 +110,11 @@ fn run(options: &Options) -> io::Result<bool> {
             None => searched.push(summary(&job, &found)),
             Some(fence) => drop(fences.insert(fence.name().into(), fence_summary(&job, &found))),
         }
+    }
+    if open > 0 {
+        // A search that panicked has said so on its own.
+        writeln!(out, "VIOLATION: {open} searches came to no end")?;
+        good = false;
     }
     let seconds = spent().as_secs_f64();
     writeln!(out, "{seconds:.1} CPU-s")?;
@@ -160,11 +171,15 @@ fn spent() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
+/// What ought to be possible in this world, and never happened.
+fn unreached(job: &Job, found: &Found) -> Vec<&'static str> {
+    job.configuration.goals().into_iter().filter(|g| !found.reached.contains(g)).collect()
+}
+
 fn tell(job: &Job, found: &Found, out: &mut impl Write) -> io::Result<bool> {
     let Configuration { name, .. } = &job.configuration;
     let (states, depth, seconds) = (found.unique_states, found.max_depth, found.took.as_secs_f64());
-    let unreached: Vec<&str> =
-        job.configuration.goals().into_iter().filter(|g| !found.reached.contains(g)).collect();
+    let unreached = unreached(job, found);
     let verdict = match (&found.violation, unreached.first()) {
         (Some(violation), _) => format!("VIOLATION of `{}`: {}", violation.property, violation.text),
         (None, Some(goal)) => format!("VIOLATION: never in this world: {goal}"),
@@ -210,7 +225,7 @@ fn summary(job: &Job, found: &Found) -> Value {
         "transitions": found.transitions,
         "max_depth": found.max_depth,
         "exhaustive": found.violation.is_none(),
-        "violations": usize::from(found.violation.is_some()),
+        "violations": usize::from(found.violation.is_some() || !unreached(job, found).is_empty()),
     })
 }
 

@@ -88,6 +88,8 @@ impl Plan<'_> {
             .args(["--silence", self.silence, "--color", "never", "--", SELF, WITH_PARENT, "run", "--"])
             .args(self.on_the_machine())
             .env("PITSTOP_SOCKET", socket)
+            // The one that is killed cannot take its temporary files with it.
+            .env("TMPDIR", socket.parent().unwrap_or(Path::new("/tmp")))
             .env_remove("PITSTOP_MACHINE")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

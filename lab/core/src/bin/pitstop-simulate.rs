@@ -18,9 +18,10 @@ usage: pitstop-simulate [--seconds N | --runs N] [--seed N] [--jobs N] [--long] 
 
 Runs the lab's core against a simulated world, one run per seed, and checks
 every invariant after every step. A run is small (2 to 4 machines, 2 hours),
-or with --long a day of 20 machines. --seconds bounds the whole, in seconds of
-processor time: a busy machine gets as much done. The first violation ends it
-(exit code 1).
+or with --long a day of 20 machines; all have twelve calm hours after it, for
+everything to come to its end. --seconds bounds the whole, in seconds of
+processor time (10): a busy machine gets as much done. The first violation ends
+it (exit code 1).
 
   --jobs N           threads; the seeds are shared out
   --json FILE        a summary for programs
@@ -50,6 +51,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "-h" || arg == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     match parse(std::env::args().skip(1)) {
         Err(text) => {
             eprintln!("{text}\n{USAGE}");
@@ -58,8 +63,8 @@ fn main() -> ExitCode {
         Ok(options) => match simulate(&options) {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
-            // Whoever read along has seen enough.
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            // Whoever read along has seen enough; that all was well is not known.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
             Err(e) => {
                 eprintln!("cannot write what was found: {e}");
                 ExitCode::FAILURE
@@ -157,6 +162,9 @@ impl Options {
         if self.long {
             words += " --long";
         }
+        if self.config.probe {
+            words += " --probe";
+        }
         let spans = self.span.map(|ms| (ms / 3_600_000) as usize);
         for (flag, value) in [("machines", self.machines), ("clients", self.clients), ("hours", spans)] {
             words += &value.map(|n| format!(" --{flag} {n}")).unwrap_or_default();
@@ -184,7 +192,7 @@ fn one(options: &Options, out: &mut impl Write) -> io::Result<bool> {
     };
     if let Some(file) = &options.json_trace {
         write_trace(file, &config, &report)?;
-        writeln!(out, "{} happenings in {}; pitstop replay {0}", report.trace.len(), file.display())?;
+        writeln!(out, "{} happenings: pitstop replay {}", report.trace.len(), file.display())?;
     } else {
         for entry in &report.trace {
             writeln!(out, "{entry}")?;

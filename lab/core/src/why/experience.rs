@@ -13,12 +13,15 @@ impl Lab {
     pub(super) fn why_paused(&self, m: &Machine, now: LabTime, why: &mut Why) {
         let Some(pause) = m.pause else { return };
         let class = self.spec(&m.name).and_then(|s| s.class.as_deref()).unwrap_or("its class");
-        why.say(format!(
-            "{} is paused for {}: more than a fifth of class {class} failed at {} within an hour",
-            m.name,
-            words(pause.until - now),
-            pause.cause.name()
-        ));
+        why.tell(
+            format!(
+                "{} is paused for {}: more than a fifth of class {class} failed at {} within an hour",
+                m.name,
+                words(pause.until - now),
+                pause.cause.name()
+            ),
+            format!("pitstop admin prove {}", m.name),
+        );
     }
 
     /// Whether a free machine is not given to a reservation since the image
