@@ -537,6 +537,24 @@ async fn states_are_found_by_the_words_that_people_see_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_the_inventory_names_and_nobody_added_is_not_missed() {
+    let bench = Bench::new(2).await;
+    assert_eq!(bench.client.status().await.unwrap().alerts, []);
+    let mut inventory = Arc::unwrap_or_clone(sample::inventory(2));
+    inventory.machines.values_mut().for_each(|m| m.image = Some("debain".to_owned()));
+    *bench.file.0.lock().unwrap() = Some(inventory);
+    bench.client.reload(&pitstop_wire::api::Reload { dry_run: false }, None).await.unwrap();
+    let alerts = bench.client.status().await.unwrap().alerts;
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    assert!(
+        alerts[0].text.starts_with("there is no image `debain`, which is that of 2 machines"),
+        "{alerts:?}"
+    );
+    assert_eq!(alerts[0].next.as_deref(), Some("pitstop image add debain FILE"));
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_ended_reservation_still_says_what_it_waited_for() {
     let bench = Bench::new(1).await;
     let c = &bench.client;

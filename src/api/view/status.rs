@@ -11,7 +11,7 @@ use pitstop_core::why::{doubt, words};
 use pitstop_wire::api::{Alert, Counts, Image, Images, Schema, Shown, Snapshot, State, Status};
 use pitstop_wire::text::machines;
 use pitstop_wire::{MachineName, UserName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The lab as this user sees it.
 pub fn status(lab: &Lab, you: &UserName) -> Status {
@@ -70,6 +70,7 @@ fn alerts(lab: &Lab) -> Vec<Alert> {
             next: Some(format!("pitstop image show {}", image.image.name)),
         }));
     }
+    alerts.extend(missing_images(lab));
     let new = lab.machines().filter(|m| state(m) == State::New).count();
     if new > 0 {
         let are = if new == 1 { "machine is" } else { "machines are" };
@@ -80,6 +81,25 @@ fn alerts(lab: &Lab) -> Vec<Alert> {
         });
     }
     alerts
+}
+
+/// Images that the inventory names and nobody added, or somebody removed.
+fn missing_images(lab: &Lab) -> impl Iterator<Item = Alert> {
+    let there: BTreeSet<&str> = lab.images().map(|i| i.image.name.as_str()).collect();
+    let mut missing: BTreeMap<&str, usize> = BTreeMap::new();
+    for image in lab.inventory().machines.values().filter_map(|m| m.image.as_deref()) {
+        if !there.contains(image) {
+            *missing.entry(image).or_default() += 1;
+        }
+    }
+    missing.into_iter().map(|(image, n)| Alert {
+        machine: None,
+        text: format!(
+            "there is no image `{image}`, which is that of {}: their disks get zeroes",
+            machines(n)
+        ),
+        next: Some(format!("pitstop image add {image} FILE")),
+    })
 }
 
 /// What is held against an image, for each class that it is not handed out on.
