@@ -11,10 +11,13 @@ const AT_ONCE: usize = 8;
 /// So many of the new answers are asked for, and of the old ones.
 const NEW: usize = 60;
 const OLD: usize = 12;
+/// An answer is remembered under its key until 20,000 others were; some of those nobody was told of.
+const REMEMBERED: usize = 10_000;
 
 /// The newest answers, and some of those that were asked for before.
 pub fn choose(acks: &[Ack], checked: usize, rng: &mut Rng) -> Vec<Ack> {
     let (old, new) = acks.split_at(checked.min(acks.len()));
+    let old = &old[old.len().saturating_sub(REMEMBERED)..];
     let mut chosen = newest(new, NEW);
     if !old.is_empty() {
         chosen.extend((0..OLD).map(|_| old[rng.usize(..old.len())].clone()));
