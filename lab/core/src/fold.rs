@@ -176,11 +176,14 @@ impl Lab {
                     (row.attempts, row.intents, row.turns) = (known.attempts, known.intents, known.turns);
                 }
                 self.machines.insert(name.clone(), Arc::new(row));
+                // Whoever waited for it as one of several keeps the others no longer.
+                self.queue_dirty = true;
                 return;
             }
             Change::MachineForgotten { .. } => {
                 self.calls.remove(name);
                 self.machines.remove(name);
+                self.queue_dirty = true;
                 return;
             }
             _ => {}
