@@ -81,6 +81,14 @@ pub enum Want {
     Image,
 }
 
+impl Want {
+    /// Whether an image can be handed over so: one that is to be booted needs
+    /// a place for the host agent's parameters.
+    pub(crate) fn can_have(self, image: &ImageRef) -> bool {
+        self != Self::Image || image.seed.is_some()
+    }
+}
+
 /// What keeps a reservation alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "hold", rename_all = "lowercase")]

@@ -191,8 +191,7 @@ impl Step<'_> {
     pub(crate) fn take_successor(&mut self, reservation: ReservationId) {
         let ask = self.lab.reservations.get(&reservation).map(|r| &r.ask);
         let Some((want, image)) = ask.and_then(|ask| Some((ask.want, ask.image.clone()?))) else { return };
-        let will_do = |new: &&ImageRef| want != Want::Image || new.seed.is_some();
-        if let Some(image) = self.successor(&image).filter(will_do).cloned() {
+        if let Some(image) = self.successor(&image).filter(|new| want.can_have(new)).cloned() {
             self.change(Change::ImageReplaced { reservation, image });
         }
     }
@@ -207,7 +206,7 @@ impl Step<'_> {
         let waits = |r: &crate::reservation::Reservation| {
             r.status == Status::Waiting
                 && r.ask.image.as_ref().is_some_and(|i| i.digest == row.image.digest)
-                && (r.ask.want != Want::Image || new.seed.is_some())
+                && r.ask.want.can_have(new)
         };
         let waiting: Vec<_> = self.lab.queue().filter(|r| waits(r)).map(|r| r.id).collect();
         for reservation in waiting {

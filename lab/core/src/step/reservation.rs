@@ -43,7 +43,7 @@ impl Step<'_> {
         }
         ask.limit = self.lease_for(&ask)?;
         ask.image = image.map(|name| self.image(name)).transpose()?;
-        if ask.want == Want::Image && ask.image.as_ref().is_some_and(|i| i.seed.is_none()) {
+        if ask.image.as_ref().is_some_and(|image| !ask.want.can_have(image)) {
             let name = image.unwrap_or_default();
             return Err(ApiError::new(
                 Code::Conflict,
