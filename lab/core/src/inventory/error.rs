@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use pitstop_wire::text::one_line;
 use serde::Serialize;
 
 use super::model::Place;
@@ -93,23 +94,24 @@ pub(super) struct Problem {
 }
 
 impl Problem {
+    /// Whatever the file holds, what is quoted of it stays in one line and steers no terminal.
     pub fn new(at: Loc, what: impl Into<String>) -> Self {
-        Self { at, what: what.into(), expected: None, nearest: None, also: Vec::new() }
+        Self { at, what: one_line(&what.into()), expected: None, nearest: None, also: Vec::new() }
     }
 
     pub fn expected(mut self, expected: impl Into<String>) -> Self {
-        self.expected = Some(expected.into());
+        self.expected = Some(one_line(&expected.into()));
         self
     }
 
     /// Says which of the candidates the word may have meant, if one is near enough.
     pub fn nearest<'a>(mut self, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
-        self.nearest = pitstop_wire::nearest(word, candidates).map(str::to_owned);
+        self.nearest = pitstop_wire::nearest(word, candidates).map(one_line);
         self
     }
 
     pub fn also(mut self, at: Loc, how: impl Into<String>) -> Self {
-        self.also.push((at, how.into()));
+        self.also.push((at, one_line(&how.into())));
         self
     }
 }
@@ -174,6 +176,16 @@ fn show(line: &str, masked: Vec<char>, from: usize, to: usize) -> (String, (usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quoted_of_a_file_steers_no_terminal() {
+        let at = Loc { file: 0, start: 0, end: 0 };
+        let problem =
+            Problem::new(at, "`\t\u{1b}]52;c`").expected("a\nb").also(at, "c\r").nearest("a\tb", ["a\tc"]);
+        assert_eq!(problem.what, "`  ]52;c`");
+        assert_eq!((problem.expected.as_deref(), problem.nearest.as_deref()), (Some("a b"), Some("a c")));
+        assert_eq!(problem.also[0].1, "c ");
+    }
 
     #[test]
     fn a_long_line_is_cut_around_the_error() {
