@@ -1,9 +1,10 @@
 """A virtual machine with its own firmware, serial line, disk and network
 card goes through whole turns, driven as a user would: by the command line.
 
-usage: journey.py direct|http [--kill]
+usage: journey.py direct|http|ipmi [--kill]
 
-Looks at the truth from outside: the raw file of the disk, the processes,
+direct and http: a machine of pitstop's own making. The others: one that
+stands behind the devices of a lab (wiring.py). Looks at the truth from outside: the raw file of the disk, the processes,
 the events. With --kill the daemon is killed in preparation, in use and in
 turnaround. Prints one line per step and `ok` or what was wrong."""
 
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import wiring
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PITSTOP = os.environ.get("PITSTOP", str(ROOT / "target/release/pitstop"))
@@ -30,13 +33,16 @@ format = 1
 name = "qemu-journey"
 [machine.vm]
 tags              = {{ kind = "vm" }}
-power.qemu        = {{ memory = "384M", cpus = 1, disk = "{mib}M" }}
-console.main.unix = {{}}
-boot.{boot}       = {{}}
+{wires}
 disk.root         = {{}}
 ready.agent       = {{}}
 timeout           = {{ power = "30s", firmware = "3m", attach = "2m", reimage = "5m", evidence = "3m" }}
 """
+
+
+OWN = """power.qemu = {{ memory = "384M", cpus = 1, disk = "{mib}M" }}
+console.main.unix = {{}}
+boot.{boot} = {{}}"""
 
 
 class Wrong(Exception):
@@ -51,7 +57,10 @@ def demand(truth, words):
 class Lab:
     def __init__(self, boot):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="pq"))
-        (self.dir / "inventory.toml").write_text(INVENTORY.format(boot=boot, mib=DISK >> 20))
+        kind = wiring.KINDS.get(boot)
+        self.wires = kind(self.dir, DISK) if kind else None
+        wires = self.wires.inventory() if kind else OWN.format(boot=boot, mib=DISK >> 20)
+        (self.dir / "inventory.toml").write_text(INVENTORY.format(wires=wires))
         agent = self.dir / "data" / "agent"
         agent.mkdir(parents=True)
         for name in ("vmlinuz", "initrd", "manifest.json"):
@@ -62,6 +71,7 @@ class Lab:
 
     def start(self):
         args = [PITSTOP, "serve", "--inventory", str(self.dir / "inventory.toml")]
+        args += self.wires.serve() if self.wires else []
         self.daemon = subprocess.Popen(args, env=self.env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         self.until("the daemon serves", lambda: self.cli("status").returncode == 0)
 
@@ -135,7 +145,7 @@ class Lab:
         return entered[-1]["text"] if entered else ""
 
     def disk(self):
-        files = [p for p in (self.dir / "data").rglob("*") if p.is_file() and p.stat().st_size == DISK]
+        files = [p for p in self.dir.rglob("*") if p.is_file() and p.stat().st_size == DISK]
         demand(len(files) == 1, f"one disk file expected, found {files}")
         return files[0]
 
@@ -143,6 +153,8 @@ class Lab:
         if self.daemon and self.daemon.poll() is None:
             self.daemon.terminate()
             self.daemon.wait(30)
+        if self.wires:
+            self.wires.end()
         for pid in self.qemus():
             os.kill(pid, signal.SIGKILL)
         subprocess.run(["rm", "-rf", str(self.dir)], check=True)
@@ -208,6 +220,8 @@ def journey(boot):
         lab.ok("image", "add", "test", str(image))
         lab.ok("reserve", "name=vm", "--image", "test", "--for", "1h")
         say(began, f"reserved, booted by {boot}, disk written and proven, handed over")
+        said = lab.ok("console", "vm", "--no-follow")
+        demand(b"SeaBIOS" in said or b"iPXE" in said, f"the console missed the firmware: {said[:300]}")
         use(lab, began)
         reboot(lab, began)
         lab.ok("release", "vm")

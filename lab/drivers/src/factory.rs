@@ -5,8 +5,8 @@ use crate::console::{self, Console};
 use crate::error::DriverError;
 use crate::power::{self, Power};
 use crate::site::Site;
-use pitstop_core::inventory::LegSpec;
-use pitstop_core::inventory::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind};
+use pitstop_core::inventory::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Unique};
+use pitstop_core::inventory::{DriverSpec, LegSpec};
 use std::sync::{Arc, LazyLock};
 
 type MakePower = fn(&Site, &LegSpec) -> Result<Arc<dyn Power>, DriverError>;
@@ -16,6 +16,10 @@ type MakeBoot = fn(&Site) -> Result<Arc<dyn Boot>, DriverError>;
 const POWER: &[(DriverSchema, MakePower)] = &[
     (power::sim::SCHEMA, power::sim::make),
     (power::qemu::SCHEMA, power::qemu::make),
+    (power::ipmi::SCHEMA, power::ipmi::make),
+    (power::snmp::SCHEMA, power::snmp::make),
+    (power::http::SCHEMA, power::http::make),
+    (OUTLET, outlet),
     (power::command::SCHEMA, power::command::make),
     (power::none::SCHEMA, power::none::make),
 ];
@@ -24,6 +28,7 @@ const CONSOLE: &[(DriverSchema, MakeConsole)] = &[
     (console::sim::SCHEMA, console::sim::make),
     (console::unix::SCHEMA, console::unix::make),
     (console::serial::SCHEMA, console::serial::make),
+    (console::sol::SCHEMA, console::sol::make),
 ];
 
 const BOOT: &[(DriverSchema, MakeBoot)] = &[
@@ -38,7 +43,6 @@ const fn planned(name: &'static str, when: &'static str) -> DriverSchema {
 }
 
 const BMC: &str = "it comes with the BMC drivers";
-const PDU: &str = "it comes with the PDU drivers";
 const HUB: &str = "it comes with the USB drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
 const EVIDENCE: &str = "it comes with the other kinds of evidence; `ready.agent` is built";
@@ -46,16 +50,11 @@ const SHELL: &str = "it comes with `pitstop shell`";
 const HOOKS: &str = "it comes with switches, buttons and hooks";
 
 const POWER_PLANNED: &[DriverSchema] = &[
-    planned("ipmi", BMC),
     planned("redfish", BMC),
-    planned("outlet", PDU),
-    planned("snmp", PDU),
-    planned("http", PDU),
     planned("usb-hub", HUB),
     planned("libvirt", "it comes with the libvirt driver"),
 ];
 const CONSOLE_PLANNED: &[DriverSchema] = &[
-    planned("sol", BMC),
     planned("telnet", "it comes with the console server drivers"),
     planned("rfc2217", "it comes with the console server drivers"),
     planned("tcp", "it comes with the console server drivers"),
@@ -84,17 +83,9 @@ const SWITCH: &[DriverSchema] = &[planned("command", HOOKS)];
 const BUTTON: &[DriverSchema] = &[planned("command", HOOKS)];
 const HOST: &[DriverSchema] = &[planned("ssh", "it comes with bench hosts")];
 const CONTROLLER: &[DriverSchema] = &[
-    DriverSchema {
-        name: "queue",
-        fields: &[FieldSchema::optional(
-            "at_once",
-            FieldKind::Int { min: 1, max: 1000 },
-            "commands the device takes at the same time, 1 unless said",
-        )],
-        ..DriverSchema::EMPTY
-    },
-    planned("snmp", PDU),
-    planned("http", PDU),
+    DriverSchema { name: "queue", fields: &[power::AT_ONCE], ..DriverSchema::EMPTY },
+    power::snmp::CONTROLLER,
+    power::http::CONTROLLER,
     planned("ssh", "it comes with bench hosts"),
 ];
 
@@ -160,6 +151,38 @@ impl Factories {
     pub fn boot(&self, site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
         make(BOOT, "boot", site, &site.spec.boot.driver)?(site)
     }
+}
+
+const OUTLET: DriverSchema = DriverSchema {
+    name: "outlet",
+    fields: &[
+        FieldSchema::required("controller", FieldKind::ControllerRef, "the device, a `[controller.NAME]`"),
+        FieldSchema::required("outlet", FieldKind::Label, "which of its outlets"),
+    ],
+    unique: &[Unique { what: "outlet", fields: &["outlet"] }],
+    ..DriverSchema::EMPTY
+};
+
+/// `power.outlet`: an outlet of a device that many machines hang on. The
+/// device's own driver drives it, told where by the controller's fields and
+/// which by the machine's.
+fn outlet(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
+    let name = leg.driver.controller.as_deref().unwrap_or_default();
+    let device = site.controllers.get(name).filter(|device| device.driver != "queue").ok_or_else(|| {
+        DriverError::new(
+            "power.outlet",
+            format!("drive {}", site.name()),
+            format!("controller `{name}` is no device with outlets"),
+        )
+        .permanent()
+        .next(format!("`[controller.{name}]` takes `snmp = {{ … }}` or `http = {{ … }}`"))
+    })?;
+    let mut fields = (*device.fields).clone();
+    fields.remove(power::AT_ONCE.name);
+    fields.extend((*leg.driver.fields).clone());
+    let driver =
+        DriverSpec { fields: Arc::new(fields), controller: leg.driver.controller.clone(), ..device.clone() };
+    make(POWER, "power", site, &device.driver)?(site, &LegSpec { driver, ..leg.clone() })
 }
 
 fn make<'a, M>(

@@ -8,17 +8,22 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![deny(missing_docs)]
 
+mod address;
+mod bmc;
 pub mod boot;
+mod child;
 pub mod console;
 pub mod error;
 mod factory;
 pub mod power;
 pub mod process;
+mod secret;
 pub mod sim;
 pub mod site;
 #[cfg(test)]
 mod testing;
 pub mod watched;
+mod web;
 
 pub use boot::{Boot, Delivery, Target};
 pub use console::{Console, Line};

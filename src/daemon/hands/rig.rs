@@ -62,13 +62,14 @@ impl Rig {
     /// Makes the drivers. One that cannot be made fails when it is used.
     pub fn new(factories: &Factories, spec: &MachineSpec, inventory: &Inventory, places: &Places) -> Self {
         let spec = Arc::new(spec.clone());
+        let address = spec.server.map_or_else(|| places.address.clone(), |server| server.to_string());
         let site = Site {
             spec: spec.clone(),
             state: places.machines.join(spec.name.as_str()),
             program: places.program.clone(),
             agent: places.agent.clone(),
             boot_port: places.boot_port,
-            address: places.address.clone(),
+            address,
             controllers: Arc::new(inventory.controllers.clone()),
         };
         let leg = |leg: &LegSpec| LegRig::new(leg.clone(), factories.power(&site, leg));
@@ -118,7 +119,7 @@ impl Rig {
     /// `host:port` of the machines' listener as this machine reaches it.
     pub fn server(&self, places: &Places) -> String {
         let own = self.legs.iter().find_map(|leg| leg.power.as_ref().ok().and_then(|p| p.loopback()));
-        let host = own.unwrap_or(&places.address);
+        let host = own.unwrap_or(&self.site.address);
         // An IPv6 address needs brackets before a port (RFC 3986 §3.2.2).
         if host.contains(':') {
             format!("[{host}]:{}", places.agents_port)

@@ -73,7 +73,7 @@ impl DriverSchema {
 }
 
 /// Fields that together name one thing of the world. Two drivers with equal values, on the same host and the same
-/// controller, are an error that names both places. Counts only where all the fields are set.
+/// controller, are an error that names both places. Counts only where all the fields are set, or are something unsaid.
 #[derive(Debug, Clone, Copy)]
 pub struct Unique {
     /// The thing, for people: `outlet`, `serial port`, `MAC address`, `disk file`. Compared across drivers.
@@ -91,6 +91,9 @@ pub struct FieldSchema {
     pub kind: FieldKind,
     /// Whether the driver cannot do without.
     pub required: bool,
+    /// What it is where nobody says, for [`Unique`]: two machines of which one says it and one does not may mean the
+    /// same thing.
+    pub unsaid: Option<&'static str>,
     /// One line for people.
     pub doc: &'static str,
 }
@@ -99,13 +102,19 @@ impl FieldSchema {
     /// A field the driver can do without.
     #[must_use]
     pub const fn optional(name: &'static str, kind: FieldKind, doc: &'static str) -> Self {
-        Self { name, kind, required: false, doc }
+        Self { name, kind, required: false, unsaid: None, doc }
     }
 
     /// A field the driver needs.
     #[must_use]
     pub const fn required(name: &'static str, kind: FieldKind, doc: &'static str) -> Self {
-        Self { name, kind, required: true, doc }
+        Self { name, kind, required: true, unsaid: None, doc }
+    }
+
+    /// The same, with what it is where nobody says.
+    #[must_use]
+    pub const fn or(self, unsaid: &'static str) -> Self {
+        Self { unsaid: Some(unsaid), ..self }
     }
 }
 

@@ -372,11 +372,16 @@ impl Drivers<'_> {
         owner: Owner<'_>,
     ) {
         for unique in chosen.schema.unique {
-            let values: Option<Vec<String>> =
-                unique.fields.iter().map(|field| fields.get(*field).map(plain)).collect();
+            let value = |field: &&str| {
+                let unsaid =
+                    || chosen.schema.fields.iter().find(|f| f.name == *field)?.unsaid.map(str::to_owned);
+                fields.get(*field).map(plain).or_else(unsaid)
+            };
+            let values: Option<Vec<String>> = unique.fields.iter().map(value).collect();
             let place = unique.fields.first().and_then(|field| chosen.table.get(*field));
             let (Some(values), Some(place)) = (values, place) else { continue };
-            let shown = values.join(" ");
+            let shown =
+                values.iter().filter(|v| !v.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" ");
             let of = spec
                 .controller
                 .as_ref()

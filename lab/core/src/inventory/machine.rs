@@ -20,13 +20,14 @@ use super::source::Loc;
 use super::tree::{Entry, Table, Val};
 
 /// Keys of a machine, and of a class but for `class` itself.
-pub(super) const KEYS: [&str; 25] = [
+pub(super) const KEYS: [&str; 26] = [
     "class",
     "tags",
     "location",
     "note",
     "circuit",
     "image",
+    "server",
     "power",
     "mains",
     "console",
@@ -120,6 +121,7 @@ impl MachineReader<'_, '_> {
             note: reader.string("note", problems),
             circuit: reader.reference("circuit", "circuit", circuits, problems),
             image,
+            server: reader.address("server", problems),
             disks,
             other_disks: reader.word("other_disks", &OTHER_DISKS, problems).unwrap_or_default(),
             shared: reader.flag("shared", problems).unwrap_or(false),

@@ -4,6 +4,7 @@
 use crate::reservation::Hold;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use pitstop_wire::MachineName;
@@ -218,6 +219,9 @@ pub struct MachineSpec {
     pub circuit: Option<String>,
     /// The image it is reimaged with when no reservation asks for another.
     pub image: Option<String>,
+    /// Where it reaches the daemon, if not at the address machines in general do: behind an address translation, or in
+    /// the network of a virtual machine.
+    pub server: Option<IpAddr>,
     /// The ways to switch it, the one named `power` first, then `mains`. Never empty.
     pub legs: Vec<LegSpec>,
     /// Serial lines by name; empty only where the inventory says `console = {}`.

@@ -1,5 +1,7 @@
 //! Takes typed values out of a table, raising a problem at the place of what does not fit.
 
+use std::net::IpAddr;
+
 use super::error::{Problem, Problems};
 use super::source::Loc;
 use super::tree::{Entry, Table, Val};
@@ -100,6 +102,11 @@ impl<'t> Reader<'t> {
         self.unit(key, units::hours, "hours of a day, `\"19:00-08:00\"`", problems)
     }
 
+    pub fn address(&self, key: &str, problems: &mut Problems) -> Option<IpAddr> {
+        let read = |text: &str| text.parse().map_err(|_| ADDRESS.to_owned());
+        self.unit(key, read, ADDRESS, problems)
+    }
+
     /// One of some words.
     pub fn word<T: Copy>(&self, key: &str, words: &[(&str, T)], problems: &mut Problems) -> Option<T> {
         let (text, at) = self.text(key, problems)?;
@@ -155,6 +162,8 @@ impl<'t> Reader<'t> {
         table
     }
 }
+
+const ADDRESS: &str = "an IP address, `\"192.0.2.1\"`";
 
 /// A value with a unit; `what` names it in errors.
 pub(super) fn unit<T>(

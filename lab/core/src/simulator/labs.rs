@@ -186,6 +186,7 @@ pub fn plain(name: MachineName) -> MachineSpec {
         note: None,
         circuit: None,
         image: Some(IMAGES[0].to_owned()),
+        server: None,
         legs: vec![leg("power")],
         consoles: BTreeMap::new(),
         boot: DriverSpec::named("sim"),

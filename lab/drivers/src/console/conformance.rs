@@ -146,3 +146,48 @@ fn a_serial_port_must_be_named_once() {
         assert!(super::serial::make(&site, "main").err().unwrap().permanent);
     }
 }
+
+#[tokio::test]
+async fn a_bmcs_serial_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let bmc = crate::testing::bmc::Bmc::start(dir.path());
+    let mut machine = tokio::net::TcpStream::from_std(bmc.line()).unwrap();
+    let power = leg(driver("ipmi", bmc.fields()));
+    let site = site(dir.path(), power, Some(driver("sol", none())), driver("power", none()));
+    let console = super::sol::make(&site, "main").unwrap();
+    let mut line = console.open().await.unwrap();
+    machine.write_all(&all_bytes()).await.unwrap();
+    expect(&mut line, &all_bytes()).await;
+    // ipmi_sim may lose the first packet that is typed in a session.
+    line.write_all(b"?").await.unwrap();
+    machine.write_all(b"x").await.unwrap();
+    expect(&mut line, b"x").await;
+    line.write_all(b"\n~.hello~B").await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"~B") {
+        let byte =
+            tokio::time::timeout(PATIENCE, machine.read_u8()).await.expect("all of it arrives").unwrap();
+        got.push(byte);
+    }
+    assert!(got.ends_with(b"\n~.hello~B"), "nothing typed may be taken for a command: {got:?}");
+    line.send_break().unwrap();
+    line.write_all(b"!").await.unwrap();
+    while tokio::time::timeout(PATIENCE, machine.read_u8()).await.expect("it goes on").unwrap() != b'!' {}
+    machine.write_all(b"y").await.unwrap();
+    expect(&mut line, b"y").await;
+    // Whoever has the line has it alone; who steals gets it.
+    let second = driver("sol", json!({"steal": false}));
+    let polite = {
+        let leg = leg(driver("ipmi", bmc.fields()));
+        let site = crate::testing::site(dir.path(), leg, Some(second), driver("power", none()));
+        super::sol::make(&site, "main").unwrap()
+    };
+    let error = polite.open().await.err().expect("the line is taken");
+    assert!(error.answer.contains("somebody else"), "{error}");
+    let mut thief = console.open().await.unwrap();
+    machine.write_all(b"mine").await.unwrap();
+    expect(&mut thief, b"mine").await;
+    let stolen =
+        tokio::time::timeout(6 * PATIENCE, line.read_u8()).await.expect("it is noticed").unwrap_err();
+    assert!(stolen.to_string().contains("somebody else took"), "{stolen}");
+}

@@ -3,6 +3,7 @@
 pub mod fake;
 pub mod serial;
 pub mod sim;
+pub mod sol;
 pub mod unix;
 
 #[cfg(test)]

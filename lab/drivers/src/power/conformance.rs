@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 
 /// Commands do what they say, say so, and saying it twice is no error. What
 /// cannot be read is never off.
-async fn obeys(power: &dyn Power) {
+pub(super) async fn obeys(power: &dyn Power) {
     let on = PowerOn::Disk;
     for want in [Switch::Off, Switch::On, Switch::On, Switch::Off, Switch::Off] {
         power.set(want, &on).await.unwrap();
@@ -215,4 +215,13 @@ async fn a_virtual_machine() {
     let site = site(dir.path(), leg.clone(), None, driver("power", none()));
     let _end = crate::testing::EndQemu(site.state.clone());
     obeys(super::qemu::make(&site, &leg).unwrap().as_ref()).await;
+}
+
+#[tokio::test]
+async fn a_bmc() {
+    let dir = tempfile::tempdir().unwrap();
+    let bmc = crate::testing::bmc::Bmc::start(dir.path());
+    let leg = leg(driver("ipmi", bmc.fields()));
+    let site = site(dir.path(), leg.clone(), None, driver("power", none()));
+    obeys(super::ipmi::make(&site, &leg).unwrap().as_ref()).await;
 }

@@ -2,9 +2,12 @@
 
 pub mod command;
 pub mod fake;
+pub mod http;
+pub mod ipmi;
 pub mod none;
 pub mod qemu;
 pub mod sim;
+pub mod snmp;
 
 #[cfg(test)]
 mod conformance;
@@ -12,6 +15,7 @@ mod conformance;
 use crate::error::Task;
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
+use pitstop_core::inventory::catalogue::{FieldKind, FieldSchema};
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_wire::agent::{AgentParams, Secret};
 use std::path::PathBuf;
@@ -36,6 +40,13 @@ pub trait Power: Send + Sync {
         None
     }
 }
+
+/// How much a controller bears.
+pub const AT_ONCE: FieldSchema = FieldSchema::optional(
+    "at_once",
+    FieldKind::Int { min: 1, max: 1000 },
+    "commands the device takes at the same time, 1 unless said",
+);
 
 /// The queue a leg's commands stand in.
 #[derive(Debug, Clone, PartialEq, Eq)]

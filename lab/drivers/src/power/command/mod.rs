@@ -1,31 +1,18 @@
 //! `power.command`: programs of the site's own switch the machine.
-//!
-//! No shell looks at the arguments. A program has a deadline and runs in a
-//! process group of its own, which is killed as a whole: a script's `sleep`
-//! must not outlive the script.
 
 use super::{Power, PowerLimits, PowerOn};
+use crate::child::{Program, Ran, RunError, first_line};
 use crate::error::{DriverError, Task};
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
 use pitstop_core::machine::{Reading, Switch};
 use regex::Regex;
-use rustix::process::{Pid, Signal, kill_process_group};
-use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
 
 const DRIVER: &str = "power.command";
 const DEFAULT_TIMEOUT_MS: u64 = 20_000;
-/// How long output is waited for once the program itself has ended.
-const LEFTOVERS: Duration = Duration::from_millis(200);
-/// Bytes of a program's output that are looked at.
-const MAX_OUTPUT: u64 = 64 << 10;
-
 /// What the inventory may say.
 pub const SCHEMA: DriverSchema = DriverSchema {
     name: "command",
@@ -97,131 +84,51 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     }))
 }
 
-/// How a program ended and what it printed.
-struct Ran {
-    status: ExitStatus,
-    output: String,
-}
-
 impl Commands {
     fn failed(&self, argv: &[String], answer: impl ToString) -> DriverError {
         let program = argv.first().map_or("", String::as_str);
         DriverError::new(DRIVER, format!("run {program} for {}", self.machine), answer)
     }
 
+    fn said(&self, argv: &[String], ran: &Ran) -> DriverError {
+        let Ran { status, out, err } = ran;
+        self.failed(argv, format!("{status}: {}", first_line(&format!("{out}\n{err}"))))
+    }
+
     async fn run(&self, argv: &[String]) -> Result<Ran, DriverError> {
-        let Some((program, args)) = argv.split_first() else {
-            return Err(self.failed(argv, "it names no program"));
-        };
-        let child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .map_err(|e| self.failed(argv, e).permanent().next("is it installed, and executable?"))?;
-        let mut group = Group { child };
-        match timeout(self.limit, group.finish()).await {
-            Ok(ran) => ran.map_err(|e| self.failed(argv, e)),
-            Err(_) => {
-                Err(self
-                    .failed(argv, format!("not done within {} s; it was killed", self.limit.as_secs_f32())))
-            }
-        }
+        let program = Program { argv, secret: None, limit: self.limit };
+        program.run().await.map_err(|e| match e {
+            RunError::Start(e) => self.failed(argv, e).permanent().next("is it installed, and executable?"),
+            e => self.failed(argv, e),
+        })
     }
 
     async fn switch(&self, want: Switch) -> Result<(), DriverError> {
         let argv = if want == Switch::On { &self.on } else { &self.off };
-        let Ran { status, output } = self.run(argv).await?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(self.failed(argv, format!("{status}: {}", first_line(&output))))
-        }
+        let ran = self.run(argv).await?;
+        if ran.status.success() { Ok(()) } else { Err(self.said(argv, &ran)) }
     }
 
     async fn state(&self) -> Result<Reading, DriverError> {
         let Some(argv) = &self.status else { return Ok(Reading::Unknown) };
-        let Ran { status, output } = self.run(argv).await?;
+        let ran = self.run(argv).await?;
         let Some((on, off)) = &self.patterns else {
-            return Ok(match status.code() {
+            return Ok(match ran.status.code() {
                 Some(0) => Reading::On,
                 Some(1) => Reading::Off,
                 _ => Reading::Unknown,
             });
         };
         // A program that failed may have printed anything before.
-        if !status.success() {
-            return Err(self.failed(argv, format!("{status}: {}", first_line(&output))));
+        if !ran.status.success() {
+            return Err(self.said(argv, &ran));
         }
+        let output = ran.out + &ran.err;
         Ok(match (on.is_match(&output), off.is_match(&output)) {
             (true, false) => Reading::On,
             (false, true) => Reading::Off,
             _ => Reading::Unknown,
         })
-    }
-}
-
-fn first_line(output: &str) -> String {
-    output
-        .lines()
-        .map(str::trim)
-        .find(|l| !l.is_empty())
-        .unwrap_or("it printed nothing")
-        .chars()
-        .take(200)
-        .collect()
-}
-
-/// A program with everything it started; all of it ends with this.
-struct Group {
-    child: Child,
-}
-
-impl Group {
-    async fn finish(&mut self) -> std::io::Result<Ran> {
-        let (out, err) = (self.child.stdout.take(), self.child.stderr.take());
-        let (mut output, mut errors) = (Vec::new(), Vec::new());
-        let read_out = async {
-            match out {
-                Some(out) => out.take(MAX_OUTPUT).read_to_end(&mut output).await,
-                None => Ok(0),
-            }
-        };
-        let read_err = async {
-            match err {
-                Some(err) => err.take(MAX_OUTPUT).read_to_end(&mut errors).await,
-                None => Ok(0),
-            }
-        };
-        // Only the program itself is waited for: something it left in the
-        // background may hold its output open for ever.
-        let status = {
-            let reading = async { tokio::join!(read_out, read_err) };
-            tokio::pin!(reading);
-            let (status, read) = tokio::select! {
-                status = self.child.wait() => (status?, false),
-                _ = &mut reading => (self.child.wait().await?, true),
-            };
-            if !read {
-                let _ = timeout(LEFTOVERS, reading).await;
-            }
-            status
-        };
-        output.extend(errors);
-        Ok(Ran { status, output: String::from_utf8_lossy(&output).into_owned() })
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // `id` is there until the program was waited for, so the number is
-        // still its own; what it left behind in its group is not ours to find
-        // after that.
-        if let Some(pid) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
-            let _ = kill_process_group(pid, Signal::KILL);
-        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Machines for the drivers' own tests.
 
+pub mod bmc;
+pub mod pdu;
+
 use crate::site::Site;
 use pitstop_core::inventory::{DriverSpec, LegSpec, MachineSpec};
 use pitstop_wire::MachineName;
