@@ -29,6 +29,9 @@ const CONSOLE: &[(DriverSchema, MakeConsole)] = &[
     (console::unix::SCHEMA, console::unix::make),
     (console::serial::SCHEMA, console::serial::make),
     (console::sol::SCHEMA, console::sol::make),
+    (console::tcp::SCHEMA, console::tcp::make),
+    (console::telnet::TELNET, console::telnet::telnet),
+    (console::telnet::RFC2217, console::telnet::rfc2217),
 ];
 
 const BOOT: &[(DriverSchema, MakeBoot)] = &[
@@ -54,12 +57,7 @@ const POWER_PLANNED: &[DriverSchema] = &[
     planned("usb-hub", HUB),
     planned("libvirt", "it comes with the libvirt driver"),
 ];
-const CONSOLE_PLANNED: &[DriverSchema] = &[
-    planned("telnet", "it comes with the console server drivers"),
-    planned("rfc2217", "it comes with the console server drivers"),
-    planned("tcp", "it comes with the console server drivers"),
-    planned("libvirt", "it comes with the libvirt driver"),
-];
+const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the libvirt driver")];
 const BOOT_PLANNED: &[DriverSchema] = &[
     planned("pxe", NETBOOT),
     planned("uefi-http", NETBOOT),

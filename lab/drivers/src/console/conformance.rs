@@ -2,13 +2,12 @@
 
 use super::fake::Fake;
 use super::{Console, Line};
+use crate::testing::console_server::{Server, pty, pyserial, ser2net};
 use crate::testing::{driver, leg, none, site};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -72,15 +71,6 @@ async fn a_socket() {
     assert_eq!(&got, b"hello");
     drop(machine);
     ends(&mut line).await;
-}
-
-/// A pty: its master, and the path of its terminal.
-fn pty() -> (OwnedFd, PathBuf) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap().into();
-    (master, path)
 }
 
 fn serial(dir: &Path, device: &Path) -> Arc<dyn Console> {
@@ -190,4 +180,107 @@ async fn a_bmcs_serial_line() {
     let stolen =
         tokio::time::timeout(6 * PATIENCE, line.read_u8()).await.expect("it is noticed").unwrap_err();
     assert!(stolen.to_string().contains("somebody else took"), "{stolen}");
+}
+
+type Make = fn(&crate::Site, &str) -> Result<Arc<dyn Console>, crate::DriverError>;
+
+fn at(make: Make, kind: &str, address: &str) -> Arc<dyn Console> {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = driver(kind, json!({"address": address}));
+    make(&site(dir.path(), leg(driver("none", none())), Some(spec), driver("power", none())), "main").unwrap()
+}
+
+/// A console server takes a moment to listen.
+async fn opened(console: &dyn Console) -> Box<dyn Line> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match console.open().await {
+            Ok(line) => return line,
+            Err(e) => assert!(tokio::time::Instant::now() < deadline, "{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A pty that changes no byte, as a serial port changes none.
+/// It is kept open, or reading its master would fail while nobody has it.
+fn raw_pty() -> (File, std::path::PathBuf, File) {
+    let (master, path) = pty();
+    let terminal = File::options().read(true).write(true).open(&path).unwrap();
+    let mut modes = rustix::termios::tcgetattr(&terminal).unwrap();
+    modes.make_raw();
+    rustix::termios::tcsetattr(&terminal, rustix::termios::OptionalActions::Now, &modes).unwrap();
+    (master.into(), path, terminal)
+}
+
+/// Bytes pass in both directions whatever they are, and the end of the server
+/// is the end of the line.
+async fn carries(console: &dyn Console, mut machine: File, server: Server) {
+    let mut line = opened(console).await;
+    // What the server says of itself comes before it takes the port.
+    line.write_all(b"?").await.unwrap();
+    let mut machine = tokio::task::spawn_blocking(move || {
+        let mut got = [0; 1];
+        machine.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"?");
+        machine
+    })
+    .await
+    .unwrap();
+    machine.write_all(&all_bytes()).unwrap();
+    expect(&mut line, &all_bytes()).await;
+    line.write_all(&all_bytes()).await.unwrap();
+    let mut got = vec![0; 256];
+    let mut machine = tokio::task::spawn_blocking(move || {
+        machine.read_exact(&mut got).unwrap();
+        assert_eq!(got, all_bytes());
+        machine
+    })
+    .await
+    .unwrap();
+    machine.write_all(b"still here").unwrap();
+    expect(&mut line, b"still here").await;
+    drop(server);
+    ends(&mut line).await;
+    console.open().await.err().expect("the server is gone");
+}
+
+#[tokio::test]
+async fn a_raw_port_of_ser2net() {
+    let (dir, (machine, path, _open)) = (tempfile::tempdir().unwrap(), raw_pty());
+    let server = ser2net(dir.path(), &[("tcp", &path)]);
+    let console = at(super::tcp::make, "tcp", &server.ports[0]);
+    carries(console.as_ref(), machine, server).await;
+}
+
+#[tokio::test]
+async fn a_telnet_port_of_ser2net() {
+    let (dir, (machine, path, _open)) = (tempfile::tempdir().unwrap(), raw_pty());
+    let server = ser2net(dir.path(), &[("telnet,tcp", &path)]);
+    let console = at(super::telnet::telnet, "telnet", &server.ports[0]);
+    carries(console.as_ref(), machine, server).await;
+}
+
+#[tokio::test]
+async fn an_rfc2217_port_of_ser2net_over_a_pty_that_answers_half_of_what_is_asked() {
+    let (dir, (machine, path, _open)) = (tempfile::tempdir().unwrap(), raw_pty());
+    let server = ser2net(dir.path(), &[("telnet(rfc2217),tcp", &path)]);
+    let console = at(super::telnet::rfc2217, "rfc2217", &server.ports[0]);
+    carries(console.as_ref(), machine, server).await;
+}
+
+#[tokio::test]
+async fn an_rfc2217_port_of_pyserial_is_set_up_and_sent_a_break() {
+    let server = pyserial();
+    let dir = tempfile::tempdir().unwrap();
+    let spec = driver("rfc2217", json!({"address": server.ports[0], "baud": 57_600}));
+    let site = site(dir.path(), leg(driver("none", none())), Some(spec), driver("power", none()));
+    let console = super::telnet::rfc2217(&site, "main").unwrap();
+    let mut line = opened(console.as_ref()).await;
+    line.write_all(&all_bytes()).await.unwrap();
+    expect(&mut line, &all_bytes()).await;
+    line.send_break().unwrap();
+    expect(&mut line, b"broke 57600").await;
+    drop(server);
+    ends(&mut line).await;
 }

@@ -4,6 +4,8 @@ pub mod fake;
 pub mod serial;
 pub mod sim;
 pub mod sol;
+pub mod tcp;
+pub mod telnet;
 pub mod unix;
 
 #[cfg(test)]

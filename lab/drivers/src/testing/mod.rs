@@ -1,6 +1,7 @@
 //! Machines for the drivers' own tests.
 
 pub mod bmc;
+pub mod console_server;
 pub mod pdu;
 
 use crate::site::Site;
