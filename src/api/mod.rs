@@ -5,6 +5,7 @@ mod admin;
 mod ask;
 mod backup;
 mod body;
+mod check;
 mod console;
 mod error;
 mod events;
@@ -33,9 +34,11 @@ pub use run::Runs;
 pub use view::event::event as event_view;
 
 use crate::daemon::Desk;
+use crate::daemon::hands::{Answer, LabHands, Seen};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use pitstop_wire::MachineName;
 use pitstop_wire::api::BASE;
 use std::sync::Arc;
 
@@ -48,6 +51,8 @@ pub struct App {
     pub desk: Desk,
     /// Commands on machines.
     pub runs: Arc<dyn Runs>,
+    /// Looks at the parts of machines.
+    pub examiner: Arc<dyn Examiner>,
     /// Consoles of machines.
     pub consoles: crate::daemon::consoles::Consoles,
     /// Where images are kept.
@@ -65,6 +70,18 @@ pub struct App {
     pub closing: tokio_util::sync::CancellationToken,
     /// The data directory: where copies are made before they are sent.
     pub data: std::path::PathBuf,
+}
+
+/// Looks at every part of a machine.
+pub trait Examiner: Send + Sync {
+    /// What is seen; `None`: there is no such machine.
+    fn examine<'a>(&'a self, machine: &'a MachineName) -> Answer<'a, Option<Vec<Seen>>>;
+}
+
+impl Examiner for LabHands {
+    fn examine<'a>(&'a self, machine: &'a MachineName) -> Answer<'a, Option<Vec<Seen>>> {
+        Box::pin(Self::examine(self, machine))
+    }
 }
 
 /// Reads the inventory again.
@@ -90,6 +107,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&v1("/machines/{name}/reimage"), post(machines::reimage))
         .route(&v1("/machines/{name}/run"), post(run::run))
         .route(&v1("/machines/{name}/console"), post(console::console))
+        .route(&v1("/machines/{name}/check"), post(check::check))
         .route(&v1("/machines/{name}/drain"), post(admin::drain))
         .route(&v1("/machines/{name}/undrain"), post(admin::undrain))
         .route(&v1("/machines/{name}/prove"), post(admin::prove))

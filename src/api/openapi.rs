@@ -87,6 +87,7 @@ const OPERATIONS: &[Row] = {
             "",
             &[],
         ),
+        (Post, "/machines/{name}/check", "Look at each of its parts; switches nothing (admin)", Some("Beat"), "Checked", &[]),
         (Post, "/machines/{name}/drain", "Take it out (admin)", Some("Drain"), "Done", &[]),
         (Post, "/machines/{name}/undrain", "Put it back (admin)", Some("Beat"), "Done", &[]),
         (Post, "/machines/{name}/prove", "Send it through a proving turn (admin)", Some("Beat"), "Done", &[]),

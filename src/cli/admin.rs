@@ -1,6 +1,7 @@
 //! `pitstop admin`
 
 mod backup;
+mod check;
 mod fsck;
 
 use super::fail::Fail;
@@ -10,7 +11,6 @@ use pitstop_wire::MachineName;
 use pitstop_wire::api::{Enrol, NewMachine, Reload, Reloaded};
 use pitstop_wire::text::machines;
 use std::io::{BufRead, Write};
-use std::path::PathBuf;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
@@ -59,12 +59,9 @@ pub enum Verb {
     /// Check a lab's database, or a backup of one; writes nothing.
     #[command(after_help = fsck::HELP)]
     Fsck(fsck::Args),
-    /// Check an inventory file without a daemon.
-    Check {
-        /// The file.
-        #[arg(default_value = "inventory.toml")]
-        inventory: PathBuf,
-    },
+    /// Check an inventory file, or the hardware of machines.
+    #[command(after_help = check::HELP)]
+    Check(check::Args),
 }
 
 pub async fn run(cx: &mut Context, verb: Verb) -> Result {
@@ -98,7 +95,7 @@ pub async fn run(cx: &mut Context, verb: Verb) -> Result {
         Verb::Backup(args) => backup::backup(cx, &args).await,
         Verb::Restore(args) => backup::restore(cx, &args),
         Verb::Fsck(args) => fsck::run(cx, &args),
-        Verb::Check { inventory } => check(cx, &inventory),
+        Verb::Check(args) => check::run(cx, &args).await,
     }
 }
 
@@ -172,16 +169,4 @@ fn difference(reloaded: &Reloaded) -> Vec<String> {
         (false, false) => "nothing was done (--dry-run)".to_owned(),
     });
     lines
-}
-
-fn check(cx: &Context, path: &std::path::Path) -> Result {
-    let inventory = super::serve::inventory(path).map_err(|fail| match fail {
-        // There is nothing that a check could have changed.
-        Fail::Said(error) => {
-            let hint = error.hint.clone().unwrap_or_default().replace("; nothing was changed", "");
-            Fail::Said(error).hint(hint)
-        }
-        other => other,
-    })?;
-    cx.out.line(&format!("{}: {}, no errors", path.display(), machines(inventory.machines.len())))
 }

@@ -160,6 +160,7 @@ pub async fn serve(
     let boot_task = tokio::spawn(boot::serve(front, Arc::clone(&rigs), agents.clone(), boot_files));
     let agents_task =
         tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
+    let examiner = Arc::new(hands.clone());
     let running = opened.run(Box::new(hands))?;
 
     let all_rigs = Arc::clone(&rigs);
@@ -169,6 +170,7 @@ pub async fn serve(
     let app = App {
         desk: desk.clone(),
         runs: Arc::new(agents),
+        examiner,
         consoles: lines.clone(),
         images,
         inventory: Arc::new(source),

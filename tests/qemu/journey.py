@@ -1,7 +1,7 @@
 """A virtual machine with its own firmware, serial line, disk and network
 card goes through whole turns, driven as a user would: by the command line.
 
-usage: journey.py direct|http|ipmi [--kill]
+usage: journey.py direct|http|ipmi|snmp [--kill]
 
 direct and http: a machine of pitstop's own making. The others: one that
 stands behind the devices of a lab (wiring.py). Looks at the truth from outside: the raw file of the disk, the processes,
@@ -31,6 +31,7 @@ INVENTORY = """
 format = 1
 [lab]
 name = "qemu-journey"
+{controllers}
 [machine.vm]
 tags              = {{ kind = "vm" }}
 {wires}
@@ -59,8 +60,8 @@ class Lab:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="pq"))
         kind = wiring.KINDS.get(boot)
         self.wires = kind(self.dir, DISK) if kind else None
-        wires = self.wires.inventory() if kind else OWN.format(boot=boot, mib=DISK >> 20)
-        (self.dir / "inventory.toml").write_text(INVENTORY.format(wires=wires))
+        controllers, wires = self.wires.inventory() if kind else ("", OWN.format(boot=boot, mib=DISK >> 20))
+        (self.dir / "inventory.toml").write_text(INVENTORY.format(controllers=controllers, wires=wires))
         agent = self.dir / "data" / "agent"
         agent.mkdir(parents=True)
         for name in ("vmlinuz", "initrd", "manifest.json"):

@@ -3,11 +3,13 @@
 nobody else knows of. It outlives whoever started it.
 
 usage: machine.py DIR on|off|state
+       machine.py DIR outlet NUMBER on|off|state
        machine.py DIR chassis [MC] get|set NAME [VALUE] …
 
 `chassis` is what OpenIPMI's ipmi_sim asks of the machine of its BMC. DIR
 holds `machine.json` (memory, disk, url: what its network card is told to
-boot), the disk, and `serial`, a socket that the machine's serial port
+boot, network_first: whether it boots from there unless told otherwise), the
+disk, and `serial`, a socket that the machine's serial port
 connects to when it is switched on."""
 
 import json
@@ -41,7 +43,7 @@ class Machine:
         if not disk.exists():
             with open(disk, "wb") as file:
                 file.truncate(plan["disk"])
-        network = self.boots_from() == "pxe"
+        network = self.boots_from() == "pxe" or plan["network_first"]
         (self.dir / "boot").unlink(missing_ok=True)  # it holds for one boot
         card = "virtio-net-pci,netdev=net0"
         card += ",bootindex=0" if network else ",rombar=0"
@@ -96,6 +98,8 @@ class Machine:
 
 def main():
     machine, verb, words = Machine(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    if verb == "outlet":
+        verb = words[1]
     if verb == "on":
         machine.on()
     elif verb == "off":

@@ -1,21 +1,18 @@
-"""What stands between pitstop and a machine that is not its own: the devices
-of a lab, each by the field's own simulator."""
+"""Machines that stand behind the devices of a lab: a QEMU that pitstop knows
+nothing of, switched and heard through them."""
 
 import json
 import pathlib
 import selectors
 import socket
-import subprocess
+import sys
 import threading
 
 HERE = pathlib.Path(__file__).resolve().parent
-PASSWORD = "pw-5e1c77a0"  # unique, so that it can be looked for
+sys.path.insert(0, str(HERE.parent / "lab"))
+from simulators import Bmc, ConsoleServer, Pdu, free_port  # noqa: E402
 
-
-def free_port(kind):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+SECRET = "pw-5e1c77a0"  # unique, so that it can be looked for
 
 
 class SerialRelay:
@@ -45,7 +42,8 @@ class SerialRelay:
                             ends[side].close()
                         ends[side], _ = key.fileobj.accept()
                         waits.register(ends[side], selectors.EVENT_READ, side)
-                        continue
+                        # Whatever else was ready may be closed by now.
+                        break
                     try:
                         data = key.fileobj.recv(4096)
                     except OSError:
@@ -54,7 +52,7 @@ class SerialRelay:
                         waits.unregister(key.fileobj)
                         key.fileobj.close()
                         ends[side] = None
-                        continue
+                        break
                     other = ends["machine" if side == "device" else "device"]
                     try:
                         if other:
@@ -63,49 +61,57 @@ class SerialRelay:
                         pass  # its own end is read next
 
 
-class Ipmi:
-    """A machine behind a BMC: OpenIPMI's ipmi_sim, serial over LAN included."""
+class Wired:
+    """The machine itself, its firmware told where to boot from."""
 
     def __init__(self, directory, disk):
         self.dir = directory / "vm"
         self.dir.mkdir()
-        self.boot_port = free_port(socket.SOCK_STREAM)
+        self.boot_port = free_port()
         url = f"http://10.0.2.2:{self.boot_port}/boot/vm/script"
-        (self.dir / "machine.json").write_text(json.dumps({"memory": 384, "disk": disk, "url": url}))
+        (self.dir / "machine.json").write_text(json.dumps(
+            {"memory": 384, "disk": disk, "url": url, "network_first": self.NETWORK_FIRST}))
         self.relay = SerialRelay(self.dir)
-        self.port = free_port(socket.SOCK_DGRAM)
-        (self.dir / "password").write_text(PASSWORD + "\n")
-        auths = "none md2 md5 straight"
-        levels = "".join(f"allowed_auths_{level} {auths}\n" for level in ("callback", "user", "operator", "admin"))
-        (self.dir / "lan.conf").write_text(
-            f'name "bmc"\nset_working_mc 0x20\nstartlan 1\naddr 127.0.0.1 {self.port}\npriv_limit admin\n{levels}'
-            f'guid a123456789abcdefa123456789abcdef\nendlan\nsol "tcp:127.0.0.1:{self.relay.port}" 115200\n'
-            f'chassis_control "{HERE / "machine.py"} {self.dir} chassis"\n'
-            f'user 1 true "" "nobody" user 10 {auths}\nuser 2 true "admin" "{PASSWORD}" admin 10 {auths}\n')
-        (self.dir / "emu").write_text(
-            "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\nmc_enable 0x20\n")
-        (self.dir / "state").mkdir()
-        self.log = open(self.dir / "bmc.log", "ab")
-        self.bmc = None
-        self.start()
-
-    def start(self):
-        self.bmc = subprocess.Popen(["ipmi_sim", "-c", "lan.conf", "-f", "emu", "-s", "state", "-n"], cwd=self.dir,
-                                    stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-
-    def inventory(self):
-        return (f'server = "10.0.2.2"\n'
-                f'power.ipmi = {{ address = "127.0.0.1:{self.port}", user = "admin", '
-                f'password = {{ file = "{self.dir}/password" }}, cipher = 3 }}\n'
-                f"console.main.sol = {{}}\nboot.http = {{}}\n")
+        self.devices = []
 
     def serve(self):
         """Options that the daemon needs."""
         return ["--boot-port", str(self.boot_port)]
 
     def end(self):
-        self.bmc.kill()
-        self.bmc.wait()
+        for device in self.devices:
+            device.end()
 
 
-KINDS = {"ipmi": Ipmi}
+class Ipmi(Wired):
+    """Behind a BMC, serial over LAN included."""
+    NETWORK_FIRST = False  # the BMC says when
+
+    def __init__(self, directory, disk):
+        super().__init__(directory, disk)
+        chassis = [HERE / "machine.py", self.dir, "chassis"]
+        self.bmc = Bmc(directory / "bmc", chassis, self.relay.port, SECRET)
+        self.devices = [self.bmc]
+
+    def inventory(self):
+        return "", f'server = "10.0.2.2"\n{self.bmc.power()}\nconsole.main.sol = {{}}\nboot.http = {{}}\n'
+
+
+class Snmp(Wired):
+    """Behind an outlet of a PDU and a port of a console server."""
+    NETWORK_FIRST = True  # nobody can tell its firmware otherwise
+
+    def __init__(self, directory, disk):
+        super().__init__(directory, disk)
+        self.pdu = Pdu(directory / "pdu", [HERE / "machine.py", self.dir, "outlet"], SECRET)
+        ports = [("telnet(rfc2217),tcp", f"tcp,127.0.0.1,{self.relay.port}")]
+        self.server = ConsoleServer(directory / "server", ports)
+        self.devices = [self.pdu, self.server]
+
+    def inventory(self):
+        return (self.pdu.controller("pdu-a"),
+                f'server = "10.0.2.2"\npower.outlet = {{ controller = "pdu-a", outlet = 3 }}\n'
+                f'console.main.rfc2217 = {{ address = "127.0.0.1:{self.server.ports[0]}" }}\nboot.http = {{}}\n')
+
+
+KINDS = {"ipmi": Ipmi, "snmp": Snmp}

@@ -5,7 +5,7 @@ use crate::{Client, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::MachineName;
 use pitstop_wire::api::{
-    Beat, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines, PowerRequest,
+    Beat, Checked, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines, PowerRequest,
     Reimage, Release, Reload, Reloaded, Report, ReportBy, Reservation, Reservations, Reserve, Status, WhoAmI,
     Why,
 };
@@ -99,6 +99,11 @@ impl Client {
     /// Puts a drained machine back.
     pub async fn undrain(&self, machine: &MachineName, key: Option<String>) -> Result<Done> {
         self.call(&Call::post(format!("/machines/{machine}/undrain"), &Beat {})?.key(key)).await
+    }
+
+    /// Looks at every part of a machine; switches nothing.
+    pub async fn check(&self, machine: &MachineName) -> Result<Checked> {
+        self.call(&Call::post(format!("/machines/{machine}/check"), &Beat {})?).await
     }
 
     /// Sends a quarantined machine through a proving turn.

@@ -6,6 +6,7 @@
 //! silently ignored is a board that vanishes at the wrong time.
 
 mod care;
+mod check;
 mod event;
 mod image;
 mod machine;
@@ -18,6 +19,7 @@ mod time;
 mod why;
 
 pub use care::{Backup, Fsck, FsckFinding, Restore};
+pub use check::{Checked, CheckedPart};
 pub use event::{Event, Events};
 pub use image::{Image, Images};
 pub use machine::{

@@ -295,6 +295,14 @@ impl Consoles {
 }
 
 impl Attention for Consoles {
+    fn lines(&self, machine: &MachineName) -> Vec<(String, Result<String, String>)> {
+        let said = |status: &Status| match status.position {
+            0 => "open; nothing was ever heard on it".to_owned(),
+            bytes => format!("open; {bytes} bytes so far"),
+        };
+        self.status(machine).into_iter().map(|s| (s.console.clone(), s.line.clone().map(|()| said(&s)))).collect()
+    }
+
     fn follow(&self, rigs: &Rigs) {
         self.load(rigs);
     }

@@ -6,6 +6,7 @@
 //! device gets at the same time, so a dead outlet times out alone.
 
 mod check;
+mod examine;
 mod front;
 mod leg;
 mod rig;
@@ -14,6 +15,7 @@ mod runner;
 #[cfg(test)]
 mod tests;
 
+pub use examine::Seen;
 pub use front::{Answer, Front};
 pub use rig::{Places, Rig, Rigs};
 
@@ -44,6 +46,10 @@ pub trait Attention: Send + Sync {
     /// Returns when every console of the machine is open or has reported its
     /// failure, or `limit` is over.
     fn ready<'a>(&'a self, machine: &'a MachineName, limit: Duration) -> Answer<'a, ()>;
+
+    /// The machine's consoles, by name: what there is to say of an open line,
+    /// or why it is not open.
+    fn lines(&self, machine: &MachineName) -> Vec<(String, Result<String, String>)>;
 
     /// The drivers are these now.
     fn follow(&self, rigs: &Rigs);

@@ -60,6 +60,9 @@ impl Attention for NoConsoles {
     fn ready<'a>(&'a self, _: &'a MachineName, _: Duration) -> Answer<'a, ()> {
         Box::pin(async {})
     }
+    fn lines(&self, _: &MachineName) -> Vec<(String, Result<String, String>)> {
+        Vec::new()
+    }
     fn follow(&self, _: &Rigs) {}
 }
 
@@ -68,6 +71,9 @@ struct Carried;
 impl pitstop_drivers::Boot for Carried {
     fn delivery(&self) -> Delivery {
         Delivery::PowerOn
+    }
+    fn look(&self) -> Result<String, DriverError> {
+        Ok(String::new())
     }
     fn power_on(&self, target: Target<'_>) -> Result<PowerOn, DriverError> {
         Ok(match target {

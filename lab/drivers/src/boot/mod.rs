@@ -40,6 +40,10 @@ pub trait Boot: Send + Sync {
     /// What the power-on must carry.
     fn power_on(&self, target: Target<'_>) -> Result<PowerOn, DriverError>;
 
+    /// What can be said without booting anything: that all the files are
+    /// there, and where a machine's firmware must ask.
+    fn look(&self) -> Result<String, DriverError>;
+
     /// The only address that the machine's firmware asks from, where that is
     /// known.
     fn asks_from(&self) -> Option<IpAddr> {
@@ -101,14 +105,43 @@ struct Sim {
 
 struct Direct {
     machine: String,
-    kernel: PathBuf,
-    initrd: PathBuf,
+    files: Files,
     append: String,
 }
 
 struct Http {
+    machine: String,
     script: String,
     address: Option<IpAddr>,
+    files: Files,
+}
+
+/// The boot agent's.
+struct Files {
+    kernel: PathBuf,
+    initrd: PathBuf,
+}
+
+impl Files {
+    fn of(site: &Site) -> Self {
+        Self { kernel: site.agent.join("vmlinuz"), initrd: site.agent.join("initrd") }
+    }
+
+    /// Whether they are there.
+    fn look(&self, driver: &'static str, machine: &str) -> Result<(), DriverError> {
+        for file in [&self.kernel, &self.initrd] {
+            if !file.is_file() {
+                return Err(DriverError::new(
+                    driver,
+                    format!("start the boot agent on {machine}"),
+                    format!("there is no {}", file.display()),
+                )
+                .permanent()
+                .next("make it with `pitstop image agent`"));
+            }
+        }
+        Ok(())
+    }
 }
 
 struct PowerOnly;
@@ -124,8 +157,7 @@ pub fn sim(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
 pub fn direct(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
     Ok(Arc::new(Direct {
         machine: site.name().to_owned(),
-        kernel: site.agent.join("vmlinuz"),
-        initrd: site.agent.join("initrd"),
+        files: Files::of(site),
         append: site.spec.boot.text("append").unwrap_or(DEFAULT_APPEND).to_owned(),
     }))
 }
@@ -139,7 +171,12 @@ pub fn http(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
                 .next("give the IP address that its firmware has, as in `192.0.2.17`")
         })
     });
-    Ok(Arc::new(Http { script: script_url(site, "boot.http")?, address: address.transpose()? }))
+    Ok(Arc::new(Http {
+        machine: site.name().to_owned(),
+        script: script_url(site, "boot.http")?,
+        address: address.transpose()?,
+        files: Files::of(site),
+    }))
 }
 
 /// Makes `boot.power`.
@@ -171,6 +208,10 @@ pub fn kernel_words(params: &AgentParams) -> Secret {
 }
 
 impl Boot for Sim {
+    fn look(&self) -> Result<String, DriverError> {
+        Ok("it brings its own agent".to_owned())
+    }
+
     fn delivery(&self) -> Delivery {
         if self.script.is_some() { Delivery::Asked } else { Delivery::PowerOn }
     }
@@ -186,6 +227,11 @@ impl Boot for Sim {
 }
 
 impl Boot for Direct {
+    fn look(&self) -> Result<String, DriverError> {
+        self.files.look("boot.direct", &self.machine)?;
+        Ok("the boot agent's files are there".to_owned())
+    }
+
     fn delivery(&self) -> Delivery {
         Delivery::PowerOn
     }
@@ -196,26 +242,21 @@ impl Boot for Direct {
             Target::Agent(None) => return Err(no_parameters("boot.direct", &self.machine)),
             Target::Disk | Target::AsIs => return Ok(PowerOn::Disk),
         };
-        for file in [&self.kernel, &self.initrd] {
-            if !file.is_file() {
-                return Err(DriverError::new(
-                    "boot.direct",
-                    format!("start the boot agent on {}", self.machine),
-                    format!("there is no {}", file.display()),
-                )
-                .permanent()
-                .next("make it with `pitstop image agent`"));
-            }
-        }
+        self.files.look("boot.direct", &self.machine)?;
         Ok(PowerOn::Kernel {
-            kernel: self.kernel.clone(),
-            initrd: self.initrd.clone(),
+            kernel: self.files.kernel.clone(),
+            initrd: self.files.initrd.clone(),
             append: Secret(format!("{} {}", self.append, kernel_words(params).0)),
         })
     }
 }
 
 impl Boot for Http {
+    fn look(&self) -> Result<String, DriverError> {
+        self.files.look("boot.http", &self.machine)?;
+        Ok(format!("the boot agent's files are there; its firmware must ask for {}", self.script))
+    }
+
     fn delivery(&self) -> Delivery {
         Delivery::Asked
     }
@@ -232,6 +273,10 @@ impl Boot for Http {
 }
 
 impl Boot for PowerOnly {
+    fn look(&self) -> Result<String, DriverError> {
+        Ok("power on is the whole boot".to_owned())
+    }
+
     fn delivery(&self) -> Delivery {
         Delivery::Never
     }

@@ -18,6 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Console: Send + Sync {
     /// Opens the line now; no retries, that is the caller's part.
     fn open(&self) -> Task<'_, Box<dyn Line>>;
+
+    /// Whether the line comes and goes with the machine's power: that it
+    /// cannot be opened while the machine is off is then no fault.
+    fn only_while_on(&self) -> bool {
+        false
+    }
 }
 
 /// An open line. A read of 0 bytes is the end: the line is lost.

@@ -35,6 +35,10 @@ pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError>
 }
 
 impl Console for Unix {
+    fn only_while_on(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> Task<'_, Box<dyn Line>> {
         Box::pin(async {
             let stream = UnixStream::connect(&self.path).await.map_err(|e| {

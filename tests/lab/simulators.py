@@ -1,0 +1,171 @@
+"""The devices of a lab, each by the field's own simulator or server. They
+listen on loopback, keep their files in a directory that is given to them, and
+end with `end()`."""
+
+import http.server
+import os
+import pathlib
+import shlex
+import signal
+import socket
+import subprocess
+import threading
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Process:
+    """A program that runs until it is ended."""
+
+    def __init__(self, directory, argv, env=None):
+        self.dir, self.argv, self.env = directory, argv, {**os.environ, **(env or {})}
+        self.log = open(directory / "log", "ab")
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.argv, cwd=self.dir, env=self.env, stdin=subprocess.DEVNULL,
+                                        stdout=self.log, stderr=self.log)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Bmc(Process):
+    """OpenIPMI's ipmi_sim: `chassis get|set …` is asked of `chassis`, a list
+    of words, and the serial line is at a TCP port of loopback."""
+
+    def __init__(self, directory, chassis, serial_port, password):
+        directory.mkdir()
+        self.port = free_port(socket.SOCK_DGRAM)
+        self.password = directory / "password"
+        self.password.write_text(password + "\n")
+        auths = "none md2 md5 straight"
+        levels = "".join(f"allowed_auths_{level} {auths}\n" for level in ("callback", "user", "operator", "admin"))
+        (directory / "lan.conf").write_text(
+            f'name "bmc"\nset_working_mc 0x20\nstartlan 1\naddr 127.0.0.1 {self.port}\npriv_limit admin\n{levels}'
+            f'guid a123456789abcdefa123456789abcdef\nendlan\nsol "tcp:127.0.0.1:{serial_port}" 115200\n'
+            f'chassis_control "{" ".join(map(str, chassis))}"\n'
+            f'user 1 true "" "nobody" user 10 {auths}\nuser 2 true "admin" "{password}" admin 10 {auths}\n')
+        (directory / "emu").write_text(
+            "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\nmc_enable 0x20\n")
+        (directory / "state").mkdir()
+        super().__init__(directory, ["ipmi_sim", "-c", "lan.conf", "-f", "emu", "-s", "state", "-n"])
+
+    def power(self):
+        return (f'power.ipmi = {{ address = "127.0.0.1:{self.port}", user = "admin", '
+                f'password = {{ file = "{self.password}" }}, cipher = 3 }}')
+
+
+class Pdu(Process):
+    """net-snmp's snmpd with outlets as APC's newer PDUs have them; `switch` is
+    a list of words that `OUTLET on|off|state` is added to."""
+
+    def __init__(self, directory, switch, community):
+        directory.mkdir()
+        self.port = free_port(socket.SOCK_DGRAM)
+        self.community = directory / "community"
+        self.community.write_text(community + "\n")
+        persistent = directory / "persistent"
+        persistent.mkdir()
+        words = " ".join(shlex.quote(str(word)) for word in [HERE / "outlets.py", directory, *switch])
+        (directory / "snmpd.conf").write_text(
+            f"agentaddress udp:127.0.0.1:{self.port}\nrwcommunity {community}\npass_persist .1.3.6.1.4.1.318 {words}\n")
+        super().__init__(directory, ["/usr/sbin/snmpd", "-f", "-C", "-c", "snmpd.conf", "-Lo"],
+                         {"SNMP_PERSISTENT_DIR": str(persistent)})
+
+    def controller(self, name):
+        return (f'[controller.{name}]\nsnmp = {{ profile = "apc-rpdu2", address = "127.0.0.1:{self.port}", '
+                f'community = {{ file = "{self.community}" }} }}\n')
+
+
+class Plug:
+    """A smart plug: paths and what they answer, by a real HTTP server."""
+
+    def __init__(self):
+        self.on, self.answer, self.hangs = False, None, threading.Event()
+        self.hangs.set()
+        plug = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                plug.hangs.wait()
+                if self.path in ("/on", "/off"):
+                    plug.on = self.path == "/on"
+                if plug.gave_up(self.connection):
+                    return
+                code, body = plug.answer or (200, "on" if plug.on else "off")
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def gave_up(self, connection):
+        """Whether the client went while this was hanging."""
+        connection.setblocking(False)
+        try:
+            return connection.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        finally:
+            connection.setblocking(True)
+
+    def power(self):
+        return (f'power.http = {{ address = "127.0.0.1:{self.port}", on = "/on", off = "/off", status = "/state", '
+                f'timeout = "2s" }}')
+
+    def end(self):
+        self.hangs.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Terminal:
+    """A serial port: a pty that changes no byte."""
+
+    def __init__(self):
+        import tty
+        self.machine, self.port = os.openpty()
+        tty.setraw(self.port)
+        self.path = os.ttyname(self.port)
+
+    def connector(self):
+        return f"serialdev,{self.path},115200n81,local"
+
+    def end(self):
+        os.close(self.machine)
+        os.close(self.port)
+
+
+class ConsoleServer(Process):
+    """ser2net: one port for each (gensio, what it carries)."""
+
+    def __init__(self, directory, ports):
+        directory.mkdir()
+        self.ports = [free_port() for _ in ports]
+        text = "%YAML 1.1\n---\n"
+        for at, ((gensio, connector), port) in enumerate(zip(ports, self.ports)):
+            text += (f"connection: &con{at}\n    accepter: {gensio},127.0.0.1,{port}\n"
+                     f"    connector: {connector}\n    options:\n        kickolduser: true\n")
+        (directory / "ser2net.yaml").write_text(text)
+        super().__init__(directory, ["/usr/sbin/ser2net", "-n", "-c", "ser2net.yaml"])
