@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# A lab with a machine of each driver: `admin check` names every part that is broken.
+# needs: python3=/usr/bin/python3 openipmi=ipmi_sim ipmitool=ipmitool snmpd=/usr/sbin/snmpd ser2net=/usr/sbin/ser2net
+# limit: 600
+exec python3 tests/lab/check.py
