@@ -236,4 +236,48 @@ mod tests {
             }
         }
     }
+
+    /// Above this line of docs/drivers.md people write, below it this test.
+    const MARK: &str = "<!-- From here on the tests write, from the drivers themselves. -->";
+
+    fn section(kind: Kind, prefix: &str) -> String {
+        let mut text = String::new();
+        for driver in factories().drivers(kind).iter().filter(|driver| driver.not_built.is_none()) {
+            text += &format!("\n### `{prefix}{}`\n\n", driver.name);
+            if driver.fields.is_empty() {
+                text += "No fields.\n";
+                continue;
+            }
+            text += "| field | takes | |\n|---|---|---|\n";
+            for field in driver.fields {
+                let needed = if field.required { " (needed)" } else { "" };
+                let takes = field.kind.takes().replace('|', "\\|");
+                text += &format!("| `{}`{needed} | {takes} | {} |\n", field.name, field.doc.replace('|', "\\|"));
+            }
+        }
+        text
+    }
+
+    /// `PITSTOP_BLESS=1 cargo test -p pitstop-drivers` writes it anew.
+    #[test]
+    fn every_field_is_in_the_docs() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/drivers.md");
+        let whole = std::fs::read_to_string(&path).unwrap();
+        let (by_people, rest) = whole.split_once(MARK).expect("docs/drivers.md has its mark");
+        let mut text = "\n\n## Power\n\nEach also takes `min_off` (a duration: shortest time off), `readback = \"none\"` (its state \
+                        cannot be read) and `use` (a note).\n"
+            .to_owned();
+        text += &section(Kind::Power, "power.");
+        text += "\n## Consoles\n";
+        text += &section(Kind::Console, "console.NAME.");
+        text += "\n## Boot\n";
+        text += &section(Kind::Boot, "boot.");
+        text += "\n## Controllers\n\n`[controller.NAME]` holds one of these; `power.outlet` refers to it by its name.\n";
+        text += &section(Kind::Controller, "");
+        if std::env::var_os("PITSTOP_BLESS").is_some() {
+            std::fs::write(&path, format!("{by_people}{MARK}{text}")).unwrap();
+        } else {
+            assert!(rest == text, "docs/drivers.md is not what the drivers say: PITSTOP_BLESS=1 writes it anew");
+        }
+    }
 }

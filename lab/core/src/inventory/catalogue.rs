@@ -1,6 +1,8 @@
 //! What the inventory may say about drivers. The core knows none by name: whoever links the drivers hands in a
 //! [`Catalogue`] of them, those that are planned but not built included, so that using one is answered by a sentence.
 
+use super::reader::list;
+
 /// Where in the inventory a driver stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -162,6 +164,30 @@ pub enum FieldKind {
     ControllerRef,
     /// The name of a console of the same machine. Gives text.
     ConsoleRef,
+}
+
+impl FieldKind {
+    /// What it takes, for people.
+    #[must_use]
+    pub fn takes(self) -> String {
+        match self {
+            Self::Text | Self::Raw => "text".to_owned(),
+            Self::Label => "text or a number".to_owned(),
+            Self::Int { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Bool => "`true` or `false`".to_owned(),
+            Self::Duration => "a duration".to_owned(),
+            Self::Size => "a size".to_owned(),
+            Self::Secret => "a reference to a secret".to_owned(),
+            Self::Path => "a path".to_owned(),
+            Self::Mac => "a hardware address".to_owned(),
+            Self::Argv(_) => "a command as a list, `[\"program\", \"argument\"]`".to_owned(),
+            Self::List | Self::Words(_) => "a list of texts".to_owned(),
+            Self::OneOf(words) => format!("one of {}", list(words)),
+            Self::HostRef => "the name of a host".to_owned(),
+            Self::ControllerRef => "the name of a controller".to_owned(),
+            Self::ConsoleRef => "the name of a console of the machine".to_owned(),
+        }
+    }
 }
 
 /// A word of [`FieldKind::Words`].

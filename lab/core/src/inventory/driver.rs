@@ -226,7 +226,7 @@ impl Drivers<'_> {
 
     fn wrong(&mut self, field: &FieldSchema, node: &Node) -> Option<Value> {
         let what = format!("`{}` cannot be {}", field.name, node.kind());
-        self.raise(Problem::new(node.at, what).expected(format!("{}: {}", takes(field.kind), field.doc)));
+        self.raise(Problem::new(node.at, what).expected(format!("{}: {}", field.kind.takes(), field.doc)));
         None
     }
 
@@ -528,25 +528,5 @@ fn refuse_literal_secrets(table: &Table, problems: &mut Problems) {
         table.iter().filter(|(key, entry)| names_a_secret(key) && entry.node.as_table().is_none())
     {
         secret(key, entry, problems);
-    }
-}
-
-fn takes(kind: FieldKind) -> String {
-    match kind {
-        FieldKind::Text | FieldKind::Raw => "text".to_owned(),
-        FieldKind::Label => "text or a number".to_owned(),
-        FieldKind::Int { min, max } => format!("a whole number from {min} to {max}"),
-        FieldKind::Bool => "`true` or `false`".to_owned(),
-        FieldKind::Duration => "a duration".to_owned(),
-        FieldKind::Size => "a size".to_owned(),
-        FieldKind::Secret => "a reference to a secret".to_owned(),
-        FieldKind::Path => "a path".to_owned(),
-        FieldKind::Mac => "a hardware address".to_owned(),
-        FieldKind::Argv(_) => "a command as a list, `[\"program\", \"argument\"]`".to_owned(),
-        FieldKind::List | FieldKind::Words(_) => "a list of texts".to_owned(),
-        FieldKind::OneOf(words) => format!("one of {}", list(words)),
-        FieldKind::HostRef => "the name of a host".to_owned(),
-        FieldKind::ControllerRef => "the name of a controller".to_owned(),
-        FieldKind::ConsoleRef => "the name of a console of the machine".to_owned(),
     }
 }
