@@ -118,18 +118,22 @@ class Lab:
             return True if not bad else bad
         self.until("all is well", look)
 
-    def broken(self, machine, part, words, began):
-        """Exactly this part fails, with these words; the others go on."""
+    def broken(self, parts, words, began):
+        """Exactly these parts fail, with these words; the others go on."""
+        machines = {machine for machine, _ in parts}
+
         def look():
             rows = self.check()
-            others = [key for key, row in rows.items() if not row["ok"] and key != (machine, part)]
+            # A BMC that is stopped has its serial line stopped too, which is noticed later.
+            others = [key for key, row in rows.items()
+                      if not row["ok"] and key not in parts and not (key[0] == "m-ipmi" and "m-ipmi" in machines)]
             demand(not others, f"{others} failed too: {[rows[key]['says'] for key in others]}")
-            slow = [key for key, row in rows.items() if key[0] != machine and row["ms"] > 10_000]
+            slow = [key for key, row in rows.items() if key[0] not in machines and row["ms"] > 10_000]
             demand(not slow, f"{slow} were held up")
-            row = rows[(machine, part)]
-            return True if not row["ok"] and words in row["says"] else row["says"]
-        self.until(f"{machine} {part} fails with “{words}”", look)
-        say(began, f"{machine} {part}: {words}")
+            told = {key: rows[key]["says"] for key in parts}
+            return True if all(not rows[key]["ok"] and words in told[key] for key in parts) else told
+        self.until(f"{parts} fail with “{words}”", look)
+        say(began, f"{', '.join(' '.join(part) for part in sorted(parts))}: {words}")
 
     def end(self):
         if self.daemon and self.daemon.poll() is None:
@@ -173,20 +177,23 @@ def breaks(lab):
         lab.terminals[3] = Terminal()
         lab.plug_in(lab.terminals[3])
 
-    yield "m-ipmi", "power", "does not answer", stop(lab.bmc)
-    yield "m-ipmi", "power", "does not take the password", write(lab.bmc.password, "wrong")
-    yield "m-snmp", "power", "does not answer", stop(lab.pdu)
-    yield "m-snmp", "power", "does not answer", kill(lab.pdu)
-    yield "m-snmp", "power", "does not answer", write(lab.pdu.community, "wrong")
-    yield "m-snmp", "power", "neither on nor off", write(lab.pdu.dir / "state", "9")
-    yield "m-http", "power", "the device said 503", answer(503, "busy")
-    yield "m-http", "power", "the device said 401", answer(401, "who are you")
-    yield "m-http", "power", "neither on nor off", answer(200, "<html>")
-    yield "m-http", "power", "no answer within 2 s", (lab.plug.hangs.clear, lab.plug.hangs.set)
-    yield "m-command", "power", "cannot tell", script("exit 9")
-    yield "m-command", "power", "not done within 2 s", script("sleep 600")
-    yield "m-command", "power", "No such file", (gone, lab.mend_script)
-    yield "m-serial", "console main", "could not open", (unplug, plug_in)
+    carried = [(machine, "console main") for machine in ("m-snmp", "m-http", "m-command")]
+    yield [("m-ipmi", "power")], "does not answer", stop(lab.bmc)
+    yield [("m-ipmi", "power")], "does not take the password", write(lab.bmc.password, "wrong")
+    yield [("m-snmp", "power")], "does not answer", stop(lab.pdu)
+    yield [("m-snmp", "power")], "does not answer", kill(lab.pdu)
+    yield [("m-snmp", "power")], "does not answer", write(lab.pdu.community, "wrong")
+    yield [("m-snmp", "power")], "neither on nor off", write(lab.pdu.dir / "state", "9")
+    yield [("m-http", "power")], "the device said 503", answer(503, "busy")
+    yield [("m-http", "power")], "the device said 401", answer(401, "who are you")
+    yield [("m-http", "power")], "neither on nor off", answer(200, "<html>")
+    yield [("m-http", "power")], "no answer within 2 s", (lab.plug.hangs.clear, lab.plug.hangs.set)
+    yield [("m-command", "power")], "cannot tell", script("exit 9")
+    yield [("m-command", "power")], "not done within 2 s", script("sleep 600")
+    yield [("m-command", "power")], "No such file", (gone, lab.mend_script)
+    yield [("m-serial", "console main")], "could not open", (unplug, plug_in)
+    yield carried, "Connection refused", kill(lab.server)
+    yield [("m-ipmi", "power"), ("m-ipmi", "console main")], "the BMC does not answer", kill(lab.bmc)
 
 
 def canary(lab):
@@ -226,10 +233,10 @@ def main():
         print(table.stdout)
         canary(lab)
         say(began, "all is well, and secrets are nowhere")
-        for machine, part, words, (harm, mend) in breaks(lab):
+        for parts, words, (harm, mend) in breaks(lab):
             harm()
             try:
-                lab.broken(machine, part, words, began)
+                lab.broken(parts, words, began)
             finally:
                 mend()
             lab.until_well()

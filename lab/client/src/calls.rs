@@ -5,9 +5,9 @@ use crate::{Client, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::MachineName;
 use pitstop_wire::api::{
-    Beat, Checked, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines, PowerRequest,
-    Reimage, Release, Reload, Reloaded, Report, ReportBy, Reservation, Reservations, Reserve, Status, WhoAmI,
-    Why,
+    Beat, Checked, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines,
+    PowerRequest, Reimage, Release, Reload, Reloaded, Report, ReportBy, Reservation, Reservations, Reserve,
+    Status, WhoAmI, Why,
 };
 
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

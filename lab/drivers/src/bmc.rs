@@ -16,16 +16,20 @@ use std::time::Duration;
 
 /// Where BMCs listen (IPMI 2.0, section 13.1.2).
 const PORT: u16 = 623;
-/// The variable ipmitool's `-E` reads.
-pub const PASSWORD: &str = "IPMI_PASSWORD";
+/// The variable ipmitool's `-E` reads first: the daemon may have another one in its own environment.
+pub const PASSWORD: &str = "IPMITOOL_PASSWORD";
 /// How long one call may take: more than ipmitool needs to give up on a BMC
 /// that does not answer, so that it says why.
 const LIMIT: Duration = Duration::from_secs(13);
 
 /// The fields that name a BMC and who asks it.
-pub const ADDRESS: FieldSchema = FieldSchema::required("address", FieldKind::Text, ADDRESS_DOC);
-/// Words for [`ADDRESS`].
-pub const ADDRESS_DOC: &str = "the BMC: `srv1-bmc.lab`, or `srv1-bmc.lab:624` where it listens elsewhere";
+pub const ADDRESS: FieldSchema = FieldSchema::required(
+    "address",
+    ADDRESS_KIND,
+    "the BMC: `srv1-bmc.lab`, or `srv1-bmc.lab:624` where it listens elsewhere",
+);
+/// See [`ADDRESS`].
+pub const ADDRESS_KIND: FieldKind = FieldKind::Address { port: Some(PORT) };
 /// See [`ADDRESS`].
 pub const USER: FieldSchema =
     FieldSchema::optional("user", FieldKind::Text, "user of the BMC; the nameless one unless said");
@@ -71,7 +75,7 @@ impl Bmc {
         };
         let address = spec.text("address").unwrap_or_default();
         let (host, port) =
-            address::split(address, PORT).ok_or_else(|| wrong(format!("`{address}` is no address")))?;
+            address::split(address).ok_or_else(|| wrong(format!("`{address}` is no address")))?;
         Ok(Self {
             driver,
             machine: site.name().to_owned(),
@@ -114,10 +118,10 @@ impl Bmc {
     ///
     /// # Errors
     /// The password cannot be read.
-    pub fn program(&self, what: &str, command: &[&str]) -> Result<(Vec<String>, Secret), DriverError> {
+    pub async fn program(&self, what: &str, command: &[&str]) -> Result<(Vec<String>, Secret), DriverError> {
         let attempted = format!("{what} {}", self.machine);
         let password = match &self.password {
-            Some(place) => place.read(self.driver, &attempted)?,
+            Some(place) => place.read(self.driver, &attempted).await?,
             None => Secret(String::new()),
         };
         Ok((self.argv(command), password))
@@ -129,7 +133,7 @@ impl Bmc {
     /// # Errors
     /// It failed: with the BMC's reason where ipmitool gives one.
     pub async fn ask(&self, what: &str, command: &[&str]) -> Result<String, DriverError> {
-        let (argv, password) = self.program(what, command)?;
+        let (argv, password) = self.program(what, command).await?;
         let program = Program { argv: &argv, secret: Some((PASSWORD, &password)), limit: LIMIT };
         let ran = program.run().await.map_err(|e| self.not_run(what, &e))?;
         if ran.status.success() { Ok(ran.out) } else { Err(self.explain(what, &ran)) }
@@ -138,10 +142,10 @@ impl Bmc {
     /// ipmitool did not come to an end.
     pub fn not_run(&self, what: &str, error: &RunError) -> DriverError {
         match error {
-            RunError::Start(e) => self
-                .failed(what, format!("ipmitool cannot be started: {e}"))
-                .permanent()
-                .next("install ipmitool"),
+            RunError::Start(e) => {
+                let error = self.failed(what, format!("ipmitool cannot be started: {e}"));
+                if crate::child::never_starts(e) { error.permanent().next("install ipmitool") } else { error }
+            }
             RunError::Late(_) => self.failed(what, format!("ipmitool was {error}")).next(self.look()),
             RunError::Wait(_) => self.failed(what, error),
         }
@@ -221,12 +225,6 @@ const FAULTS: &[Fault] = &[
         permanent: true,
     },
     Fault {
-        says: "unable to get channel cipher suites",
-        means: "the BMC does not tell which cipher suites it knows",
-        next: Some("set `cipher`: 17 on newer BMCs, 3 on older ones"),
-        permanent: false,
-    },
-    Fault {
         says: "insufficient resources",
         means: "the BMC has no session left",
         next: Some("who else is logged in? a BMC has few sessions, and drops idle ones after a minute or so"),
@@ -262,6 +260,12 @@ const FAULTS: &[Fault] = &[
         next: None,
         permanent: false,
     },
+    Fault {
+        says: "unable to get channel cipher suites",
+        means: "the BMC does not tell which cipher suites it knows",
+        next: Some("set `cipher`: 17 on newer BMCs, 3 on older ones"),
+        permanent: false,
+    },
 ];
 
 #[cfg(test)]
@@ -276,15 +280,15 @@ mod tests {
         Bmc::of("power.ipmi", &site, &driver("ipmi", fields)).unwrap()
     }
 
-    #[test]
-    fn the_password_is_in_no_argument() {
+    #[tokio::test]
+    async fn the_password_is_in_no_argument() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("word");
         std::fs::write(&file, "hunter2\n").unwrap();
         let bmc = bmc(json!({
             "address": "b:1", "user": "u", "password": {"file": file}, "cipher": 3, "privilege": "operator"
         }));
-        let (argv, Secret(password)) = bmc.program("read", &["chassis", "power", "status"]).unwrap();
+        let (argv, Secret(password)) = bmc.program("read", &["chassis", "power", "status"]).await.unwrap();
         assert_eq!(password, "hunter2");
         assert!(!argv.iter().any(|a| a.contains("hunter2")));
         assert_eq!(
@@ -295,7 +299,7 @@ mod tests {
 
     #[test]
     fn what_ipmitool_says_is_explained() {
-        let bmc = bmc(json!({"address": "b"}));
+        let bmc = bmc(json!({"address": "b:623"}));
         let wrong = bmc.said("read", "Loading IANA PEN Registry...\n> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session\n");
         assert!(wrong.permanent && wrong.answer.contains("password"), "{wrong}");
         let silent = bmc.said("read", "Get Auth Capabilities error\nError issuing Get Channel Authentication Capabilities request\nError: Unable to establish IPMI v2 / RMCP+ session\n");

@@ -17,6 +17,20 @@ use tokio::time::timeout;
 const LEFTOVERS: Duration = Duration::from_millis(200);
 /// Bytes of a program's output that are looked at.
 const MAX_OUTPUT: u64 = 64 << 10;
+/// What a program gets of our environment.
+const KEPT: [&str; 11] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "TMPDIR",
+    "TZ",
+    "LANG",
+    "XDG_RUNTIME_DIR",
+    "SSH_AUTH_SOCK",
+    "PITSTOP_TESTS_RUN",
+];
 /// Characters of a line that is shown to people.
 const MAX_LINE: usize = 200;
 
@@ -75,12 +89,23 @@ impl Program<'_> {
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Its messages are read, so they are wanted in one language.
-        command.process_group(0).env("LC_ALL", "C");
+        command.process_group(0);
+        // Secrets of other devices may be in our own environment. Messages
+        // are read, so they are wanted in one language.
+        command.env_clear().envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.env("LC_ALL", "C");
         if let Some((name, Secret(value))) = self.secret {
             command.env(name, value);
         }
         command
     }
+}
+
+/// Whether a program that could not be started cannot be tomorrow either: it
+/// is not there, or may not be run. Anything else, too many open files say,
+/// passes.
+pub fn never_starts(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 /// The first line that says something, short enough to be shown.

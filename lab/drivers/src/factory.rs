@@ -252,7 +252,8 @@ mod tests {
             for field in driver.fields {
                 let needed = if field.required { " (needed)" } else { "" };
                 let takes = field.kind.takes().replace('|', "\\|");
-                text += &format!("| `{}`{needed} | {takes} | {} |\n", field.name, field.doc.replace('|', "\\|"));
+                text +=
+                    &format!("| `{}`{needed} | {takes} | {} |\n", field.name, field.doc.replace('|', "\\|"));
             }
         }
         text
@@ -277,7 +278,10 @@ mod tests {
         if std::env::var_os("PITSTOP_BLESS").is_some() {
             std::fs::write(&path, format!("{by_people}{MARK}{text}")).unwrap();
         } else {
-            assert!(rest == text, "docs/drivers.md is not what the drivers say: PITSTOP_BLESS=1 writes it anew");
+            assert!(
+                rest == text,
+                "docs/drivers.md is not what the drivers say: PITSTOP_BLESS=1 writes it anew"
+            );
         }
     }
 }

@@ -7,9 +7,12 @@ use crate::error::DriverError;
 use pitstop_core::inventory::DriverSpec;
 use pitstop_wire::agent::Secret;
 use serde_json::Value;
+use std::time::Duration;
 
 /// Largest secret that is read, bytes.
 const MAX: u64 = 64 << 10;
+/// How long a file may take.
+const READ: Duration = Duration::from_secs(5);
 
 /// Where a secret is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,31 +34,33 @@ impl Place {
     /// Reads it. `attempted` is what it was needed for.
     ///
     /// # Errors
-    /// It is not there or empty; permanent, and without a byte of it.
-    pub fn read(&self, driver: &'static str, attempted: &str) -> Result<Secret, DriverError> {
-        let failed =
-            |what: String, next: &str| DriverError::new(driver, attempted, what).permanent().next(next);
+    /// It is not there or empty, which may be because it is just being
+    /// written anew. Without a byte of it.
+    pub async fn read(&self, driver: &'static str, attempted: &str) -> Result<Secret, DriverError> {
+        let (place, next) = match self {
+            Self::File(path) => (path.clone(), "the daemon's user must be able to read it"),
+            Self::Env(name) => (format!("${name}"), "set it where the daemon is started"),
+        };
+        let failed = |what: &dyn std::fmt::Display| {
+            DriverError::new(driver, attempted, format!("the secret in {place} {what}")).next(next)
+        };
         let text = match self {
-            Self::File(path) => read_file(path).map_err(|e| {
-                failed(
-                    format!("the secret in {path} cannot be read: {e}"),
-                    "the daemon's user must be able to read it",
-                )
-            })?,
-            Self::Env(name) => std::env::var(name).map_err(|e| {
-                failed(
-                    format!("the secret in ${name} cannot be read: {e}"),
-                    "set it where the daemon is started",
-                )
-            })?,
+            Self::Env(name) => std::env::var(name).map_err(|e| failed(&format!("cannot be read: {e}")))?,
+            Self::File(path) => {
+                // A file may be on a disk that hangs; nothing else must.
+                let path = path.clone();
+                let read = tokio::task::spawn_blocking(move || read_file(&path));
+                match tokio::time::timeout(READ, read).await {
+                    Ok(Ok(Ok(text))) => text,
+                    Ok(Ok(Err(e))) => return Err(failed(&format!("cannot be read: {e}"))),
+                    Ok(Err(e)) => return Err(failed(&format!("cannot be read: {e}"))),
+                    Err(_) => return Err(failed(&format!("cannot be read within {} s", READ.as_secs()))),
+                }
+            }
         };
         let text = text.trim_end_matches(['\n', '\r']);
         if text.is_empty() {
-            let place = match self {
-                Self::File(path) => path.clone(),
-                Self::Env(name) => format!("${name}"),
-            };
-            return Err(failed(format!("the secret in {place} is empty"), "put it there"));
+            return Err(failed(&"is empty"));
         }
         Ok(Secret(text.to_owned()))
     }
@@ -63,9 +68,15 @@ impl Place {
 
 fn read_file(path: &str) -> std::io::Result<String> {
     use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // Somebody may name a pipe by mistake, which would be waited for.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
     let mut text = String::new();
-    // Somebody may name a device by mistake.
-    std::fs::File::open(path)?.take(MAX).read_to_string(&mut text)?;
+    file.take(MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -75,24 +86,30 @@ mod tests {
     use crate::testing::driver;
     use serde_json::json;
 
-    #[test]
-    fn a_secret_is_found_where_the_inventory_says_and_never_shown() {
+    #[tokio::test]
+    async fn a_secret_is_found_where_the_inventory_says_and_never_shown() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("word");
         std::fs::write(&file, "hunter2\r\n").unwrap();
         let spec = driver("x", json!({"password": {"file": file}, "other": {"env": "PITSTOP_NO_SUCH_WORD"}}));
-        let secret = Place::of(&spec, "password").unwrap().read("x", "look").unwrap();
+        let secret = Place::of(&spec, "password").unwrap().read("x", "look").await.unwrap();
         assert_eq!(secret.0, "hunter2");
         assert!(!format!("{secret:?}").contains("hunter2"));
         assert!(Place::of(&spec, "missing").is_none());
-        let error = Place::of(&spec, "other").unwrap().read("x", "look").unwrap_err();
-        assert!(error.permanent && error.answer.contains("$PITSTOP_NO_SUCH_WORD"), "{error}");
+        let error = Place::of(&spec, "other").unwrap().read("x", "look").await.unwrap_err();
+        assert!(error.answer.contains("$PITSTOP_NO_SUCH_WORD"), "{error}");
         std::fs::write(&file, "\n").unwrap();
-        let error = Place::of(&spec, "password").unwrap().read("x", "look").unwrap_err();
+        let error = Place::of(&spec, "password").unwrap().read("x", "look").await.unwrap_err();
         assert!(error.answer.contains("empty"), "{error}");
         // A file that is no text must not be quoted in the error.
         std::fs::write(&file, b"hunter2\xff").unwrap();
-        let error = Place::of(&spec, "password").unwrap().read("x", "look").unwrap_err();
+        let error = Place::of(&spec, "password").unwrap().read("x", "look").await.unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");
+        // A pipe by mistake is refused, and not waited for.
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .unwrap();
+        let error = Place::File(pipe.display().to_string()).read("x", "look").await.unwrap_err();
+        assert!(error.answer.contains("no file"), "{error}");
     }
 }

@@ -13,7 +13,9 @@ use hyper::body::Bytes;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::agent::Secret;
+use socket2::SockRef;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -34,6 +36,9 @@ pub struct Web {
     pub user: Option<String>,
     /// With which password.
     pub password: Option<Place>,
+    /// Whether user and password are part of the query, because the device
+    /// knows no other way. They are in no error and no log.
+    pub in_query: bool,
     /// How long one call may take.
     pub limit: Duration,
 }
@@ -94,13 +99,17 @@ impl Web {
 
     async fn with_password(&self, attempted: &str, ask: &Ask) -> Result<Reply, DriverError> {
         let lost = |e: String| self.failed(attempted, e).next(self.look());
+        if let (true, Some(user)) = (self.in_query, &self.user) {
+            let Secret(password) = self.password(attempted).await?;
+            let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+            let path = format!("{}&user={}&password={}", ask.path, encoded(user), encoded(&password));
+            let reply = self.send(&Ask { path, ..ask.clone() }, None).await.map_err(lost)?;
+            return self.judge(attempted, reply);
+        }
         let first = self.send(ask, None).await.map_err(lost)?;
         let reply = match (&self.user, first.status) {
             (Some(user), StatusCode::UNAUTHORIZED) => {
-                let password = match &self.password {
-                    Some(place) => place.read(self.driver, attempted)?,
-                    None => Secret(String::new()),
-                };
+                let password = self.password(attempted).await?;
                 let proof = authorization(&first.headers, ask, user, &password)
                     .map_err(|e| self.failed(attempted, e).permanent())?;
                 self.send(ask, Some(proof)).await.map_err(lost)?
@@ -108,6 +117,13 @@ impl Web {
             _ => first,
         };
         self.judge(attempted, reply)
+    }
+
+    async fn password(&self, attempted: &str) -> Result<Secret, DriverError> {
+        match &self.password {
+            Some(place) => place.read(self.driver, attempted).await,
+            None => Ok(Secret(String::new())),
+        }
     }
 
     fn judge(&self, attempted: &str, raw: Raw) -> Result<Reply, DriverError> {
@@ -131,6 +147,13 @@ impl Web {
     async fn send(&self, ask: &Ask, authorization: Option<String>) -> Result<Raw, String> {
         let (host, port) = &self.target;
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| e.to_string())?;
+        // What was asked for must not be done later, when we have given up:
+        // nothing stays with the kernel, and nothing is sent for longer.
+        let socket = SockRef::from(&stream);
+        let set_up = socket
+            .set_linger(Some(Duration::ZERO))
+            .and_then(|()| socket.set_tcp_user_timeout(Some(self.limit)));
+        set_up.map_err(|e| e.to_string())?;
         let io = |e: hyper::Error| e.to_string();
         let (mut send, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io)?;
@@ -172,20 +195,29 @@ impl Web {
 fn authorization(headers: &HeaderMap, ask: &Ask, user: &str, password: &Secret) -> Result<String, String> {
     let challenges: Vec<&str> =
         headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok()).collect();
-    let scheme = |name: &str| {
-        challenges.iter().find(|c| c.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
-    };
-    if let Some(challenge) = scheme("digest ") {
+    if let Some(challenge) = challenges.iter().find_map(|whole| find_scheme(whole, "digest ")) {
         let mut asked = WwwAuthenticateHeader::parse(challenge)
             .map_err(|e| format!("its challenge makes no sense: {e}"))?;
         let mut context = AuthContext::new(user, password.0.as_str(), ask.path.as_str());
         context.method = HttpMethod::from(ask.method.as_str().to_owned());
         return asked.respond(&context).map(|answer| answer.to_header_string()).map_err(|e| e.to_string());
     }
-    if scheme("basic").is_some() {
+    if challenges.iter().any(|whole| find_scheme(whole, "basic").is_some()) {
         use base64::Engine as _;
         let words = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.0));
         return Ok(format!("Basic {words}"));
     }
     Err("it wants a password by no scheme that is known here (basic, digest)".to_owned())
+}
+
+/// The challenge of this scheme: one header may hold several (RFC 9110,
+/// section 11.6.1).
+fn find_scheme<'c>(header: &'c str, scheme: &str) -> Option<&'c str> {
+    let lower = header.to_ascii_lowercase();
+    let begins = |at: usize| {
+        let before = lower.get(..at).unwrap_or_default().trim_end();
+        before.is_empty() || before.ends_with(',')
+    };
+    let at = lower.match_indices(scheme).map(|(at, _)| at).find(|at| begins(*at))?;
+    header.get(at..)
 }

@@ -127,7 +127,9 @@ static PARTS: Table<Row> = Table {
         Column {
             title: "",
             wide: false,
-            cell: |row, _| if row.part.ok { ("ok".to_owned(), Tone::Plain) } else { ("FAILED".to_owned(), Tone::Bad) },
+            cell: |row, _| {
+                if row.part.ok { ("ok".to_owned(), Tone::Plain) } else { ("FAILED".to_owned(), Tone::Bad) }
+            },
         },
         Column { title: "TOOK", wide: false, cell: |row, _| (took(row.part.ms), Tone::Dim) },
         Column { title: "SAYS", wide: false, cell: |row, _| (row.part.says.clone(), Tone::Plain) },

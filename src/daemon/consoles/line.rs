@@ -18,9 +18,9 @@ const MAX_PENDING: usize = 64 << 10;
 const READ: usize = 4096;
 /// Shortest and longest pause before a line is tried again.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// For so long after somebody expects the line it is tried this often: a
-/// machine's line may come to be with its power.
-const EAGER: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(20));
+/// For so long after somebody expects the line it is tried as often as its
+/// driver bears: a machine's line may come to be with its power.
+const EAGER: Duration = Duration::from_secs(5);
 
 /// The task of one console.
 pub struct Task {
@@ -76,11 +76,11 @@ impl Task {
                 last_error.clone_from(&error);
             }
             self.shared.line(Err(error));
-            let wait = if Instant::now() < eager_until { EAGER.1 } else { pause };
+            let wait = if Instant::now() < eager_until { driver.pause() } else { pause };
             if self.rest(wait).await {
-                eager_until = Instant::now() + EAGER.0;
+                eager_until = Instant::now() + EAGER;
                 pause = BACK_OFF.0;
-            } else if wait == pause {
+            } else if Instant::now() >= eager_until {
                 pause = (pause * 2).min(BACK_OFF.1);
             }
         }

@@ -300,7 +300,10 @@ impl Attention for Consoles {
             0 => "open; nothing was ever heard on it".to_owned(),
             bytes => format!("open; {bytes} bytes so far"),
         };
-        self.status(machine).into_iter().map(|s| (s.console.clone(), s.line.clone().map(|()| said(&s)))).collect()
+        self.status(machine)
+            .into_iter()
+            .map(|s| (s.console.clone(), s.line.clone().map(|()| said(&s))))
+            .collect()
     }
 
     fn follow(&self, rigs: &Rigs) {

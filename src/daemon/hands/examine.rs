@@ -51,7 +51,12 @@ impl LabHands {
         for (name, line) in inner.attention.lines(&machine) {
             let result = if off && comes_and_goes(&rig, &name) { Ok(WHILE_ON.to_owned()) } else { line };
             let driver = rig.spec.consoles.get(&name).map(|spec| spec.driver.clone()).unwrap_or_default();
-            seen.push(Seen { part: format!("console {name}"), driver: format!("console.{driver}"), result, took });
+            seen.push(Seen {
+                part: format!("console {name}"),
+                driver: format!("console.{driver}"),
+                result,
+                took,
+            });
         }
         let boot = rig.boot().and_then(|boot| boot.look()).map_err(|e| e.to_string());
         let driver = format!("boot.{}", rig.spec.boot.driver);
@@ -76,7 +81,9 @@ impl Inner {
             None => Err("the inventory has changed meanwhile".to_owned()),
             Some(part) => match part.power() {
                 Err(e) => Err(e.to_string()),
-                Ok(_) if !part.spec.readback => Ok("cannot be read back; taken for what it was told".to_owned()),
+                Ok(_) if !part.spec.readback => {
+                    Ok("cannot be read back; taken for what it was told".to_owned())
+                }
                 Ok(power) => {
                     let look = async {
                         let _turn = self.runners.turn(power.limits()).await;
@@ -102,7 +109,9 @@ fn told(read: Result<Reading, DriverError>) -> Result<String, String> {
     match read {
         Ok(Reading::On) => Ok("on".to_owned()),
         Ok(Reading::Off) => Ok(OFF.to_owned()),
-        Ok(Reading::Unknown | Reading::Assumed(_)) => Err("it cannot tell whether it is on or off".to_owned()),
+        Ok(Reading::Unknown | Reading::Assumed(_)) => {
+            Err("it cannot tell whether it is on or off".to_owned())
+        }
         Err(e) => Err(e.to_string()),
     }
 }

@@ -146,6 +146,12 @@ pub enum FieldKind {
     Secret,
     /// A path; `{name}` and `{n}` are filled in. Gives text.
     Path,
+    /// A device in the network: `host`, `host:port`; `{name}` and `{n}` are filled in. Gives `host:port` in lower case
+    /// (an IPv6 address in brackets).
+    Address {
+        /// The port where none is written; `None`: one must be.
+        port: Option<u16>,
+    },
     /// A hardware address, `aa:bb:cc:dd:ee:ff`. Gives it in lower case.
     Mac,
     /// A command as a list, not run by a shell; `{name}` and `{n}` are filled in. The placeholders named here are
@@ -179,6 +185,8 @@ impl FieldKind {
             Self::Size => "a size".to_owned(),
             Self::Secret => "a reference to a secret".to_owned(),
             Self::Path => "a path".to_owned(),
+            Self::Address { port: Some(_) } => "an address, `host` or `host:port`".to_owned(),
+            Self::Address { port: None } => "an address, `host:port`".to_owned(),
             Self::Mac => "a hardware address".to_owned(),
             Self::Argv(_) => "a command as a list, `[\"program\", \"argument\"]`".to_owned(),
             Self::List | Self::Words(_) => "a list of texts".to_owned(),

@@ -201,6 +201,19 @@ impl Drivers<'_> {
             (FieldKind::Text | FieldKind::Label | FieldKind::Path, Val::Text(text)) => {
                 self.fill(text, node, &[], owner).map(Value::from)
             }
+            (FieldKind::Address { port }, Val::Text(text)) => {
+                let filled = self.fill(text, node, &[], owner)?;
+                match units::address(&filled, port) {
+                    Ok(address) => Some(Value::from(address)),
+                    Err(expected) => {
+                        let shown: String = filled.chars().take(40).collect();
+                        self.raise(
+                            Problem::new(node.at, format!("{what} cannot be `{shown}`")).expected(expected),
+                        );
+                        None
+                    }
+                }
+            }
             (FieldKind::Mac, Val::Text(_)) => {
                 unit(entry, &what, units::mac, "a hardware address", self.problems).map(Value::from)
             }

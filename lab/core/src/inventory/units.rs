@@ -43,6 +43,32 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "at most 8 EiB".to_owned())
 }
 
+/// `"bmc.lab"`, `"bmc.lab:624"`, `"[2001:db8::1]:624"` as `host:port` in lower case, so that one device has one name.
+pub(super) fn address(text: &str, usual: Option<u16>) -> Result<String, String> {
+    let expected = || match usual {
+        Some(port) => format!("`\"host\"`, or `\"host:port\"` where the port is not {port}"),
+        None => "`\"host:port\"`".to_owned(),
+    };
+    let (host, given) = if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or_else(expected)?;
+        (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(expected)?) })
+    } else if text.matches(':').count() > 1 {
+        (text, None)
+    } else {
+        text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
+    };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_:%".contains(c);
+    // It may become an argument of a program: nothing that could be an option.
+    let fits = !host.is_empty() && !host.starts_with('-') && host.chars().all(allowed);
+    let port: Option<u16> = match given {
+        Some(port) => port.parse().ok().filter(|port| *port != 0),
+        None => usual,
+    };
+    let (Some(port), true) = (port, fits) else { return Err(expected()) };
+    let host = host.to_ascii_lowercase();
+    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+}
+
 /// `aa:bb:cc:dd:ee:ff`, in lower case.
 pub(super) fn mac(text: &str) -> Result<String, String> {
     let expected = || "a hardware address, `\"3c:52:82:6a:10:03\"`".to_owned();
@@ -77,6 +103,22 @@ pub(super) fn hours(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_a_host_with_or_without_a_port() {
+        let is = |text: &str, told: &str| assert_eq!(address(text, Some(623)).as_deref(), Ok(told));
+        is("A.lab", "a.lab:623");
+        is("a.lab:624", "a.lab:624");
+        is("192.0.2.7:1", "192.0.2.7:1");
+        is("fe80::1%eth0", "[fe80::1%eth0]:623");
+        is("[2001:DB8::1]:6", "[2001:db8::1]:6");
+        for bad in ["", "-x", "a b", "a:", "a:0", "a:70000", "[::1", "[::1]x", ":5", "a;b", "http://a", "u@a"]
+        {
+            assert!(address(bad, Some(623)).is_err(), "{bad}");
+        }
+        assert!(address("a.lab", None).is_err());
+        assert_eq!(address("a.lab:5", None).as_deref(), Ok("a.lab:5"));
+    }
 
     #[test]
     fn durations_need_a_unit() {

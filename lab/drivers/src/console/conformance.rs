@@ -173,7 +173,8 @@ async fn a_bmcs_serial_line() {
         super::sol::make(&site, "main").unwrap()
     };
     let error = polite.open().await.err().expect("the line is taken");
-    assert!(error.answer.contains("somebody else"), "{error}");
+    assert_eq!(error.answer, "somebody else has the BMC's serial line");
+    assert!(error.attempted.starts_with("open the serial line"), "{error}");
     let mut thief = console.open().await.unwrap();
     machine.write_all(b"mine").await.unwrap();
     expect(&mut thief, b"mine").await;

@@ -30,6 +30,10 @@ impl Fake {
 }
 
 impl Console for Fake {
+    fn pause(&self) -> std::time::Duration {
+        super::CHEAP
+    }
+
     fn open(&self) -> Task<'_, Box<dyn Line>> {
         let line = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         let breaks = self.breaks.clone();

@@ -12,12 +12,22 @@ pub mod unix;
 mod conformance;
 
 use crate::error::{DriverError, Task};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The pause where a try costs nothing: a file or socket of this host.
+pub const CHEAP: Duration = Duration::from_millis(20);
 
 /// Opens the line of one console. While a [`Line`] lives, nobody else gets it.
 pub trait Console: Send + Sync {
     /// Opens the line now; no retries, that is the caller's part.
     fn open(&self) -> Task<'_, Box<dyn Line>>;
+
+    /// Shortest pause between two tries, of somebody who waits for the line.
+    /// Where each try costs a device a session, it is not pestered.
+    fn pause(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 
     /// Whether the line comes and goes with the machine's power: that it
     /// cannot be opened while the machine is off is then no fault.

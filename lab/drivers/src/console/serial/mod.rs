@@ -134,6 +134,10 @@ impl Serial {
 }
 
 impl Console for Serial {
+    fn pause(&self) -> std::time::Duration {
+        super::CHEAP
+    }
+
     fn open(&self) -> Task<'_, Box<dyn Line>> {
         Box::pin(async { self.line() })
     }

@@ -34,6 +34,10 @@ impl Sim {
 }
 
 impl Console for Sim {
+    fn pause(&self) -> std::time::Duration {
+        super::CHEAP
+    }
+
     fn open(&self) -> Task<'_, Box<dyn Line>> {
         Box::pin(self.line())
     }

@@ -10,17 +10,18 @@ mod keys;
 
 use super::{Console, Line};
 use crate::bmc::{self, Bmc};
-use crate::child::{Group, Program, shown};
+use crate::child::{Group, Program, RunError, shown};
 use crate::error::{DriverError, Task};
 use crate::site::Site;
 use crate::watched;
 use keys::{Keys, Notes};
 use pitstop_core::inventory::DriverSpec;
-use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
+use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::File;
+use std::future::poll_fn;
 use std::io::{self, Read as _};
 use std::pin::Pin;
 use std::process::Stdio;
@@ -30,13 +31,22 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::process::{ChildStderr, ChildStdin};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 const DRIVER: &str = "console.sol";
 /// What ipmitool says once the BMC has given it the line.
 const READY: &[u8] = b"[SOL Session operational.";
+/// Bytes of a line before that, at most.
+const MAX_LINE: usize = 4096;
+/// What it always says, since its output is no terminal of a person's.
+const TCGETATTR: &str = "tcgetattr: Inappropriate ioctl for device";
 /// How long that may take.
 const OPEN: Duration = Duration::from_secs(15);
+/// How long ipmitool may take to give the session back.
+const GIVE_BACK: Duration = Duration::from_secs(3);
+/// Bytes of its standard error that are kept: its last.
+const WORDS: usize = 2048;
 /// How long ipmitool's last words are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -46,7 +56,7 @@ pub const SCHEMA: DriverSchema = DriverSchema {
     fields: &[
         FieldSchema::optional(
             "address",
-            FieldKind::Text,
+            bmc::ADDRESS_KIND,
             "the BMC; that of the machine's `power.ipmi` unless said, and then so are these",
         ),
         bmc::USER,
@@ -59,17 +69,24 @@ pub const SCHEMA: DriverSchema = DriverSchema {
             "end whatever session has the line when it is opened; true unless said: one that was cut off keeps it else",
         ),
         FieldSchema::optional(
+            "while_on",
+            FieldKind::Bool,
+            "the BMC gives the line only while the machine is on; false unless said",
+        ),
+        FieldSchema::optional(
             "keepalive",
             FieldKind::OneOf(&["line", "session"]),
             "what is tried every 15 s: the `line`, unless said, or only the `session` where the BMC does not answer that",
         ),
     ],
+    unique: &[Unique { what: "serial line", fields: &["address"] }],
     ..DriverSchema::EMPTY
 };
 
 struct Sol {
     bmc: Bmc,
     steal: bool,
+    while_on: bool,
     activate: &'static [&'static str],
 }
 
@@ -84,7 +101,7 @@ pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError>
         _ => &["sol", "activate", "usesolkeepalive"],
     };
     let bmc = Bmc::of(DRIVER, site, &bmc_of(site, &spec, console)?)?;
-    Ok(Arc::new(Sol { bmc, steal, activate }))
+    Ok(Arc::new(Sol { bmc, steal, while_on: spec.flag("while_on") == Some(true), activate }))
 }
 
 /// The BMC the console names, or else the one that switches the machine.
@@ -115,18 +132,15 @@ impl Sol {
             let _ = self.bmc.ask("end the session on", &["sol", "deactivate"]).await;
         }
         let what = "open the serial line of";
-        let (argv, password) = self.bmc.program(what, self.activate)?;
+        let (argv, password) = self.bmc.program(what, self.activate).await?;
         let program = Program { argv: &argv, secret: Some((bmc::PASSWORD, &password)), limit: OPEN };
-        let mut line =
-            self.spawn(&program).map_err(|e| self.bmc.not_run(what, &crate::child::RunError::Start(e)))?;
-        match timeout(OPEN, line.until_ready()).await {
-            Ok(Ok(())) => Ok(Box::new(line)),
-            Ok(Err(e)) => Err(self.bmc.said(what, &format!("{}\n{e}", line.last_words().await))),
-            Err(_) => Err(self.bmc.said(
-                what,
-                &format!("{}\nipmitool did not get it within {} s", line.last_words().await, OPEN.as_secs()),
-            )),
-        }
+        let mut line = self.spawn(&program).map_err(|e| self.bmc.not_run(what, &RunError::Start(e)))?;
+        let said = match timeout(OPEN, line.until_ready()).await {
+            Ok(Ok(())) => return Ok(Box::new(line)),
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => format!("ipmitool did not get it within {} s", OPEN.as_secs()),
+        };
+        Err(self.bmc.said(what, &format!("{}\n{said}", line.last_words().await)))
     }
 
     fn spawn(&self, program: &Program<'_>) -> io::Result<SolLine> {
@@ -139,13 +153,14 @@ impl Sol {
         Ok(SolLine {
             bmc: self.bmc.clone(),
             output: watched::file(ours)?,
-            stdin,
+            stdin: Some(stdin),
             stderr,
             keys: Keys::default(),
             typed: Vec::new(),
             notes: Notes::default(),
             read: Vec::new(),
-            _group: Group { child },
+            words: Vec::new(),
+            group: Some(Group { child }),
         })
     }
 }
@@ -166,6 +181,10 @@ fn terminal() -> io::Result<(File, File)> {
 }
 
 impl Console for Sol {
+    fn only_while_on(&self) -> bool {
+        self.while_on
+    }
+
     fn open(&self) -> Task<'_, Box<dyn Line>> {
         Box::pin(self.line())
     }
@@ -174,7 +193,7 @@ impl Console for Sol {
 struct SolLine {
     bmc: Bmc,
     output: AsyncFd<File>,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     stderr: ChildStderr,
     keys: Keys,
     /// Typed and translated, and not taken by ipmitool yet.
@@ -182,43 +201,76 @@ struct SolLine {
     notes: Notes,
     /// Read, and not taken by our reader yet.
     read: Vec<u8>,
-    /// Ends ipmitool when the line is dropped.
-    _group: Group,
+    /// The last of what ipmitool wrote to its standard error.
+    words: Vec<u8>,
+    group: Option<Group>,
+}
+
+impl Drop for SolLine {
+    /// ipmitool gives the BMC's session back when its input ends; one that is
+    /// killed leaves it taken. It has a moment for that.
+    fn drop(&mut self) {
+        self.stdin = None;
+        let (Some(mut group), Ok(runtime)) = (self.group.take(), Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            // Whatever comes of it: what is left is killed when this ends.
+            let _ = timeout(GIVE_BACK, group.child.wait()).await;
+        });
+    }
 }
 
 impl SolLine {
     /// Reads up to the sentence that the line is there. What came before it
     /// is ipmitool's own.
     async fn until_ready(&mut self) -> io::Result<()> {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while self.read(&mut byte).await? == 1 {
-            match byte {
-                [b'\n'] if line.starts_with(READY) => return Ok(()),
-                [b'\n'] => line.clear(),
-                [byte] if line.len() < 1024 => line.push(byte),
-                _ => {}
+        loop {
+            poll_fn(|cx| self.poll_output(cx)).await?;
+            let Some(end) = self.read.iter().position(|byte| *byte == b'\n') else {
+                let said = shown(&String::from_utf8_lossy(&self.read));
+                let before = self.read.len();
+                poll_fn(|cx| self.poll_more(cx)).await?;
+                if self.read.len() == before || before > MAX_LINE {
+                    return Err(io::Error::other(said));
+                }
+                continue;
+            };
+            let line: Vec<u8> = self.read.drain(..=end).collect();
+            if line.starts_with(READY) {
+                return Ok(());
             }
         }
-        Err(io::Error::other(shown(&String::from_utf8_lossy(&line))))
     }
 
     /// What ipmitool wrote to its standard error.
     async fn last_words(&mut self) -> String {
-        let mut words = Vec::new();
+        let drained = async {
+            let mut chunk = [0; 1024];
+            while let Ok(n @ 1..) = self.stderr.read(&mut chunk).await {
+                keep(&mut self.words, &chunk[..n]);
+            }
+        };
         // It may go on living, and say nothing more.
-        let _ = timeout(LAST_WORDS, (&mut self.stderr).take(8192).read_to_end(&mut words)).await;
-        String::from_utf8_lossy(&words).into_owned()
+        let _ = timeout(LAST_WORDS, drained).await;
+        String::from_utf8_lossy(&self.words).into_owned()
     }
 
-    /// Reads into `self.read`; nothing there afterwards: the end.
+    /// Something in `self.read`, or the end.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.read.is_empty() { self.poll_more(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    /// Reads once more; nothing new afterwards: the end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut chunk = [0; 4096];
-        while self.read.is_empty() {
+        let before = self.read.len();
+        while self.read.len() == before {
             let mut ready = ready!(self.output.poll_read_ready(cx))?;
             match ready.try_io(|file| file.get_ref().read(&mut chunk)) {
                 Ok(Ok(0)) => break,
-                Ok(Ok(n)) => self.read = self.notes.take_out(&chunk[..n]),
+                Ok(Ok(n)) => {
+                    let said = self.notes.take_out(&chunk[..n]);
+                    self.read.extend(said);
+                }
                 // The other end is closed (pty(7)): ipmitool ended.
                 Ok(Err(e)) if e.raw_os_error() == Some(libc::EIO) => break,
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -229,23 +281,34 @@ impl SolLine {
         Poll::Ready(Ok(()))
     }
 
+    /// Takes what ipmitool writes to its standard error: a pipe that is full
+    /// would stop it, and the console with it.
+    fn drain_words(&mut self, cx: &mut Context<'_>) {
+        let mut chunk = [0; 1024];
+        loop {
+            let mut space = ReadBuf::new(&mut chunk);
+            match Pin::new(&mut self.stderr).poll_read(cx, &mut space) {
+                Poll::Ready(Ok(())) if !space.filled().is_empty() => keep(&mut self.words, space.filled()),
+                _ => return,
+            }
+        }
+    }
+
     /// The reason why it ended, which is worth more than an end without
     /// words.
-    fn poll_reason(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let mut words = [0; 2048];
-        let mut last = ReadBuf::new(&mut words);
-        if let Poll::Ready(Err(e)) = Pin::new(&mut self.stderr).poll_read(cx, &mut last) {
-            return Err(e);
-        }
-        match String::from_utf8_lossy(last.filled()).trim() {
-            "" => Ok(()),
+    fn reason(&self) -> io::Result<()> {
+        match String::from_utf8_lossy(&self.words).trim() {
+            "" | TCGETATTR => Ok(()),
             words => Err(io::Error::other(self.bmc.said("keep the serial line of", words))),
         }
     }
 
     fn poll_typed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.typed.is_empty() {
-            let n = ready!(Pin::new(&mut self.stdin).poll_write(cx, &self.typed))?;
+            let Some(stdin) = &mut self.stdin else {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            };
+            let n = ready!(Pin::new(stdin).poll_write(cx, &self.typed))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -269,9 +332,11 @@ impl AsyncRead for SolLine {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.drain_words(cx);
         ready!(self.poll_output(cx))?;
         if self.read.is_empty() {
-            return Poll::Ready(self.poll_reason(cx));
+            self.drain_words(cx);
+            return Poll::Ready(self.reason());
         }
         let n = buf.remaining().min(self.read.len());
         buf.put_slice(&self.read[..n]);
@@ -294,10 +359,17 @@ impl AsyncWrite for SolLine {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_typed(cx))?;
-        Pin::new(&mut self.stdin).poll_flush(cx)
+        self.stdin.as_mut().map_or(Poll::Ready(Ok(())), |stdin| Pin::new(stdin).poll_flush(cx))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdin).poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stdin = None;
+        Poll::Ready(Ok(()))
     }
+}
+
+/// Keeps the last of what is said.
+fn keep(words: &mut Vec<u8>, more: &[u8]) {
+    words.extend_from_slice(more);
+    words.drain(..words.len().saturating_sub(WORDS));
 }

@@ -24,7 +24,7 @@ const GONE: Duration = Duration::from_secs(40);
 /// Where a console server has the line.
 pub const ADDRESS: FieldSchema = FieldSchema::required(
     "address",
-    FieldKind::Text,
+    FieldKind::Address { port: None },
     "the console server and its port: `conserver.lab:3001`",
 );
 
@@ -48,24 +48,17 @@ struct Tcp(Port);
 
 /// Makes the driver.
 pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError> {
-    Ok(Arc::new(Tcp(Port::of(DRIVER, site, console, None)?)))
+    Ok(Arc::new(Tcp(Port::of(DRIVER, site, console)?)))
 }
 
 impl Port {
-    /// The one that a console names; `usual` is the port number where it
-    /// names none.
+    /// The one that a console names.
     ///
     /// # Errors
     /// It names none that could be; permanent.
-    pub fn of(
-        driver: &'static str,
-        site: &Site,
-        console: &str,
-        usual: Option<u16>,
-    ) -> Result<Self, DriverError> {
+    pub fn of(driver: &'static str, site: &Site, console: &str) -> Result<Self, DriverError> {
         let given = site.spec.consoles.get(console).and_then(|spec| spec.text("address")).unwrap_or_default();
-        let found = address::split(given, usual.unwrap_or(0)).filter(|(_, port)| *port != 0);
-        let Some((host, port)) = found else {
+        let Some((host, port)) = address::split(given) else {
             let what = format!("`{given}` is no address with a port");
             return Err(DriverError::new(driver, format!("use {console} of {}", site.name()), what)
                 .permanent()

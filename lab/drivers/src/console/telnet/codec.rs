@@ -45,6 +45,8 @@ pub struct Codec {
     /// What the other side does, and what we do, by option.
     theirs: Flags,
     ours: Flags,
+    /// What was refused: options of theirs, and of ours.
+    refused: (Flags, Flags),
     sub: Vec<u8>,
     /// The last byte of data was a CR, whose NUL is not data.
     after_cr: bool,
@@ -84,6 +86,7 @@ impl Codec {
             state: State::Data,
             theirs: Flags::default(),
             ours: Flags::default(),
+            refused: (Flags::default(), Flags::default()),
             sub: Vec::new(),
             after_cr: false,
             suspended: false,
@@ -218,7 +221,11 @@ impl Codec {
                     self.say(DO, option);
                 }
             }
-            WILL => self.say(DONT, option),
+            WILL => {
+                if self.refused.0.set(option, true) {
+                    self.say(DONT, option);
+                }
+            }
             WONT => {
                 if self.theirs.set(option, false) {
                     self.say(DONT, option);
@@ -229,7 +236,11 @@ impl Codec {
                     self.set_up_port();
                 }
             }
-            DO => self.say(WONT, option),
+            DO => {
+                if self.refused.1.set(option, true) {
+                    self.say(WONT, option);
+                }
+            }
             _ => {
                 if self.ours.set(option, false) {
                     self.say(WONT, option);
@@ -307,7 +318,9 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused_once_and_nothing_is_answered_twice() {
         let mut codec = open(None);
-        codec.receive(&[IAC, WILL, 24, IAC, DO, 31, IAC, WILL, ECHO, IAC, WILL, ECHO, IAC, DO, COM_PORT]);
+        codec.receive(&[
+            IAC, WILL, 24, IAC, DO, 31, IAC, DO, 31, IAC, WILL, ECHO, IAC, WILL, ECHO, IAC, DO, COM_PORT,
+        ]);
         assert_eq!(codec.take_output(), [IAC, DONT, 24, IAC, WONT, 31, IAC, DO, ECHO, IAC, WONT, COM_PORT]);
         codec.receive(&[IAC, WONT, 24, IAC, DONT, 31, IAC, DONT, 31]);
         assert!(codec.take_output().is_empty());

@@ -31,7 +31,7 @@ pub const TELNET: DriverSchema = DriverSchema {
     name: "telnet",
     fields: &[FieldSchema::required(
         "address",
-        FieldKind::Text,
+        FieldKind::Address { port: Some(PORT) },
         "the console server: `conserver.lab`, or `conserver.lab:3001` where it is not port 23",
     )],
     unique: &[Unique { what: "serial port", fields: &["address"] }],
@@ -61,7 +61,7 @@ struct Telnet {
 
 /// Makes `console.telnet`.
 pub fn telnet(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError> {
-    Ok(Arc::new(Telnet { port: Port::of("console.telnet", site, console, Some(PORT))?, com_port: None }))
+    Ok(Arc::new(Telnet { port: Port::of("console.telnet", site, console)?, com_port: None }))
 }
 
 /// Makes `console.rfc2217`.
@@ -69,7 +69,7 @@ pub fn rfc2217(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverErr
     let spec = site.spec.consoles.get(console).cloned().unwrap_or_default();
     let baud = spec.int("baud").and_then(|b| u32::try_from(b).ok()).unwrap_or(DEFAULT_BAUD);
     let com_port = ComPort { baud, rtscts: spec.flag("rtscts") == Some(true) };
-    Ok(Arc::new(Telnet { port: Port::of("console.rfc2217", site, console, None)?, com_port: Some(com_port) }))
+    Ok(Arc::new(Telnet { port: Port::of("console.rfc2217", site, console)?, com_port: Some(com_port) }))
 }
 
 impl Console for Telnet {

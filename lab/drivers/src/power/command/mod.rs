@@ -1,7 +1,7 @@
 //! `power.command`: programs of the site's own switch the machine.
 
 use super::{Power, PowerLimits, PowerOn};
-use crate::child::{Program, Ran, RunError, first_line};
+use crate::child::{Program, Ran, RunError, first_line, never_starts};
 use crate::error::{DriverError, Task};
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
@@ -98,7 +98,9 @@ impl Commands {
     async fn run(&self, argv: &[String]) -> Result<Ran, DriverError> {
         let program = Program { argv, secret: None, limit: self.limit };
         program.run().await.map_err(|e| match e {
-            RunError::Start(e) => self.failed(argv, e).permanent().next("is it installed, and executable?"),
+            RunError::Start(e) if never_starts(&e) => {
+                self.failed(argv, e).permanent().next("is it installed, and executable?")
+            }
             e => self.failed(argv, e),
         })
     }

@@ -88,8 +88,11 @@ pub const CONTROLLER: DriverSchema = DriverSchema {
     ..DriverSchema::EMPTY
 };
 
-const ADDRESS: FieldSchema =
-    FieldSchema::required("address", FieldKind::Text, "the device: `plug-03.lab`, or `plug-03.lab:8080`");
+const ADDRESS: FieldSchema = FieldSchema::required(
+    "address",
+    FieldKind::Address { port: Some(PORT) },
+    "the device: `plug-03.lab`, or `plug-03.lab:8080`",
+);
 const USER: FieldSchema = FieldSchema::optional("user", FieldKind::Text, "user of the device");
 const PASSWORD: FieldSchema = FieldSchema::optional("password", FieldKind::Secret, "the user's password");
 const TIMEOUT: FieldSchema =
@@ -111,9 +114,7 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
             .next("mend the inventory")
     };
     let address = spec.text("address").unwrap_or_default().to_owned();
-    let target = address::split(&address, PORT).ok_or_else(|| {
-        wrong(format!("`{address}` is no address: it is a name and perhaps a port, without `http://`"))
-    })?;
+    let target = address::split(&address).ok_or_else(|| wrong(format!("`{address}` is no address")))?;
     let mut limits = PowerLimits::of(site, leg);
     if spec.controller.is_none() {
         // Machines on one device stand in one queue even if nobody said so.
@@ -127,6 +128,7 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
             target,
             user: spec.text("user").map(str::to_owned),
             password: Place::of(spec, "password"),
+            in_query: spec.text("profile") == Some("tasmota"),
             limit: Duration::from_millis(spec.ms("timeout").unwrap_or(DEFAULT_TIMEOUT_MS)),
         },
         profile: Profile::of(spec).map_err(wrong)?,
@@ -191,14 +193,21 @@ impl Http {
             Switch::On => (&self.profile.on, "on"),
             Switch::Off => (&self.profile.off, "off"),
         };
-        self.web.ask(&format!("switch {} {word}", self.machine), ask).await.map(drop)
+        let attempted = format!("switch {} {word}", self.machine);
+        let reply = self.web.ask(&attempted, ask).await?;
+        // Some say in the answer that they did not do it, and that all is well.
+        if self.profile.answers { self.meaning(&attempted, &reply.body).map(drop) } else { Ok(()) }
     }
 
     async fn state(&self) -> Result<Reading, DriverError> {
         let Some(ask) = &self.profile.status else { return Ok(Reading::Unknown) };
         let attempted = format!("read the power of {}", self.machine);
         let reply = self.web.ask(&attempted, ask).await?;
-        self.profile.meaning.read(&reply.body).map_err(|e| DriverError::new(DRIVER, attempted, e))
+        self.meaning(&attempted, &reply.body)
+    }
+
+    fn meaning(&self, attempted: &str, body: &str) -> Result<Reading, DriverError> {
+        self.profile.meaning.read(body).map_err(|e| DriverError::new(DRIVER, attempted, e))
     }
 }
 

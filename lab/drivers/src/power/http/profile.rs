@@ -15,6 +15,8 @@ pub struct Profile {
     /// `None`: it cannot tell.
     pub status: Option<Ask>,
     pub meaning: Meaning,
+    /// Whether an answer to `on` and `off` tells the state too.
+    pub answers: bool,
 }
 
 impl Profile {
@@ -53,14 +55,15 @@ impl Profile {
             // tasmota.github.io/docs/Commands: Power<x>; the answer names it POWER or POWER<x>.
             "tasmota" => {
                 let x = outlet.unwrap_or_default();
+                if x == "0" {
+                    return Err(
+                        "outlet 0 of a tasmota device is all of its relays; they count from 1".to_owned()
+                    );
+                }
                 let command = |word: &str| format!("/cm?cmnd=Power{x}{word}");
-                by_get(
-                    spec,
-                    command("%20On"),
-                    command("%20Off"),
-                    command(""),
-                    &[&format!("POWER{x}"), "POWER"],
-                )
+                let tells = [&*format!("POWER{x}"), "POWER"];
+                let profile = by_get(spec, command("%20On"), command("%20Off"), command(""), &tells)?;
+                Ok(Self { answers: true, ..profile })
             }
             // esphome.io/web-api: POST /switch/<id>/turn_on
             _ => {
@@ -71,6 +74,7 @@ impl Profile {
                     off: ask(&Method::POST, format!("{path}/turn_off")),
                     status: Some(ask(&Method::GET, path)),
                     meaning: Meaning::of(spec, &["state"])?,
+                    answers: false,
                 })
             }
         }
@@ -89,6 +93,7 @@ fn by_get(
         off: ask(&Method::GET, off),
         status: Some(ask(&Method::GET, status)),
         meaning: Meaning::of(spec, json)?,
+        answers: false,
     })
 }
 
@@ -115,5 +120,6 @@ fn generic(spec: &DriverSpec) -> Result<Profile, String> {
         off: switch("off", "off_body")?,
         status: status.map(|path| ask(&Method::GET, path)),
         meaning: Meaning::of(spec, &json)?,
+        answers: false,
     })
 }

@@ -52,6 +52,8 @@ async fn device(answer: fn(&str, &str, &AtomicBool) -> Answer) -> Device {
 }
 
 fn http(address: &str, extra: Value) -> Result<Arc<dyn Power>, DriverError> {
+    // As the inventory gives it.
+    let address = if address.contains(':') { address.to_owned() } else { format!("{address}:80") };
     let mut fields = json!({"address": address});
     fields.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let leg = leg(driver("http", fields));
@@ -111,10 +113,11 @@ async fn a_shelly_of_the_second_generation_with_its_digest() {
 
 #[tokio::test]
 async fn a_tasmota_plug_that_names_its_only_relay_without_a_number() {
-    let device = device(|asked, proof, on| {
-        if proof != "Basic YWRtaW46aHVudGVyMg==" {
-            return ("401 Unauthorized", "WWW-Authenticate: Basic realm=\"plug\"\r\n", String::new());
-        }
+    // It says that all is well even to those it does not know.
+    let device = device(|asked, _, on| {
+        let Some(asked) = asked.strip_suffix("&user=admin&password=hunter%202") else {
+            return ok(r#"{"WARNING":"Need user=<username>&password=<password>"}"#);
+        };
         match asked {
             "GET /cm?cmnd=Power1%20On" => on.store(true, Ordering::SeqCst),
             "GET /cm?cmnd=Power1%20Off" => on.store(false, Ordering::SeqCst),
@@ -126,9 +129,12 @@ async fn a_tasmota_plug_that_names_its_only_relay_without_a_number() {
     .await;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("word");
-    std::fs::write(&file, "hunter2\n").unwrap();
+    std::fs::write(&file, "hunter 2\n").unwrap();
     let fields = json!({"profile": "tasmota", "outlet": "1", "user": "admin", "password": {"file": file}});
     whole(&device, fields).await;
+    let stranger = http(&device.address, json!({"profile": "tasmota"})).unwrap();
+    let error = stranger.set(Switch::On, &PowerOn::Own).await.unwrap_err();
+    assert!(error.answer.contains("Need user"), "a warning is no yes: {error}");
 }
 
 #[tokio::test]
@@ -222,7 +228,7 @@ async fn a_password_is_not_sent_to_whom_did_not_ask() {
 #[test]
 fn what_cannot_work_is_refused() {
     for (address, fields) in [
-        ("http://plug", json!({"profile": "tasmota"})),
+        ("plug", json!({"profile": "tasmota", "outlet": "0"})),
         ("plug", json!({})),
         ("plug", json!({"on": "on", "off": "/off"})),
         ("plug", json!({"on": "/on x", "off": "/off"})),
@@ -248,8 +254,8 @@ fn one_outlet_has_one_machine_even_where_the_outlet_is_not_named() {
         let text = format!("format = 1\n{first}{}", machine("m2", second));
         Inventory::parse_str("lab.toml", &text, crate::factories()).map(drop)
     };
-    let same = lab("profile = \"shelly-gen2\", address = \"plug\"").unwrap_err().to_string();
-    assert!(same.contains("outlet `plug 0` is used by `m1` and `m2`"), "{same}");
+    let same = lab("profile = \"shelly-gen2\", address = \"PLUG:80\", outlet = 0").unwrap_err().to_string();
+    assert!(same.contains("outlet `plug:80 0` is used by `m1` and `m2`"), "{same}");
     lab("profile = \"shelly-gen2\", address = \"plug\", outlet = 1").unwrap();
     lab("address = \"plug\", on = \"/other?on\", off = \"/other?off\"").unwrap();
 }

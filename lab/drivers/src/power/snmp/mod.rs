@@ -11,6 +11,7 @@ use crate::address;
 use crate::error::{DriverError, Task};
 use crate::secret::Place;
 use crate::site::Site;
+use async_snmp::v3::ReportStatus;
 use async_snmp::{
     Auth, AuthProtocol, Client, Error, ErrorKind, ErrorStatus, Oid, PrivProtocol, Retry, UsmConfig, Value,
 };
@@ -27,14 +28,15 @@ const DRIVER: &str = "power.snmp";
 const PORT: u16 = 161;
 /// How long one try may take: some PDUs answer a command only once it is done.
 const TRY: Duration = Duration::from_secs(4);
-/// Tries after the first. On and off may be said twice; nothing else is said.
+/// Tries of a reading after the first. A command is said once: another one on
+/// its way while the first is answered would land when nobody expects it.
 const AGAIN: u32 = 2;
 
 /// Fields that name the device and who asks it, whoever has the outlet.
 macro_rules! device_fields {
     ($($more:expr),* $(,)?) => {
         &[
-            FieldSchema::required("address", FieldKind::Text, "the device: `pdu-a.lab`, or `pdu-a.lab:1161`"),
+            FieldSchema::required("address", FieldKind::Address { port: Some(PORT) }, "the device: `pdu-a.lab`, or `pdu-a.lab:1161`"),
             FieldSchema::optional("profile", FieldKind::OneOf(NAMES), "what kind of device; `oid` unless said"),
             FieldSchema::optional(
                 "version",
@@ -104,7 +106,7 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
             .next("mend the inventory")
     };
     let given = spec.text("address").unwrap_or_default();
-    let target = address::split(given, PORT).ok_or_else(|| wrong(format!("`{given}` is no address")))?;
+    let target = address::split(given).ok_or_else(|| wrong(format!("`{given}` is no address")))?;
     let mut limits = PowerLimits::of(site, leg);
     if spec.controller.is_none() {
         // Machines on one device stand in one queue even if nobody said so.
@@ -160,9 +162,10 @@ fn login(spec: &DriverSpec) -> Result<Login, String> {
 impl Snmp {
     /// The device's answer about one object.
     async fn ask(&self, attempted: &str, oid: &Oid, set: Option<i32>) -> Result<Value, DriverError> {
-        let auth = self.auth(attempted)?;
+        let auth = self.auth(attempted).await?;
         let failed = |e: Box<Error>| self.explain(attempted, &e);
-        let retry = Retry::fixed(AGAIN, Duration::ZERO).map_err(|e| self.failed(attempted, e))?;
+        let again = if set.is_some() { 0 } else { AGAIN };
+        let retry = Retry::fixed(again, Duration::ZERO).map_err(|e| self.failed(attempted, e))?;
         let target = (self.target.0.as_str(), self.target.1);
         let client = Client::builder(target, auth)
             .request_timeout(TRY)
@@ -185,11 +188,11 @@ impl Snmp {
         }
     }
 
-    fn auth(&self, attempted: &str) -> Result<Auth, DriverError> {
+    async fn auth(&self, attempted: &str) -> Result<Auth, DriverError> {
         match &self.login {
             Login::Community { first, community } => {
                 let Secret(community) = match community {
-                    Some(place) => place.read(DRIVER, attempted)?,
+                    Some(place) => place.read(DRIVER, attempted).await?,
                     None => Secret("private".to_owned()),
                 };
                 Ok(if *first { Auth::v1(community) } else { Auth::v2c(community) })
@@ -198,11 +201,11 @@ impl Snmp {
                 let config = UsmConfig::new(user.clone());
                 let bad = |e: &dyn std::fmt::Display| self.failed(attempted, e).permanent();
                 let Some((auth, place)) = auth else { return Ok(Auth::from(config)) };
-                let Secret(password) = place.read(DRIVER, attempted)?;
+                let Secret(password) = place.read(DRIVER, attempted).await?;
                 let Some((privacy, place)) = privacy else {
                     return config.auth(*auth, password).map(Auth::from).map_err(|e| bad(&e));
                 };
-                let Secret(key) = place.read(DRIVER, attempted)?;
+                let Secret(key) = place.read(DRIVER, attempted).await?;
                 config.auth_priv(*auth, password, *privacy, key).map(Auth::from).map_err(|e| bad(&e))
             }
         }
@@ -227,6 +230,12 @@ impl Snmp {
             (ErrorKind::Timeout | ErrorKind::ConstructionTimeout, _) => self
                 .failed(attempted, format!("{host} does not answer"))
                 .next(format!("is it up, does UDP port {port} get through, and is the community right, or user and passwords?")),
+            // Its clock was set, or it has just started: the next try knows.
+            (_, Error::Report { status, .. })
+                if matches!(**status, ReportStatus::NotInTimeWindow { .. } | ReportStatus::UnknownEngineId { .. }) =>
+            {
+                self.failed(attempted, format!("{host} wants to be asked anew: {status}"))
+            }
             (ErrorKind::Auth | ErrorKind::Report, _) => self
                 .failed(attempted, format!("{host} does not take the user and passwords: {error}"))
                 .permanent()

@@ -117,7 +117,7 @@ fn what_cannot_work_is_refused() {
         json!({"outlet": "1", "profile": "apc", "version": "1", "user": "x"}),
         json!({"outlet": "1", "profile": "apc", "user": "x", "priv_password": {"env": "X"}}),
     ] {
-        let mut all = json!({"address": "pdu.lab"});
+        let mut all = json!({"address": "pdu.lab:161"});
         all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let leg = leg(driver("snmp", all));
         let dir = tempfile::tempdir().unwrap();
