@@ -127,6 +127,8 @@ class Plug:
             return connection.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
             return False
+        except ConnectionResetError:
+            return True
         finally:
             connection.setblocking(True)
 

@@ -164,7 +164,7 @@ impl Bmc {
         let lower = words.to_lowercase();
         let fault = FAULTS.iter().find(|fault| lower.contains(fault.says));
         let Some(fault) = fault else {
-            let line = words.lines().map(str::trim).filter(|line| !noise(line)).next_back();
+            let line = words.lines().map(str::trim).rfind(|line| !noise(line));
             return self.failed(what, line.map_or_else(|| first_line(words), shown)).next(self.look());
         };
         let error = self.failed(what, fault.means);
