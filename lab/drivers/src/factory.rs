@@ -237,6 +237,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_the_lab_out_of_the_box_shows_as_comments_can_be_used() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../inventory.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        let (_, shown) = text.split_once("# ── real:").unwrap();
+        let lines = shown.lines().skip(1).filter(|line| !line.starts_with("# ──"));
+        let uncommented: String = lines.map(|line| line.trim_start_matches("# ").to_owned() + "\n").collect();
+        let whole = format!("{text}{uncommented}");
+        let inventory = pitstop_core::inventory::Inventory::parse_str("inventory.toml", &whole, factories());
+        assert_eq!(inventory.unwrap_or_else(|errors| panic!("{errors}")).machines.len(), 44);
+    }
+
     /// Above this line of docs/drivers.md people write, below it this test.
     const MARK: &str = "<!-- From here on the tests write, from the drivers themselves. -->";
 

@@ -76,16 +76,35 @@ fn mask(line: &str) -> Vec<char> {
             && !opens
             && (names_a_secret(&word) || (inside && !matches!(&*word, "file" | "env")))
         {
-            at = end + value;
-            while at < chars.len() && !matches!(chars.get(at), Some('"' | '\'' | ',' | '}')) {
-                if let Some(c) = chars.get_mut(at) {
-                    *c = '*';
-                }
-                at += 1;
-            }
+            at = mask_value(&mut chars, end + value);
         }
     }
     chars
+}
+
+/// Masks a value that begins here, and gives where it ends. What is in quotes ends with them, unless more than a comma
+/// comes behind; whatever else stands there, quotes and all, may belong to the secret.
+fn mask_value(chars: &mut [char], from: usize) -> usize {
+    let mut at = from;
+    let quote = from.checked_sub(1).and_then(|before| chars.get(before).copied());
+    if let Some(quote) = quote.filter(|c| matches!(c, '"' | '\'')) {
+        at = hide(chars, at, |c| c != quote) + 1;
+        let behind = chars.iter().skip(at).find(|c| !c.is_whitespace());
+        if behind.is_none_or(|c| matches!(c, ',' | '}' | ']' | '#')) {
+            return at;
+        }
+    }
+    hide(chars, at, |c| !matches!(c, ',' | '}'))
+}
+
+/// Masks characters while they fit; gives the place of the first that does not.
+fn hide(chars: &mut [char], from: usize, fits: impl Fn(char) -> bool) -> usize {
+    let mut at = from;
+    while let Some(c) = chars.get_mut(at).filter(|c| fits(**c)) {
+        *c = '*';
+        at += 1;
+    }
+    at
 }
 
 #[cfg(test)]
@@ -102,6 +121,10 @@ mod tests {
             "auth = \"hunter2",
             "password = { fiel = \"hunter2\" }",
             "password = { file.x = 'hunter2', y = 1 }",
+            "password = these classes; password = \"hunter2\"what",
+            "password = \"a,hunter2\", user = \"x\"",
+            "password = \"a\\\"hunter2\"",
+            "password = 'it''hunter2'",
         ] {
             let shown: String = mask(line).into_iter().collect();
             assert!(!shown.contains("hunter2"), "{shown}");
