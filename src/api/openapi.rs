@@ -3,9 +3,9 @@
 use axum::Json;
 use pitstop_wire::ApiError;
 use pitstop_wire::api::{
-    BASE, Beat, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image, Images,
-    Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Report, Reservation,
-    Reservations, Reserve, RunRequest, Snapshot, Status, Until, Update, WhoAmI, Why,
+    BASE, Beat, Checked, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image,
+    Images, Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Report,
+    Reservation, Reservations, Reserve, RunRequest, Snapshot, Status, Until, Update, WhoAmI, Why,
 };
 use std::sync::OnceLock;
 use utoipa::OpenApi;
@@ -21,6 +21,7 @@ use utoipa::openapi::{
 #[openapi(components(schemas(
     ApiError,
     Beat,
+    Checked,
     ConsoleRequest,
     Done,
     Drain,

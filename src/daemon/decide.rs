@@ -42,6 +42,9 @@ const BREATH: u64 = 500;
 /// Pause before a deadline is judged again that a judgement did not move (ms).
 const STALL: u64 = 20;
 
+/// How often a lab is loaded that another daemon goes on writing to.
+const TAKE_OVER: u32 = 200;
+
 /// What acts on the world.
 pub trait Hands: Send {
     /// Lets effects go that are committed. Must not block: each lane queues.
@@ -106,20 +109,19 @@ pub struct Opened {
 /// # Errors
 /// The lab cannot be loaded or the epoch not be stored.
 pub fn open(mut store: Box<dyn Store>, inventory: Arc<Inventory>, enrol: bool) -> Result<Opened, StartError> {
-    let rows = store.load(&mut sleep)?;
-    let past = store.past();
-    let clock = Clock::start(&rows.meta).not_before(past.map(|p| p.now).unwrap_or_default());
-    let mut lab = Lab::from_rows(rows);
-    let moment = Moment { now: clock.now(), wall: clock.wall(), entropy: Dice::throw()?.next() };
-    let start = match past {
-        None => Event::Start { inventory, enrol },
-        Some(Past { floor, .. }) => Event::StartRestored { inventory, enrol, floor },
+    let mut tries = 1;
+    let (lab, clock, effects) = loop {
+        match take_over(store.as_mut(), &inventory, enrol) {
+            // Another daemon leads, as where somebody removed its lock, and
+            // has committed since this one loaded: what it wrote is loaded too.
+            Err(StartError::Commit(CommitError::Refused(StoreError::OutOfStep { .. })))
+                if tries < TAKE_OVER =>
+            {
+                tries += 1;
+            }
+            taken => break taken?,
+        }
     };
-    let outcome = lab.step(&moment, start);
-    let mut draft = Draft::default();
-    let effects = draft.add(outcome);
-    store.commit(&draft.batch(&lab), &mut sleep)?;
-
     let epoch = lab.meta().epoch;
     let (desk, counter) = desk::set_up(clock, epoch, store.history(), Arc::clone(lab.inventory()));
     let front = Front::new(counter, clock, store.history(), Arc::clone(lab.inventory()));
@@ -134,6 +136,29 @@ pub fn open(mut store: Box<dyn Store>, inventory: Arc<Inventory>, enrol: bool) -
         stalled: false,
     };
     Ok(Opened { decider, desk, effects })
+}
+
+/// Loads what is stored and commits the start of the next epoch on top.
+fn take_over(
+    store: &mut dyn Store,
+    inventory: &Arc<Inventory>,
+    enrol: bool,
+) -> Result<(Lab, Clock, Vec<Effect>), StartError> {
+    let rows = store.load(&mut sleep)?;
+    let past = store.past();
+    let clock = Clock::start(&rows.meta).not_before(past.map(|p| p.now).unwrap_or_default());
+    let mut lab = Lab::from_rows(rows);
+    let moment = Moment { now: clock.now(), wall: clock.wall(), entropy: Dice::throw()?.next() };
+    let inventory = Arc::clone(inventory);
+    let start = match past {
+        None => Event::Start { inventory, enrol },
+        Some(Past { floor, .. }) => Event::StartRestored { inventory, enrol, floor },
+    };
+    let outcome = lab.step(&moment, start);
+    let mut draft = Draft::default();
+    let effects = draft.add(outcome);
+    store.commit(&draft.batch(&lab), &mut sleep)?;
+    Ok((lab, clock, effects))
 }
 
 impl Opened {

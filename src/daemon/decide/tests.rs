@@ -6,9 +6,10 @@ use crate::daemon::desk::{Condition, Item, Tell};
 use crate::store::fault::{Fault, FaultyStore, Script};
 use crate::store::memory::MemoryStore;
 use crate::store::sample::{caller, inventory, reserve};
-use crate::store::{History, RecordQuery, SqliteStore};
+use crate::store::{Batch, History, Pause, RecordQuery, SqliteStore};
 use pitstop_core::event::{Answer, Fact, Report, Request};
 use pitstop_core::id::ReservationId;
+use pitstop_core::lab::Rows;
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_core::record::{Change, Record};
 use pitstop_core::reservation::{End, Hold};
@@ -304,6 +305,38 @@ async fn the_epoch_is_stored_before_anybody_is_served() {
     assert_eq!(second.desk().epoch().0, first.desk().epoch().0 + 1);
     let error = open(Box::new(refusing(store)), inventory(1), true).err().unwrap();
     assert!(matches!(error, StartError::Commit(CommitError::Refused(_))), "{error}");
+}
+
+/// A store that somebody else wrote to, so many times, since it was loaded.
+struct Raced(MemoryStore, u32);
+
+impl Store for Raced {
+    fn load(&mut self, pause: Pause<'_>) -> Result<Rows, StoreError> {
+        self.0.load(pause)
+    }
+    fn commit(&mut self, batch: &Batch, pause: Pause<'_>) -> Result<(), CommitError> {
+        if self.1 == 0 {
+            return self.0.commit(batch, pause);
+        }
+        self.1 -= 1;
+        let path = "memory".into();
+        Err(CommitError::Refused(StoreError::OutOfStep { path, expected: 1, found: 2 }))
+    }
+    fn history(&self) -> Arc<dyn History> {
+        self.0.history()
+    }
+}
+
+#[tokio::test]
+async fn a_lab_that_another_daemon_goes_on_writing_to_is_loaded_until_it_is_taken_over() {
+    let store = MemoryStore::default();
+    let opened = open(Box::new(Raced(store.clone(), 5)), inventory(1), true).unwrap();
+    assert_eq!(store.rows().unwrap().meta.epoch, opened.desk().epoch());
+    let error = open(Box::new(Raced(store, u32::MAX)), inventory(1), true).err().unwrap();
+    assert!(
+        matches!(error, StartError::Commit(CommitError::Refused(StoreError::OutOfStep { .. }))),
+        "{error}"
+    );
 }
 
 fn refusing(store: MemoryStore) -> FaultyStore<MemoryStore> {
