@@ -1,4 +1,4 @@
-//! Addresses of devices, as the inventory gives them.
+//! Addresses: of devices, as the inventory gives them, and where machines reach the daemon.
 
 /// Host and port of `host:port` or `[v6]:port`, which is what a field of kind
 /// [`Address`](pitstop_core::inventory::catalogue::FieldKind::Address) is.
@@ -6,6 +6,11 @@ pub fn split(address: &str) -> Option<(String, u16)> {
     let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     Some((host.to_owned(), port.parse().ok()?))
+}
+
+/// `host:port`, an IPv6 address in brackets (RFC 3986, section 3.2.2).
+pub fn join(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 #[cfg(test)]

@@ -88,7 +88,6 @@ impl Program<'_> {
         let (program, args) = self.argv.split_first().map_or(("", &[][..]), |(p, args)| (p.as_str(), args));
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Its messages are read, so they are wanted in one language.
         command.process_group(0);
         // Secrets of other devices may be in our own environment. Messages
         // are read, so they are wanted in one language.

@@ -8,7 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![deny(missing_docs)]
 
-mod address;
+pub mod address;
 mod bmc;
 pub mod boot;
 mod child;

@@ -120,12 +120,7 @@ impl Rig {
     pub fn server(&self, places: &Places) -> String {
         let own = self.legs.iter().find_map(|leg| leg.power.as_ref().ok().and_then(|p| p.loopback()));
         let host = own.unwrap_or(&self.site.address);
-        // An IPv6 address needs brackets before a port (RFC 3986 §3.2.2).
-        if host.contains(':') {
-            format!("[{host}]:{}", places.agents_port)
-        } else {
-            format!("{host}:{}", places.agents_port)
-        }
+        pitstop_drivers::address::join(host, places.agents_port)
     }
 }
 

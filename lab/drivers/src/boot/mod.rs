@@ -194,9 +194,8 @@ fn script_url(site: &Site, driver: &'static str) -> Result<String, DriverError> 
     // QEMU's user-mode network shows the host's loopback as 10.0.2.2.
     let qemu = site.spec.legs.iter().any(|l| l.driver.driver == "qemu");
     let host = if qemu { crate::power::qemu::HOST } else { site.address.as_str() };
-    // An IPv6 address needs brackets before a port (RFC 3986 §3.2.2).
-    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-    Ok(format!("http://{host}:{port}/boot/{}/script", site.name()))
+    let at = crate::address::join(host, port);
+    Ok(format!("http://{at}/boot/{}/script", site.name()))
 }
 
 /// The agent's part of a kernel command line. Every value is hexadecimal, a

@@ -5,7 +5,7 @@ use crate::error::DriverError;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::termios::{OptionalActions, tcgetattr, tcsendbreak, tcsetattr};
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -50,22 +50,7 @@ impl AsyncRead for Pty {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        loop {
-            let mut ready = ready!(self.fd.poll_read_ready(cx))?;
-            let free = buf.initialize_unfilled();
-            match ready.try_io(|fd| fd.get_ref().read(free)) {
-                Ok(Ok(n)) => {
-                    buf.advance(n);
-                    return Poll::Ready(Ok(()));
-                }
-                // The other end is closed: the end of the line, not an error.
-                Ok(Err(e)) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(e)) => return Poll::Ready(Err(e)),
-                Err(_would_block) => {}
-            }
-        }
+        crate::watched::poll_read(&self.fd, cx, buf)
     }
 }
 

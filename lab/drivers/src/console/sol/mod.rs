@@ -22,7 +22,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::future::poll_fn;
-use std::io::{self, Read as _};
+use std::io;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -264,19 +264,13 @@ impl SolLine {
         let mut chunk = [0; 4096];
         let before = self.read.len();
         while self.read.len() == before {
-            let mut ready = ready!(self.output.poll_read_ready(cx))?;
-            match ready.try_io(|file| file.get_ref().read(&mut chunk)) {
-                Ok(Ok(0)) => break,
-                Ok(Ok(n)) => {
-                    let said = self.notes.take_out(&chunk[..n]);
-                    self.read.extend(said);
-                }
-                // The other end is closed (pty(7)): ipmitool ended.
-                Ok(Err(e)) if e.raw_os_error() == Some(libc::EIO) => break,
-                Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(e)) => return Poll::Ready(Err(e)),
-                Err(_would_block) => {}
+            let mut space = ReadBuf::new(&mut chunk);
+            ready!(watched::poll_read(&self.output, cx, &mut space))?;
+            if space.filled().is_empty() {
+                break;
             }
+            let said = self.notes.take_out(space.filled());
+            self.read.extend(said);
         }
         Poll::Ready(Ok(()))
     }
