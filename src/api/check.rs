@@ -7,16 +7,15 @@ use super::machines::no_machine;
 use crate::daemon::hands::Seen;
 use axum::Json;
 use axum::extract::State;
-use pitstop_wire::api::{Beat, Checked, CheckedPart, Schema};
+use pitstop_core::event::Caller;
+use pitstop_core::machine::Stage;
+use pitstop_wire::api::{Beat, Checked, CheckedPart, Heard, Schema, Sign, Signs};
 use pitstop_wire::{ApiError, Code};
 
 /// `POST /machines/{name}/check`: reads each power leg, and says how each
 /// console and the boot path are. Hardware is asked, so it is for admins.
 pub async fn check(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Checked> {
-    if !asked.caller.admin {
-        let text = format!("only admins may have hardware asked; you are {}", asked.caller.user);
-        return Err(Refusal(ApiError::new(Code::NotAllowed, text)));
-    }
+    only_admins(&asked.caller)?;
     let lab = app.desk.snapshot().await?;
     let seen = app.examiner.examine(&machine).await.ok_or_else(|| no_machine(&lab, &machine))?;
     let parts: Vec<CheckedPart> = seen.into_iter().map(part).collect();
@@ -29,4 +28,30 @@ fn part(seen: Seen) -> CheckedPart {
     let ok = result.is_ok();
     let says = result.unwrap_or_else(|e| e);
     CheckedPart { part, driver, ok, says, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// `POST /signs`: what machines show of themselves. Nothing is asked of the
+/// hardware; but how much others' consoles say is an admin's to know.
+pub async fn signs(State(app): State<Shared>, asked: Asked<Beat>) -> Answer<Signs> {
+    only_admins(&asked.caller)?;
+    let lab = app.desk.snapshot().await?;
+    let machines = lab.machines().map(|machine| {
+        let consoles = app.consoles.status(&machine.name).into_iter();
+        let asks = lab.inventory().machines.get(&machine.name).is_some_and(|spec| spec.boot.driver == "http");
+        Sign {
+            machine: machine.name.clone(),
+            at_rest: machine.stage == Stage::Free,
+            asked: asks.then(|| app.boot_asks.of(&machine.name)),
+            consoles: consoles.map(|c| Heard { console: c.console, bytes: c.position }).collect(),
+        }
+    });
+    Ok(Json(Signs { schema: Schema::new("pitstop.signs/1"), machines: machines.collect() }))
+}
+
+fn only_admins(caller: &Caller) -> Result<(), Refusal> {
+    if caller.admin {
+        return Ok(());
+    }
+    let text = format!("only admins may have hardware looked at; you are {}", caller.user);
+    Err(Refusal(ApiError::new(Code::NotAllowed, text)))
 }

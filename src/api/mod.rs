@@ -53,6 +53,8 @@ pub struct App {
     pub runs: Arc<dyn Runs>,
     /// Looks at the parts of machines.
     pub examiner: Arc<dyn Examiner>,
+    /// How often machines asked what to boot.
+    pub boot_asks: Arc<crate::daemon::boot::Asks>,
     /// Consoles of machines.
     pub consoles: crate::daemon::consoles::Consoles,
     /// Where images are kept.
@@ -108,6 +110,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&v1("/machines/{name}/run"), post(run::run))
         .route(&v1("/machines/{name}/console"), post(console::console))
         .route(&v1("/machines/{name}/check"), post(check::check))
+        .route(&v1("/signs"), post(check::signs))
         .route(&v1("/machines/{name}/drain"), post(admin::drain))
         .route(&v1("/machines/{name}/undrain"), post(admin::undrain))
         .route(&v1("/machines/{name}/prove"), post(admin::prove))

@@ -5,7 +5,7 @@ use pitstop_wire::ApiError;
 use pitstop_wire::api::{
     BASE, Beat, Checked, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image,
     Images, Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Report,
-    Reservation, Reservations, Reserve, RunRequest, Snapshot, Status, Until, Update, WhoAmI, Why,
+    Reservation, Reservations, Reserve, RunRequest, Signs, Snapshot, Status, Until, Update, WhoAmI, Why,
 };
 use std::sync::OnceLock;
 use utoipa::OpenApi;
@@ -44,6 +44,7 @@ use utoipa::openapi::{
     Reservations,
     Reserve,
     RunRequest,
+    Signs,
     Snapshot,
     Status,
     Until,
@@ -94,6 +95,14 @@ const OPERATIONS: &[Row] = {
             "Look at each of its parts; switches nothing (admin)",
             Some("Beat"),
             "Checked",
+            &[],
+        ),
+        (
+            Post,
+            "/signs",
+            "What machines show of themselves, to find out wires (admin)",
+            Some("Beat"),
+            "Signs",
             &[],
         ),
         (Post, "/machines/{name}/drain", "Take it out (admin)", Some("Drain"), "Done", &[]),

@@ -184,6 +184,7 @@ impl Bench {
             desk: desk.clone(),
             runs: Arc::new(Echo::default()),
             examiner: Arc::new(Blind),
+            boot_asks: Arc::default(),
             consoles: crate::daemon::consoles::Consoles::start(&dir.path().join("consoles"), desk.clock())
                 .unwrap(),
             images: Arc::new(pitstop_image::ImageStore::open(&dir.path().join("images")).unwrap()),

@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod fsck;
+mod wiring;
 
 use super::fail::Fail;
 use super::pick::{filter, machine_name};

@@ -4,7 +4,7 @@ use super::fail::Fail;
 use super::times::duration;
 use super::{Context, Result};
 use pitstop_client::{EventQuery, EventStream};
-use pitstop_wire::api::{Event, LegState, Machine, PowerDo, PowerRequest, Update};
+use pitstop_wire::api::{Done, Event, LegState, Machine, PowerDo, PowerRequest, Update};
 use pitstop_wire::{ApiError, Code, MachineName};
 use std::time::Duration;
 
@@ -38,24 +38,37 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
     let Some(action) = action else { return status(cx, &machine).await };
     let force = if args.force { args.reason.clone() } else { None };
     let ask = PowerRequest { action, force };
-    if args.no_wait {
-        let done = cx.client.power(&machine, &ask, cx.key.clone()).await?;
-        return cx.out.object(&done, &machine, |out| out.line(&done.text));
-    }
+    let done = if args.no_wait {
+        cx.client.power(&machine, &ask, cx.key.clone()).await?
+    } else {
+        switch(cx, &machine, &ask, cx.key.clone(), args.timeout).await?
+    };
+    cx.out.object(&done, &machine, |out| out.line(&done.text))
+}
+
+/// Gives a command, and waits until it was read back.
+pub async fn switch(
+    cx: &Context,
+    machine: &str,
+    ask: &PowerRequest,
+    key: Option<String>,
+    timeout: Option<Duration>,
+) -> Result<Done> {
+    let name = MachineName::new(machine).map_err(|e| Fail::usage(e.to_string()))?;
     // Listened to before the command is given: none of its records is missed.
     let query = EventQuery { machine: Some(machine.to_string()), ..EventQuery::default() };
     let mut news = cx.client.events(query).await?;
     news.next().await?;
-    let mut done = cx.client.power(&machine, &ask, cx.key.clone()).await?;
+    let mut done = cx.client.power(machine, ask, key).await?;
     let seconds = done.answer.get("settled_within").and_then(serde_json::Value::as_u64);
-    let limit = args.timeout.unwrap_or(Duration::from_secs(seconds.unwrap_or(UNKNOWN_LIMIT)) + SLACK);
-    let mut watch = Watch::new(machine, action);
+    let limit = timeout.unwrap_or(Duration::from_secs(seconds.unwrap_or(UNKNOWN_LIMIT)) + SLACK);
+    let mut watch = Watch::new(name, ask.action);
     let followed = tokio::time::timeout(limit, follow(cx, &mut news, &mut watch)).await;
     done.text = match followed {
         Ok(text) => text?,
         Err(_) => watch.late(limit)?,
     };
-    cx.out.object(&done, &watch.machine, |out| out.line(&done.text))
+    Ok(done)
 }
 
 /// The machine, if one is named, and what is to be done; `None`: say what is.

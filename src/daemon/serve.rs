@@ -157,7 +157,9 @@ pub async fn serve(
     let front: Arc<dyn super::hands::Front> = Arc::new(desk.clone());
     let agents = Agents::new(Arc::clone(&front), Arc::clone(&images), progress.clone());
     let hands = LabHands::new(Arc::clone(&front), agents.clone(), Arc::new(lines.clone()), Arc::clone(&rigs));
-    let boot_task = tokio::spawn(boot::serve(front, Arc::clone(&rigs), agents.clone(), boot_files));
+    let boot_asks = Arc::<boot::Asks>::default();
+    let serving = boot::serve(front, Arc::clone(&rigs), agents.clone(), Arc::clone(&boot_asks), boot_files);
+    let boot_task = tokio::spawn(serving);
     let agents_task =
         tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
     let examiner = Arc::new(hands.clone());
@@ -171,6 +173,7 @@ pub async fn serve(
         desk: desk.clone(),
         runs: Arc::new(agents),
         examiner,
+        boot_asks,
         consoles: lines.clone(),
         images,
         inventory: Arc::new(source),

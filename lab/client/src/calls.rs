@@ -7,7 +7,7 @@ use pitstop_wire::MachineName;
 use pitstop_wire::api::{
     Beat, Checked, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines,
     PowerRequest, Reimage, Release, Reload, Reloaded, Report, ReportBy, Reservation, Reservations, Reserve,
-    Status, WhoAmI, Why,
+    Signs, Status, WhoAmI, Why,
 };
 
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -104,6 +104,11 @@ impl Client {
     /// Looks at every part of a machine; switches nothing.
     pub async fn check(&self, machine: &MachineName) -> Result<Checked> {
         self.call(&Call::post(format!("/machines/{machine}/check"), &Beat {})?).await
+    }
+
+    /// What machines show of themselves.
+    pub async fn signs(&self) -> Result<Signs> {
+        self.call(&Call::post("/signs".to_owned(), &Beat {})?).await
     }
 
     /// Sends a quarantined machine through a proving turn.

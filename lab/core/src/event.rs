@@ -139,7 +139,7 @@ pub enum Request {
         /// Override the holder, with this reason.
         force: Option<String>,
     },
-    /// The holder switches power.
+    /// The holder switches power, or an admin that of a machine out of use.
     Power {
         /// The machine.
         machine: MachineName,

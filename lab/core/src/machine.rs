@@ -516,6 +516,12 @@ impl Machine {
         }
     }
 
+    /// Whether nobody can get it, and nothing is done with it: only then is it
+    /// an admin's to switch.
+    pub fn is_out_of_use(&self) -> bool {
+        self.stage == Stage::Free && matches!(self.health, Health::New | Health::Drained { .. })
+    }
+
     /// Whether every leg's newest reading shows `want`.
     pub fn all_legs(&self, want: Switch) -> bool {
         self.legs.iter().all(|leg| leg.seen.is_some_and(|s| s.reading.shows(want)))

@@ -525,6 +525,16 @@ pub enum Change {
         /// In words.
         action: String,
     },
+    /// An admin used power of a machine out of use.
+    PowerByAdmin {
+        /// The machine.
+        machine: MachineName,
+        /// In words.
+        action: String,
+        /// Why, where that was said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// The loop did not run for so long, or no daemon did: commands may land
     /// later by as much.
     LandingMoved {
@@ -615,6 +625,7 @@ impl Change {
             | ProofInVain { machine }
             | QuarantineExcused { machine }
             | PowerByHolder { machine, .. }
+            | PowerByAdmin { machine, .. }
             | LandingMoved { machine, .. }
             | CycleStopped { machine }
             | RunStarted { machine, .. } => Some(machine),

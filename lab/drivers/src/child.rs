@@ -4,6 +4,8 @@
 //! process group of its own, which is killed as a whole: a script's `sleep`
 //! must not outlive the script.
 
+use crate::error::DriverError;
+use crate::host::HostError;
 use pitstop_wire::agent::Secret;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
@@ -16,7 +18,7 @@ use tokio::time::timeout;
 /// How long output is waited for once the program itself has ended.
 const LEFTOVERS: Duration = Duration::from_millis(200);
 /// Bytes of a program's output that are looked at.
-const MAX_OUTPUT: u64 = 64 << 10;
+pub(crate) const MAX_OUTPUT: u64 = 64 << 10;
 /// What a program gets of our environment.
 const KEPT: [&str; 11] = [
     "PATH",
@@ -68,6 +70,9 @@ pub enum RunError {
     /// It could not be waited for.
     #[error("{0}")]
     Wait(io::Error),
+    /// The bench host it was to run on.
+    #[error("{0}")]
+    Host(HostError),
 }
 
 impl Program<'_> {
@@ -97,6 +102,22 @@ impl Program<'_> {
             command.env(name, value);
         }
         command
+    }
+}
+
+impl RunError {
+    /// The same, as what a driver could not do.
+    pub fn into_driver(self, driver: &'static str, attempted: impl Into<String>) -> DriverError {
+        let failed = |answer: &dyn std::fmt::Display| DriverError::new(driver, attempted, answer);
+        match self {
+            Self::Start(e) if never_starts(&e) => {
+                failed(&e).permanent().next("is it installed, and executable?")
+            }
+            Self::Host(HostError { host, what, permanent, next }) => {
+                DriverError { permanent, next, ..failed(&format_args!("host {host}: {what}")) }
+            }
+            e => failed(&e),
+        }
     }
 }
 

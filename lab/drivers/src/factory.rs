@@ -32,6 +32,7 @@ const CONSOLE: &[(DriverSchema, MakeConsole)] = &[
     (console::tcp::SCHEMA, console::tcp::make),
     (console::telnet::TELNET, console::telnet::telnet),
     (console::telnet::RFC2217, console::telnet::rfc2217),
+    (console::command::SCHEMA, console::command::make),
 ];
 
 const BOOT: &[(DriverSchema, MakeBoot)] = &[
@@ -79,12 +80,11 @@ const REIMAGE: &[DriverSchema] = &[
 const SHELLS: &[DriverSchema] = &[planned("ssh", SHELL), planned("console", SHELL)];
 const SWITCH: &[DriverSchema] = &[planned("command", HOOKS)];
 const BUTTON: &[DriverSchema] = &[planned("command", HOOKS)];
-const HOST: &[DriverSchema] = &[planned("ssh", "it comes with bench hosts")];
+const HOST: &[DriverSchema] = &[crate::host::SCHEMA];
 const CONTROLLER: &[DriverSchema] = &[
     DriverSchema { name: "queue", fields: &[power::AT_ONCE], ..DriverSchema::EMPTY },
     power::snmp::CONTROLLER,
     power::http::CONTROLLER,
-    planned("ssh", "it comes with bench hosts"),
 ];
 
 /// Every driver there is.
@@ -287,6 +287,8 @@ mod tests {
         text += &section(Kind::Boot, "boot.");
         text += "\n## Controllers\n\n`[controller.NAME]` holds one of these; `power.outlet` refers to it by its name.\n";
         text += &section(Kind::Controller, "");
+        text += "\n## Bench hosts\n\n`[host.NAME]` holds this; drivers that run programs refer to it by `host = \"NAME\"`.\n";
+        text += &section(Kind::Host, "");
         if std::env::var_os("PITSTOP_BLESS").is_some() {
             std::fs::write(&path, format!("{by_people}{MARK}{text}")).unwrap();
         } else {

@@ -15,6 +15,7 @@ mod child;
 pub mod console;
 pub mod error;
 mod factory;
+pub mod host;
 pub mod power;
 pub mod process;
 mod secret;

@@ -1,6 +1,7 @@
 //! Where a driver works: one machine of one daemon.
 
 use crate::error::DriverError;
+use crate::host::Hosts;
 use pitstop_core::inventory::{DriverSpec, MachineSpec};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ pub struct Site {
     pub boot_port: Option<u16>,
     /// Address under which machines reach this daemon, without a port.
     pub address: String,
+    /// The inventory's bench hosts.
+    pub hosts: Arc<Hosts>,
     /// The inventory's controllers.
     pub controllers: Arc<BTreeMap<String, DriverSpec>>,
 }

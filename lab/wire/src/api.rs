@@ -19,7 +19,7 @@ mod time;
 mod why;
 
 pub use care::{Backup, Fsck, FsckFinding, Restore};
-pub use check::{Checked, CheckedPart};
+pub use check::{Checked, CheckedPart, Heard, Sign, Signs};
 pub use event::{Event, Events};
 pub use image::{Image, Images};
 pub use machine::{

@@ -187,6 +187,10 @@ fn say_of_hands(change: &Change) -> Option<Said> {
             story("✗ power cycle: it did not go off, and is not switched on again")
         }
         Change::PowerByHolder { action, .. } => story(format!("power {action} by the holder")),
+        Change::PowerByAdmin { action, reason, .. } => {
+            let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            story(format!("power {action} by an admin, out of use{why}"))
+        }
         Change::AgentAttached { agent, .. } => {
             story(format!("{} agent {} attached", agent_kind(agent.kind), agent.version))
         }

@@ -5,13 +5,16 @@ use super::super::ls::nothing;
 use super::super::out::Tone;
 use super::super::pick::filter;
 use super::super::table::{Column, Table};
+use super::super::times::duration;
 use super::super::{Context, Result};
+use super::wiring;
 use pitstop_wire::MachineName;
-use pitstop_wire::api::{Checked, CheckedPart};
+use pitstop_wire::api::{Checked, CheckedPart, Schema};
 use pitstop_wire::text::machines;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -21,11 +24,15 @@ const AT_ONCE: usize = 32;
 pub const HELP: &str = "Given a file, it is read as an inventory, without a daemon. Otherwise each part of each machine is looked
 at: power legs are read, consoles must be open, what boots must be there. Nothing is switched.
 
+With --wiring machines are switched, one after the other, and all consoles of machines at rest are listened to. A machine
+must be free, new or drained for that; it boots what is on its disk, and is off afterwards. Swapped cables are found out.
+
 Examples
   pitstop admin check lab.toml          the file only
   pitstop admin check                   every machine
   pitstop admin check srv17             one of them
   pitstop admin check kind=server
+  pitstop admin check --wiring srv17    whether its cables lead to it: switches it off, on and off
 
 Exit code 0: all is well; 1: something is not.";
 
@@ -35,12 +42,18 @@ pub struct Args {
     /// An inventory file, or which machines; all of them unless said.
     #[arg(value_name = "FILE|FILTER")]
     what: Vec<String>,
+    /// Switch these machines, and look whether it is them who start.
+    #[arg(long, requires = "what")]
+    wiring: bool,
+    /// How long a machine may take to say something after power on.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s", requires = "wiring")]
+    within: Duration,
 }
 
 pub async fn run(cx: &Context, args: &Args) -> Result {
     match args.what.as_slice() {
-        [file] if is_file(file) => inventory(cx, Path::new(file)),
-        words => hardware(cx, words).await,
+        [file] if is_file(file) && !args.wiring => inventory(cx, Path::new(file)),
+        words => hardware(cx, words, args).await,
     }
 }
 
@@ -61,14 +74,14 @@ fn inventory(cx: &Context, path: &Path) -> Result {
     cx.out.line(&format!("{}: {}, no errors", path.display(), machines(inventory.machines.len())))
 }
 
-async fn hardware(cx: &Context, words: &[String]) -> Result {
+async fn hardware(cx: &Context, words: &[String], args: &Args) -> Result {
     let select = if words.is_empty() { filter(words)? } else { filter(words)?.acting() };
     let found = cx.client.machines(&select.to_string()).await?;
     if found.machines.is_empty() && cx.out.human() {
         cx.out.say(&nothing(&select));
     }
     let names: Vec<MachineName> = found.machines.into_iter().map(|m| m.name).collect();
-    let checked = look(cx, &names).await?;
+    let checked = if args.wiring { wires(cx, &names, args.within).await? } else { look(cx, &names).await? };
     let rows: Vec<Row> = checked.iter().flat_map(rows).collect();
     cx.out.list(&checked, &rows, &PARTS)?;
     let bad = checked.iter().filter(|machine| !machine.ok).count();
@@ -79,6 +92,28 @@ async fn hardware(cx: &Context, words: &[String]) -> Result {
         cx.out.say(&format!("{} of {} not well", bad, machines(checked.len())));
     }
     Err(Fail::Exit(1))
+}
+
+/// One after the other, or nobody could tell who was switched.
+async fn wires(cx: &Context, names: &[MachineName], within: Duration) -> Result<Vec<Checked>> {
+    let mut all = Vec::new();
+    for machine in names {
+        let parts = match wiring::check(cx, machine, within).await {
+            Ok(parts) => parts,
+            // What is wrong with one is no reason not to look at the others.
+            Err(Fail::Said(error)) => vec![CheckedPart {
+                part: "power".to_owned(),
+                driver: String::new(),
+                ok: false,
+                says: error.to_string(),
+                ms: 0,
+            }],
+            Err(other) => return Err(other),
+        };
+        let ok = parts.iter().all(|part| part.ok);
+        all.push(Checked { schema: Schema::new("pitstop.checked/1"), machine: machine.clone(), ok, parts });
+    }
+    Ok(all)
 }
 
 /// All of them, side by side, in the order of their names.

@@ -29,9 +29,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use pitstop_core::event::BootAnswer;
 use pitstop_wire::MachineName;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -51,7 +52,27 @@ const WHOLE: Duration = Duration::from_secs(600);
 
 const OCTETS: &str = "application/octet-stream";
 
+/// How often each machine asked what to boot, since this daemon started.
+#[derive(Debug, Default)]
+pub struct Asks(Mutex<HashMap<MachineName, u64>>);
+
+impl Asks {
+    /// How often this one did.
+    pub fn of(&self, machine: &MachineName) -> u64 {
+        self.all().get(machine).copied().unwrap_or_default()
+    }
+
+    fn note(&self, machine: &MachineName) {
+        *self.all().entry(machine.clone()).or_default() += 1;
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<MachineName, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct Shop {
+    asks: Arc<Asks>,
     front: Arc<dyn Front>,
     rigs: Arc<Rigs>,
     agents: Agents,
@@ -62,14 +83,20 @@ struct Shop {
 struct Source(IpAddr);
 
 /// Serves boot files until the future is dropped. `agents` hears who was given
-/// parameters.
-pub async fn serve(front: Arc<dyn Front>, rigs: Arc<Rigs>, agents: Agents, listener: TcpListener) {
+/// parameters, `asks` who asked.
+pub async fn serve(
+    front: Arc<dyn Front>,
+    rigs: Arc<Rigs>,
+    agents: Agents,
+    asks: Arc<Asks>,
+    listener: TcpListener,
+) {
     let app = Router::new()
         .route("/boot/{machine}/script", get(script))
         .route("/boot/kernel", get(kernel))
         .route("/boot/initrd", get(initrd))
         .fallback(elsewhere)
-        .with_state(Arc::new(Shop { front, rigs, agents }));
+        .with_state(Arc::new(Shop { asks, front, rigs, agents }));
     let shares = Shares::new(EACH, LOOPBACK);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -117,6 +144,7 @@ async fn script(
         tracing::warn!(%machine, %from, "asked what to boot; only {own} may: nothing was given out");
         return (StatusCode::FORBIDDEN, "this machine asks from another address\n").into_response();
     }
+    shop.asks.note(&machine);
     let text = match shop.front.boot(machine.clone(), false).await {
         BootAnswer::Agent(params) => {
             shop.agents.given(&machine, &params.nonce, from);

@@ -2,6 +2,7 @@
 
 use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
 use pitstop_core::machine::Switch;
+use pitstop_drivers::host::Hosts;
 use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, Site};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
@@ -60,7 +61,13 @@ struct Memory {
 
 impl Rig {
     /// Makes the drivers. One that cannot be made fails when it is used.
-    pub fn new(factories: &Factories, spec: &MachineSpec, inventory: &Inventory, places: &Places) -> Self {
+    pub fn new(
+        factories: &Factories,
+        spec: &MachineSpec,
+        inventory: &Inventory,
+        hosts: &Arc<Hosts>,
+        places: &Places,
+    ) -> Self {
         let spec = Arc::new(spec.clone());
         let address = spec.server.map_or_else(|| places.address.clone(), |server| server.to_string());
         let site = Site {
@@ -70,6 +77,7 @@ impl Rig {
             agent: places.agent.clone(),
             boot_port: places.boot_port,
             address,
+            hosts: hosts.clone(),
             controllers: Arc::new(inventory.controllers.clone()),
         };
         let leg = |leg: &LegSpec| LegRig::new(leg.clone(), factories.power(&site, leg));
@@ -86,7 +94,9 @@ impl Rig {
 
     /// Whether it is what the inventory says now.
     fn fits(&self, spec: &MachineSpec, inventory: &Inventory) -> bool {
-        *self.spec == *spec && *self.site.controllers == inventory.controllers
+        *self.spec == *spec
+            && *self.site.controllers == inventory.controllers
+            && self.site.hosts.fit(&inventory.hosts)
     }
 
     /// Why drivers could not be made.
@@ -159,24 +169,34 @@ pub struct Rigs {
     /// Where this daemon keeps things.
     pub places: Places,
     all: RwLock<HashMap<MachineName, Arc<Rig>>>,
+    hosts: RwLock<Arc<Hosts>>,
 }
 
 impl Rigs {
     /// No machines yet.
     pub fn new(places: Places) -> Self {
-        Self { places, all: RwLock::default() }
+        Self { places, all: RwLock::default(), hosts: RwLock::default() }
     }
 
     /// Takes over an inventory. A machine whose entry did not change keeps
     /// its drivers, and with them what they remember.
     pub fn load(&self, factories: &Factories, inventory: &Inventory) {
+        let hosts = self.hosts(inventory);
+        *self.hosts.write().unwrap_or_else(PoisonError::into_inner) = hosts.clone();
         let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
         let mut old = std::mem::take(&mut *all);
         for (name, spec) in &inventory.machines {
             let kept = old.remove(name).filter(|rig| rig.fits(spec, inventory));
-            let rig = kept.unwrap_or_else(|| Arc::new(Rig::new(factories, spec, inventory, &self.places)));
+            let rig =
+                kept.unwrap_or_else(|| Arc::new(Rig::new(factories, spec, inventory, &hosts, &self.places)));
             all.insert(name.clone(), rig);
         }
+    }
+
+    /// The hosts of an inventory; those that did not change stay the same.
+    fn hosts(&self, inventory: &Inventory) -> Arc<Hosts> {
+        let old = self.hosts.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::new(Hosts::of(&inventory.hosts, &old))
     }
 
     /// Whether a driver of this inventory cannot be made. Machines that stay
@@ -186,12 +206,13 @@ impl Rigs {
     /// # Errors
     /// Every driver that cannot be made, one a line.
     pub fn check(&self, factories: &Factories, inventory: &Inventory) -> Result<(), String> {
+        let hosts = self.hosts(inventory);
         let faults = |spec: &MachineSpec| {
             let had = self.get(&spec.name);
             if had.is_some_and(|rig| rig.fits(spec, inventory) || !rig.faults().is_empty()) {
                 return Vec::new();
             }
-            Rig::new(factories, spec, inventory, &self.places).faults()
+            Rig::new(factories, spec, inventory, &hosts, &self.places).faults()
         };
         let all: Vec<String> = inventory.machines.values().flat_map(faults).map(|e| e.to_string()).collect();
         if all.is_empty() { Ok(()) } else { Err(all.join("\n")) }

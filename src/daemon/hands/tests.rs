@@ -146,6 +146,7 @@ fn bench(boot: BootAnswer, machines: &[(&str, &str, &[&Arc<Fake>])]) -> Bench {
             agent: dir.path().join("agent"),
             boot_port: None,
             address: "127.0.0.1".into(),
+            hosts: Arc::default(),
             controllers: Arc::default(),
         };
         rigs.insert(Rig::of(site, rig_legs, Arc::new(Carried)));

@@ -5,7 +5,7 @@ use super::clients::admin;
 use super::dice::{Chance, Pick, Who};
 use super::labs::{self, IMAGES, Kind};
 use super::{Happening, Sim};
-use crate::event::{Event, Request};
+use crate::event::{Event, PowerAction, Request};
 use crate::id::ReservationId;
 use crate::machine::Health;
 use pitstop_wire::{MachineName, Selector};
@@ -27,6 +27,10 @@ impl Sim {
             let request = match health {
                 Health::Quarantined { .. } if self.happens(who, Chance::Proves) => Request::Prove(machine),
                 Health::Drained { .. } if self.happens(who, Chance::Undrains) => Request::Undrain(machine),
+                Health::Drained { .. } | Health::New if self.happens(who, Chance::Repairs) => {
+                    let action = self.dice.one(who, Pick::Kind, &[PowerAction::On, PowerAction::Off]);
+                    Request::Power { machine, action, force: Some("to look at it".into()) }
+                }
                 Health::Good if self.happens(who, Chance::ProvesGood) => Request::Prove(machine),
                 Health::Good | Health::Quarantined { .. } if self.happens(who, Chance::Drains) => {
                     Request::Drain { machine, reason: "fan noise".into() }

@@ -138,6 +138,7 @@ chances! {
     deed ForgetsImage "forgets an image" 15,
     deed Trusts "trusts an image" 20,
     deed RestoresImages "adds the images again" 2,
+    deed Repairs "switches a machine out of use" 3,
 }
 
 /// What a number is drawn for.

@@ -4,7 +4,7 @@ use super::Step;
 use crate::effect::Boot;
 use crate::event::{Caller, PowerAction};
 use crate::id::ReservationId;
-use crate::machine::{DiskPlan, Goal, Machine, Purpose, Stage, Switch};
+use crate::machine::{Content, DiskPlan, Goal, Health, Machine, Purpose, Stage, Switch};
 use crate::record::Change;
 use crate::reservation::Want;
 use pitstop_wire::{ApiError, Code, MachineName};
@@ -57,7 +57,67 @@ impl Step<'_> {
         }
     }
 
-    pub(crate) fn holder_power(
+    /// Power by hand: a holder's, or an admin's of a machine that nobody can
+    /// get.
+    pub(crate) fn power_by_hand(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        action: PowerAction,
+        force: Option<&str>,
+    ) -> Result<Value, ApiError> {
+        match self.machine(name) {
+            Some(machine) if caller.admin && machine.is_out_of_use() => {
+                self.admin_power(&machine, action, force)
+            }
+            _ => self.holder_power(caller, name, action, force),
+        }
+    }
+
+    /// An admin repairs a machine, or wires it. It is given to nobody before
+    /// all this is settled, as after any power command.
+    fn admin_power(
+        &mut self,
+        machine: &Machine,
+        action: PowerAction,
+        force: Option<&str>,
+    ) -> Result<Value, ApiError> {
+        let name = &machine.name;
+        let no = |text: String| ApiError::new(Code::Conflict, text);
+        let reason = force.map(str::trim).filter(|why| !why.is_empty());
+        if machine.health == Health::New && reason.is_none() {
+            return Err(no(format!("{name} is new: nothing of it is switched before an admin says so"))
+                .hint("pitstop admin enrol, or --force --reason TEXT"));
+        }
+        if self.changed_parts(name) || machine.legs.is_empty() {
+            return Err(no(format!("{name} has no legs that the inventory knows"))
+                .hint(format!("pitstop why {name}")));
+        }
+        let (word, want) = match action {
+            PowerAction::On => ("on", Switch::On),
+            PowerAction::Off => ("off", Switch::Off),
+            PowerAction::Cycle => {
+                return Err(no(format!("{name} is out of use, where power is not cycled in one go"))
+                    .hint(format!("pitstop power {name} off, then on")));
+            }
+        };
+        if want == Switch::On {
+            self.is_settled(machine).map_err(|error| error.hint("wait, or switch it off"))?;
+        }
+        let (to, why) = (name.clone(), reason.map(str::to_owned));
+        self.change(Change::PowerByAdmin { machine: to, action: word.to_owned(), reason: why });
+        // It boots what is on its disks, and that writes there.
+        if want == Switch::On {
+            let unused = |at: &usize| !matches!(machine.disks[*at].content, Content::Used { .. });
+            for disk in (0..machine.disks.len()).filter(unused) {
+                self.change(Change::DiskUsed { machine: name.clone(), disk, by: None });
+            }
+        }
+        self.switch_all(name, want, Boot::AsIs);
+        Ok(self.switched(name, word, 1))
+    }
+
+    fn holder_power(
         &mut self,
         caller: &Caller,
         name: &MachineName,
@@ -81,9 +141,13 @@ impl Step<'_> {
         self.switch_all(name, want, Boot::AsIs);
         // The on of a cycle has as long again.
         let commands = if action == PowerAction::Cycle { 2 } else { 1 };
-        let settled =
-            self.machine(name).and_then(|m| self.landing(&m)).map(|ms| (ms * commands).div_ceil(1_000));
-        Ok(json!({ "machine": name, "power": word, "settled_within": settled }))
+        Ok(self.switched(name, word, commands))
+    }
+
+    fn switched(&self, name: &MachineName, word: &str, commands: u64) -> Value {
+        let ms = self.machine(name).and_then(|m| self.landing(&m));
+        let settled = ms.map(|ms| (ms * commands).div_ceil(1_000));
+        json!({ "machine": name, "power": word, "settled_within": settled })
     }
 
     /// Milliseconds until no power command may land any more, if one may.

@@ -180,7 +180,7 @@ impl Step<'_> {
         self.change(change);
     }
 
-    fn changed_parts(&self, name: &MachineName) -> bool {
+    pub(crate) fn changed_parts(&self, name: &MachineName) -> bool {
         self.lab.machines.get(name).is_some_and(|m| self.lab.changed_parts(m))
     }
 

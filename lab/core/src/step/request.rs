@@ -55,7 +55,7 @@ impl Step<'_> {
             Request::Extend { reservation, more } => self.extend(caller, reservation, more),
             Request::Release { reservation, force } => self.release(caller, reservation, force.as_deref()),
             Request::Power { machine, action, force } => {
-                self.holder_power(caller, &machine, action, force.as_deref())
+                self.power_by_hand(caller, &machine, action, force.as_deref())
             }
             Request::Run { machine, command } => self.run_started(caller, &machine, &command),
             Request::Reimage { machine, image } => self.holder_reimage(caller, &machine, image.as_deref()),

@@ -1,5 +1,6 @@
 //! Consoles: a line of bytes from and to a machine.
 
+pub mod command;
 pub mod fake;
 pub mod serial;
 pub mod sim;
@@ -18,6 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 /// The pause where a try costs nothing: a file or socket of this host.
 pub const CHEAP: Duration = Duration::from_millis(20);
 
+/// The pause where each try costs somebody else a session.
+pub const DEAR: Duration = Duration::from_secs(1);
+
 /// Opens the line of one console. While a [`Line`] lives, nobody else gets it.
 pub trait Console: Send + Sync {
     /// Opens the line now; no retries, that is the caller's part.
@@ -26,7 +30,7 @@ pub trait Console: Send + Sync {
     /// Shortest pause between two tries, of somebody who waits for the line.
     /// Where each try costs a device a session, it is not pestered.
     fn pause(&self) -> Duration {
-        Duration::from_secs(1)
+        DEAR
     }
 
     /// Whether the line comes and goes with the machine's power: that it

@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 
 /// Commands do what they say, say so, and saying it twice is no error. What
 /// cannot be read is never off.
-pub(super) async fn obeys(power: &dyn Power) {
+pub(crate) async fn obeys(power: &dyn Power) {
     let on = PowerOn::Disk;
     for want in [Switch::Off, Switch::On, Switch::On, Switch::Off, Switch::Off] {
         power.set(want, &on).await.unwrap();

@@ -10,7 +10,7 @@ pub mod sim;
 pub mod snmp;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 use crate::error::Task;
 use crate::site::Site;

@@ -3,6 +3,7 @@
 pub mod bmc;
 pub mod console_server;
 pub mod pdu;
+pub mod sshd;
 
 use crate::site::Site;
 use pitstop_core::inventory::{DriverSpec, LegSpec, MachineSpec};
@@ -40,6 +41,7 @@ pub fn site(dir: &Path, leg: LegSpec, console: Option<DriverSpec>, boot: DriverS
         agent: dir.join("agent"),
         boot_port: Some(8069),
         address: "127.0.0.1".into(),
+        hosts: Arc::default(),
         controllers: Arc::default(),
     }
 }

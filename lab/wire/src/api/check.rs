@@ -32,3 +32,40 @@ pub struct CheckedPart {
     /// How long that took, milliseconds.
     pub ms: u64,
 }
+
+/// What machines show of themselves without being asked: how much each console
+/// has said, how often each firmware has asked what to boot. Two of these, one
+/// from before a machine was switched and one from after, tell which wires
+/// lead to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Signs {
+    /// `pitstop.signs/1`
+    pub schema: Schema,
+    /// By name.
+    pub machines: Vec<Sign>,
+}
+
+/// What one machine shows of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Sign {
+    /// Which machine.
+    pub machine: MachineName,
+    /// Whether nobody has it and nothing is done with it: what it shows now
+    /// is not its own doing.
+    pub at_rest: bool,
+    /// How often it asked what to boot since the daemon started; nothing where
+    /// it does not ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<u64>,
+    /// Its consoles.
+    pub consoles: Vec<Heard>,
+}
+
+/// How much a console has said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Heard {
+    /// Its name.
+    pub console: String,
+    /// Bytes, ever.
+    pub bytes: u64,
+}

@@ -37,6 +37,57 @@ fn a_stranger_switches_runs_or_reimages() {
 }
 
 #[test]
+fn an_admin_switches_a_machine_out_of_use_and_it_still_counts_as_clean() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.release("ada", id);
+    b.obey();
+    assert_eq!((b.state("m0"), b.machine("m0").clean()), ("free", "proven"));
+    assert_eq!(b.refused("admin", power(PowerAction::On, None)), Code::Conflict, "people may get it");
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    assert_eq!(b.refused("ada", power(PowerAction::On, None)), Code::Conflict);
+    assert_eq!(b.refused("admin", power(PowerAction::Cycle, None)), Code::Conflict);
+    b.ok("admin", power(PowerAction::On, None));
+    assert_eq!(b.machine("m0").clean(), "used", "before the command leaves");
+    b.obey();
+    b.ok("admin", Request::Undrain(name("m0")));
+    let id = b.reserve("ada", ask("", Want::Image));
+    b.obey();
+    assert_eq!((b.status(id), b.machine("m0").clean()), ("ready", "used"), "its own, after a proof");
+    assert_eq!(b.phases("m0").first(), Some(&"off"));
+}
+
+#[test]
+fn a_machine_that_is_switched_out_of_use_is_handed_over_while_that_may_land() {
+    let mut b = Bench::new(&["m0"]);
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    b.ok("admin", power(PowerAction::On, None));
+    b.ok("admin", Request::Undrain(name("m0")));
+    let id = b.reserve("ada", ask("", Want::Bare));
+    assert!(!b.machine("m0").settled());
+    b.obey();
+    assert_ne!(b.status(id), "ready");
+    b.live(600_000);
+    assert!(b.machine("m0").settled());
+    assert_eq!(b.status(id), "ready");
+}
+
+#[test]
+fn a_new_machine_is_switched_without_a_reason() {
+    let mut b = Bench::new(&["m0"]);
+    b.reload(|i| i.machines.get_mut(&name("m0")).unwrap().disks[0].matching.serial = Some("other".into()));
+    assert_eq!(b.state("m0"), "new");
+    assert_eq!(b.refused("admin", power(PowerAction::On, None)), Code::Conflict);
+    assert_eq!(b.refused("ada", power(PowerAction::On, Some("mine"))), Code::Conflict);
+    b.ok("admin", power(PowerAction::On, Some("wiring")));
+    b.obey();
+    b.ok("admin", power(PowerAction::Off, Some("wiring")));
+    b.obey();
+    assert!(b.machine("m0").settled());
+    assert_eq!(b.state("m0"), "new");
+}
+
+#[test]
 fn the_former_holder_acts_after_his_release() {
     let mut b = Bench::new(&["m0"]);
     let id = b.hold("ada", ask("", Want::Image));

@@ -1,7 +1,9 @@
-//! `console.serial`: a serial port of this host.
+//! `console.serial`: a serial port of this host, or of a bench host.
 
 use super::{Console, Line};
+use crate::child::RunError;
 use crate::error::{DriverError, Task};
+use crate::host::{Bench, Host, Stream};
 use crate::site::Site;
 use pitstop_core::inventory::DriverSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
@@ -44,9 +46,12 @@ pub const SCHEMA: DriverSchema = DriverSchema {
 
 struct Serial {
     machine: String,
+    bench: Bench,
     place: Place,
     baud: u32,
-    flow: FlowControl,
+    /// Hardware flow control. Off unless asked for: one stray 0x13 in the
+    /// noise of a boot would stop the line for ever.
+    rtscts: bool,
 }
 
 /// How the port is named.
@@ -59,15 +64,6 @@ enum Place {
 /// Makes the driver.
 pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError> {
     let spec = site.spec.consoles.get(console).cloned().unwrap_or_default();
-    if let Some(host) = &spec.host {
-        return Err(DriverError::new(
-            DRIVER,
-            format!("use {console} of {}", site.name()),
-            format!("it is at the bench host {host}"),
-        )
-        .permanent()
-        .next("bench hosts are not built yet: plug it into this host"));
-    }
     let place = place(&spec).ok_or_else(|| {
         DriverError::new(
             DRIVER,
@@ -78,10 +74,13 @@ pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError>
         .next("write exactly one of device, by_id, by_path, usb")
     })?;
     let baud = spec.int("baud").and_then(|b| u32::try_from(b).ok()).unwrap_or(DEFAULT_BAUD);
-    // Off unless asked for: one stray 0x13 in the noise of a boot would stop
-    // the line for ever.
-    let flow = if spec.flag("rtscts") == Some(true) { FlowControl::Hardware } else { FlowControl::None };
-    Ok(Arc::new(Serial { machine: site.name().to_owned(), place, baud, flow }))
+    Ok(Arc::new(Serial {
+        machine: site.name().to_owned(),
+        bench: Bench::of(DRIVER, site, &spec)?,
+        place,
+        baud,
+        rtscts: spec.flag("rtscts") == Some(true),
+    }))
 }
 
 fn place(spec: &DriverSpec) -> Option<Place> {
@@ -119,32 +118,60 @@ impl Serial {
         Err(format!("there is no serial port at {}", interface.display()))
     }
 
-    fn line(&self) -> Result<Box<dyn Line>, DriverError> {
+    fn here(&self) -> Result<Box<dyn Line>, DriverError> {
         let fail = |what: &dyn std::fmt::Display, e: &dyn std::fmt::Display| {
             DriverError::new(DRIVER, format!("open {what} for {}", self.machine), e)
         };
+        let flow = if self.rtscts { FlowControl::Hardware } else { FlowControl::None };
         let device = self.device().map_err(|e| fail(&"the console", &e).next("is it plugged in?"))?;
         // Exclusive by default, and by a lock that binds root too.
         let port = tokio_serial::new(device.to_string_lossy(), self.baud)
-            .flow_control(self.flow)
+            .flow_control(flow)
             .open_native_async()
             .map_err(|e| fail(&device.display(), &e))?;
         Ok(Box::new(SerialLine { port, breaking: None }))
     }
+
+    async fn there(&self, host: &Arc<Host>) -> Result<Box<dyn Line>, DriverError> {
+        // The shell there looks for it: it may be elsewhere after each plug.
+        let device = match &self.place {
+            Place::Path(path) => path.display().to_string(),
+            Place::Usb(interface) => format!("usb:{interface}"),
+        };
+        let open = host.serial(&device, self.baud, self.rtscts).await;
+        let open = open.map_err(|e| {
+            RunError::Host(e).into_driver(DRIVER, format!("open {device} for {}", self.machine))
+        })?;
+        Ok(Box::new(open))
+    }
 }
 
 impl Console for Serial {
-    fn pause(&self) -> std::time::Duration {
-        super::CHEAP
+    fn pause(&self) -> Duration {
+        match self.bench {
+            Bench::Here => super::CHEAP,
+            Bench::There(_) => super::DEAR,
+        }
     }
 
     fn open(&self) -> Task<'_, Box<dyn Line>> {
-        Box::pin(async { self.line() })
+        Box::pin(async {
+            match &self.bench {
+                Bench::Here => self.here(),
+                Bench::There(host) => self.there(host).await,
+            }
+        })
     }
 }
 
 /// How long the line is held in a break (tcsendbreak(3): 0.25 to 0.5 s).
 const BREAK: Duration = Duration::from_millis(300);
+
+impl Line for Stream {
+    fn send_break(&mut self) -> Result<(), DriverError> {
+        Stream::send_break(self).map_err(|e| DriverError::new("console", "send a break", e).permanent())
+    }
+}
 
 struct SerialLine {
     port: SerialStream,

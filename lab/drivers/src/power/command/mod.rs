@@ -1,8 +1,9 @@
 //! `power.command`: programs of the site's own switch the machine.
 
 use super::{Power, PowerLimits, PowerOn};
-use crate::child::{Program, Ran, RunError, first_line, never_starts};
+use crate::child::{Ran, first_line};
 use crate::error::{DriverError, Task};
+use crate::host::Bench;
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
@@ -39,6 +40,7 @@ pub const SCHEMA: DriverSchema = DriverSchema {
 
 struct Commands {
     machine: String,
+    bench: Bench,
     on: Vec<String>,
     off: Vec<String>,
     status: Option<Vec<String>>,
@@ -55,9 +57,6 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
             .permanent()
             .next("mend the inventory")
     };
-    if spec.host.is_some() {
-        return Err(wrong("bench hosts are not built yet; the commands run on this host"));
-    }
     let argv = |field: &str| {
         let list = spec.list(field)?;
         (!list.is_empty()).then(|| list.into_iter().map(str::to_owned).collect::<Vec<_>>())
@@ -75,6 +74,7 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     };
     Ok(Arc::new(Commands {
         machine: site.name().to_owned(),
+        bench: Bench::of(DRIVER, site, spec)?,
         on: argv("on").ok_or_else(|| wrong("`on` names no program"))?,
         off: argv("off").ok_or_else(|| wrong("`off` names no program"))?,
         status: argv("status"),
@@ -85,24 +85,19 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
 }
 
 impl Commands {
-    fn failed(&self, argv: &[String], answer: impl ToString) -> DriverError {
-        let program = argv.first().map_or("", String::as_str);
-        DriverError::new(DRIVER, format!("run {program} for {}", self.machine), answer)
+    fn attempted(&self, argv: &[String]) -> String {
+        format!("run {} for {}", argv.first().map_or("", String::as_str), self.machine)
     }
 
     fn said(&self, argv: &[String], ran: &Ran) -> DriverError {
         let Ran { status, out, err } = ran;
-        self.failed(argv, format!("{status}: {}", first_line(&format!("{out}\n{err}"))))
+        let answer = format!("{status}: {}", first_line(&format!("{out}\n{err}")));
+        DriverError::new(DRIVER, self.attempted(argv), answer)
     }
 
     async fn run(&self, argv: &[String]) -> Result<Ran, DriverError> {
-        let program = Program { argv, secret: None, limit: self.limit };
-        program.run().await.map_err(|e| match e {
-            RunError::Start(e) if never_starts(&e) => {
-                self.failed(argv, e).permanent().next("is it installed, and executable?")
-            }
-            e => self.failed(argv, e),
-        })
+        let ran = self.bench.run(argv, self.limit).await;
+        ran.map_err(|e| e.into_driver(DRIVER, self.attempted(argv)))
     }
 
     async fn switch(&self, want: Switch) -> Result<(), DriverError> {

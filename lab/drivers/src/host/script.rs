@@ -1,0 +1,104 @@
+//! What the shell of a bench host is told.
+//!
+//! An ssh server takes one string and hands it to the user's shell. Ours is a
+//! fixed script; whatever comes from the inventory is an argument of it,
+//! quoted by `shlex`, and never part of the script.
+//!
+//! A program must not go on when nobody waits for it any more: a switch that
+//! is thrown minutes later is thrown for the next holder. An ssh server kills
+//! nothing when a connection is lost, but it closes the program's input. So
+//! the script keeps the input for itself, as a line that is held at both
+//! ends, and kills its process group when it is let go (ssh servers begin a
+//! session, and with it a group, for each command). Where the connection dies
+//! unseen, a clock does it.
+
+/// Stands at the end of what a program printed to its standard error, with
+/// its exit code: a lost connection must not look like exit code 0.
+pub const END: &str = "pitstop-exit:";
+/// Says that a line is open, and what it can do.
+pub const OPEN: &str = "pitstop-open:";
+
+/// Arguments: seconds, program, its arguments.
+const RUN: &str = r#"exec 3<&0
+{ cat <&3; kill -s KILL 0; } >/dev/null 2>&1 &
+{ sleep "$1"; kill -s KILL 0; } >/dev/null 2>&1 3<&- &
+shift
+"$@" </dev/null 3<&-
+code=$?
+trap '' TERM
+kill -s TERM 0
+printf '\npitstop-exit:%s\n' "$code" >&2"#;
+
+/// Arguments: program, its arguments.
+const TALK: &str = r#"exec 3<&0
+printf 'pitstop-open:\n' >&2
+{ cat <&3; kill -s KILL 0; } | { "$@" 3<&-; kill -s KILL 0; }"#;
+
+/// Arguments: device (or `usb:` and an interface), baud, `crtscts` or
+/// `-crtscts`.
+const SERIAL: &str = r#"exec 3<&0
+dev=$1
+case $dev in
+usb:*)
+    dir=/sys/bus/usb/devices/${dev#usb:}
+    for found in "$dir"/tty?* "$dir"/tty/tty?*; do
+        if [ -e "$found" ]; then dev=/dev/${found##*/}; break; fi
+    done ;;
+esac
+if [ ! -c "$dev" ]; then echo "there is no serial port ${dev#usb:}: is it plugged in?" >&2; exit 1; fi
+stty -F "$dev" clocal || exit
+exec 9<>"$dev" || exit
+if command -v flock >/dev/null && ! flock -n 9; then echo "$dev is in use by somebody else" >&2; exit 1; fi
+stty -F "$dev" raw -echo cs8 -cstopb -parenb clocal cread "$3" "$2" || exit
+break=
+for program in python3 perl; do
+    if command -v $program >/dev/null; then break=$program; break; fi
+done
+printf 'pitstop-open:%s %s\n' "$break" "$dev" >&2
+{ cat <&9; kill -s KILL 0; } 3<&- &
+cat <&3 >&9
+kill -s KILL 0"#;
+
+/// The command for the ssh server.
+///
+/// # Errors
+/// An argument has a NUL byte, which no program can be given.
+fn command<'a>(script: &'a str, args: impl IntoIterator<Item = &'a str>) -> Result<String, String> {
+    let words = ["exec", "sh", "-c", script, "pitstop"].into_iter().chain(args);
+    shlex::try_join(words).map_err(|e| e.to_string())
+}
+
+/// Runs a program for at most so many seconds.
+pub fn run(argv: &[String], seconds: u64) -> Result<String, String> {
+    let seconds = seconds.to_string();
+    command(RUN, [seconds.as_str()].into_iter().chain(argv.iter().map(String::as_str)))
+}
+
+/// Runs a program that is talked to.
+pub fn talk(argv: &[String]) -> Result<String, String> {
+    command(TALK, argv.iter().map(String::as_str))
+}
+
+/// Opens a serial port.
+pub fn serial(device: &str, baud: u32, rtscts: bool) -> Result<String, String> {
+    let flow = if rtscts { "crtscts" } else { "-crtscts" };
+    command(SERIAL, [device, &baud.to_string(), flow])
+}
+
+/// The program that sends a break on a port that is open already, by the
+/// interpreter that the host has (tcsendbreak(3)).
+pub fn send_break(interpreter: &str, device: &str) -> Vec<String> {
+    let (flag, code) = match interpreter {
+        "perl" => (
+            "-e",
+            "use POSIX; use Fcntl; sysopen(my $f, $ARGV[0], O_RDWR | O_NOCTTY) or die $!; \
+             POSIX::tcsendbreak(fileno($f), 0) or die $!;",
+        ),
+        _ => (
+            "-c",
+            "import os, sys, termios; \
+             termios.tcsendbreak(os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY), 0)",
+        ),
+    };
+    [interpreter, flag, code, device].map(str::to_owned).to_vec()
+}

@@ -1,0 +1,236 @@
+//! A program on a bench host, from its start to its end.
+//!
+//! libssh2 blocks, and one session is for one thread. So each program has a
+//! thread and a session of its own, as many as the host's slots. Whoever waits
+//! for it on our side may stop waiting at any time: the connection is then cut,
+//! which brings the thread back at once.
+
+use super::login::{Cut, KINDS, Refused, Words};
+use super::script::{self, END};
+use super::{Host, HostError};
+use crate::child::{MAX_OUTPUT, Ran, RunError};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::Timespec;
+use ssh2::{BlockDirections, Channel, Session};
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// What a thread does with a session. It gets the connection too, to wait for it.
+type Work<T> = dyn Fn(&Host, &Session, &TcpStream) -> Result<T, HostError> + Send + Sync;
+
+impl Host {
+    /// Runs a program there; [`Bench::run`](super::Bench::run).
+    pub(super) async fn run(self: &Arc<Self>, argv: &[String], limit: Duration) -> Result<Ran, RunError> {
+        let command =
+            script::run(argv, limit.as_secs() + 2).map_err(|e| RunError::Host(self.failed(e).permanent()))?;
+        let end = Instant::now() + limit;
+        let running = async {
+            // Never closed, so there is always one to be had.
+            let _slot = self.slots.acquire().await.map_err(|e| self.failed(e))?;
+            let work = move |host: &Self, session: &Session, socket: &TcpStream| {
+                let mut channel = host.begin(session, &command)?;
+                host.collect(session, &mut channel, socket, end)
+            };
+            self.with_session(Arc::new(work)).await
+        };
+        match tokio::time::timeout(limit, running).await {
+            Ok(ran) => ran.map_err(RunError::Host).and_then(|ran| self.judge(argv, ran)),
+            Err(_) => Err(RunError::Late(limit)),
+        }
+    }
+
+    /// What a shell says with its exit code of a program that it could not
+    /// start (XCU 2.8.2).
+    fn judge(&self, argv: &[String], ran: Ran) -> Result<Ran, RunError> {
+        let program = argv.first().map_or("", String::as_str);
+        let what = match ran.status.code() {
+            Some(127) => format!("there is no program {program}"),
+            Some(126) => format!("{program} cannot be run"),
+            _ => return Ok(ran),
+        };
+        Err(RunError::Host(self.failed(what).permanent().next(format!("is it installed on {}?", self.name))))
+    }
+
+    /// Logs in, with one kind of host key after the other until one is known,
+    /// and lets a thread work with the session.
+    pub(super) async fn with_session<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: Arc<Work<T>>,
+    ) -> Result<T, HostError> {
+        let words = Arc::new(self.words().await?);
+        let liked = *self.kind.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = (0..KINDS.len()).filter(|kind| Some(*kind) != liked);
+        let mut first = None;
+        for kind in liked.into_iter().chain(others) {
+            match self.in_thread(kind, words.clone(), work.clone()).await? {
+                Ok(done) => return Ok(done),
+                Err(Refused::Other(error)) => return Err(error),
+                // The one it likes best tells most.
+                Err(Refused::Key(error)) => drop(first.get_or_insert(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| self.failed("it has no key")))
+    }
+
+    async fn in_thread<T: Send + 'static>(
+        self: &Arc<Self>,
+        kind: usize,
+        words: Arc<Words>,
+        work: Arc<Work<T>>,
+    ) -> Result<Result<T, Refused>, HostError> {
+        let (stream, cut) = self.connect().await?;
+        let (answer, answered) = oneshot::channel();
+        let host = self.clone();
+        let body = move || {
+            let done = host.with(stream, &words, kind, work.as_ref());
+            // Whoever asked may have stopped waiting.
+            let _ = answer.send(done);
+        };
+        let thread = std::thread::Builder::new().name(format!("ssh {}", self.name));
+        thread.spawn(body).map_err(|e| self.failed(format!("no thread: {e}")))?;
+        let done = answered.await.map_err(|_| self.failed("its thread ended too early"));
+        drop::<Cut>(cut);
+        done
+    }
+
+    fn with<T>(&self, stream: TcpStream, words: &Words, kind: usize, work: &Work<T>) -> Result<T, Refused> {
+        let io = |e: std::io::Error| Refused::Other(self.failed(e));
+        let socket = stream.try_clone().map_err(io)?;
+        // Ends it before the session is let go, which would say goodbye and
+        // wait for the answer.
+        let end = Cut::of(&socket).map_err(io)?;
+        let session = self.log_in(stream, words, kind)?;
+        *self.kind.lock().unwrap_or_else(PoisonError::into_inner) = Some(kind);
+        let done = work(self, &session, &socket).map_err(Refused::Other);
+        drop(end);
+        done
+    }
+
+    /// Starts a command; from here on the session blocks no more.
+    pub(super) fn begin(&self, session: &Session, command: &str) -> Result<Channel, HostError> {
+        let failed = |what: &str, e: ssh2::Error| self.failed(format!("{what}: {}", e.message()));
+        let mut channel = session
+            .channel_session()
+            .map_err(|e| failed("it opens no more sessions", e).next("`MaxSessions` of its ssh server"))?;
+        channel.exec(command).map_err(|e| failed("it runs no command", e))?;
+        session.set_blocking(false);
+        Ok(channel)
+    }
+
+    fn collect(
+        &self,
+        session: &Session,
+        channel: &mut Channel,
+        socket: &TcpStream,
+        end: Instant,
+    ) -> Result<Ran, HostError> {
+        let (mut out, mut err) = (Output::default(), Output::default());
+        while !channel.eof() {
+            let some = self.read(channel, 0, &mut out)? | self.read(channel, 1, &mut err)?;
+            if !some && !channel.eof() {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(self.failed("not done in time"));
+                }
+                wait(session, socket, None, left).map_err(|e| self.failed(e))?;
+            }
+        }
+        let code = err.code().ok_or_else(|| {
+            let said = String::from_utf8_lossy(&err.kept).into_owned();
+            let said = crate::child::first_line(&format!("{said}\nthe connection was lost"));
+            self.failed(format!("the command did not come to its end: {said}"))
+        })?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let err = text(err.kept);
+        let err = err.rsplit_once(END).map_or(err.as_str(), |(before, _)| before).trim_end_matches('\n');
+        Ok(Ran { status: ExitStatus::from_raw(code << 8), out: text(out.kept), err: err.to_owned() })
+    }
+
+    /// Reads what there is of one of a command's outputs. Whether there was something.
+    fn read(&self, channel: &Channel, stream: i32, into: &mut Output) -> Result<bool, HostError> {
+        let mut some = false;
+        let mut buffer = [0; 4096];
+        loop {
+            match channel.stream(stream).read(&mut buffer) {
+                Ok(0) => return Ok(some),
+                Ok(n) => into.add(buffer.get(..n).unwrap_or_default()),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(some),
+                Err(e) => return Err(self.failed(format!("the connection was lost: {e}"))),
+            }
+            some = true;
+        }
+    }
+}
+
+/// What a program printed: the beginning, and where that is not all, the end.
+#[derive(Debug, Default)]
+struct Output {
+    kept: Vec<u8>,
+    tail: Vec<u8>,
+}
+
+/// Long enough for [`END`] and a code.
+const TAIL: usize = 64;
+
+impl Output {
+    fn add(&mut self, bytes: &[u8]) {
+        let free = usize::try_from(MAX_OUTPUT).unwrap_or(usize::MAX).saturating_sub(self.kept.len());
+        self.kept.extend(bytes.iter().take(free));
+        self.tail.extend_from_slice(bytes);
+        self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+    }
+
+    /// The exit code that the script wrote last.
+    fn code(&self) -> Option<i32> {
+        let tail = String::from_utf8_lossy(&self.tail);
+        let (_, code) = tail.rsplit_once(END)?;
+        code.strip_suffix('\n')?.parse().ok().filter(|code| (0..=255).contains(code))
+    }
+}
+
+/// Waits until the connection has something for the session, or `other` has
+/// something to read.
+pub(super) fn wait(
+    session: &Session,
+    socket: &TcpStream,
+    other: Option<(BorrowedFd<'_>, PollFlags)>,
+    limit: Duration,
+) -> std::io::Result<()> {
+    let wants = match session.block_directions() {
+        BlockDirections::Outbound | BlockDirections::Both => PollFlags::IN | PollFlags::OUT,
+        BlockDirections::Inbound | BlockDirections::None => PollFlags::IN,
+    };
+    let mut all = vec![PollFd::from_borrowed_fd(socket.as_fd(), wants)];
+    all.extend(other.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
+    let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
+    match poll(&mut all, Some(&limit)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_is_found_behind_any_amount_of_output_and_never_made_up() {
+        let mut output = Output::default();
+        assert_eq!(output.code(), None);
+        output.add(b"pitstop-exit:0");
+        assert_eq!(output.code(), None, "cut off");
+        output.add(b"\n");
+        assert_eq!(output.code(), Some(0));
+        output.add(&vec![b'x'; 1 << 20]);
+        assert_eq!(output.code(), None);
+        output.add(b"\npitstop-exit:7\n");
+        assert_eq!(output.code(), Some(7));
+        assert!(output.kept.len() <= 64 << 10);
+    }
+}

@@ -1,0 +1,202 @@
+"""`pitstop admin check --wiring`: a lab of three machines whose cables lead
+where the inventory says, and the same lab with cables swapped. The machines
+are threads: each looks at the outlet it is plugged into, speaks on its serial
+line while it has power, and asks what to boot. Prints one line per step and
+`ok` or what was wrong."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+PITSTOP = os.environ.get("PITSTOP", str(HERE.parents[1] / "target/release/pitstop"))
+PATIENCE = 120  # seconds
+NAMES = ("a", "b", "c")
+
+MACHINE = """[machine.{name}]
+power.command = {{ on = ["touch", "{outlet}"], off = ["rm", "-f", "{outlet}"], status = ["test", "-e", "{outlet}"] }}
+console.main.unix = {{ path = "{line}" }}
+boot.http = {{}}
+disk.root = {{}}
+ready.agent = {{}}
+timeout.power = "20s"
+"""
+
+
+class Wrong(Exception):
+    pass
+
+
+def demand(truth, words):
+    if not truth:
+        raise Wrong(words)
+
+
+class Line:
+    """A serial line: a socket that one reader has."""
+
+    def __init__(self, path):
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(path))
+        self.server.listen()
+        self.peer = None
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            self.peer = self.server.accept()[0]
+
+    def say(self, text):
+        try:
+            if self.peer:
+                self.peer.sendall(text.encode())
+        except OSError:
+            self.peer = None
+
+
+class Machine(threading.Thread):
+    """What hangs on an outlet and a line, whatever the inventory says."""
+
+    def __init__(self, name, outlet, line, boot, stop):
+        super().__init__(daemon=True)
+        self.name, self.outlet, self.line, self.boot, self.stop = name, outlet, line, boot, stop
+
+    def run(self):
+        was = False
+        while not self.stop.is_set():
+            on = self.outlet.exists()
+            if on and self.line:
+                self.line.say(f"{self.name} is on\r\n")
+            if on and not was:
+                try:
+                    urllib.request.urlopen(f"{self.boot}/boot/{self.name}/script", timeout=10).read()
+                except OSError as e:
+                    self.line and self.line.say(f"{e}\r\n")
+            was = on
+            time.sleep(0.1)
+
+
+class Lab:
+    """`outlets` and `lines`: for each machine, whose cable it hangs on; `-` for none."""
+
+    def __init__(self, outlets, lines):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="pc"))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        outlet = {name: self.dir / f"outlet-{name}" for name in NAMES}
+        line = {name: Line(self.dir / f"line-{name}") for name in NAMES}
+        self.stop = threading.Event()
+        boot = f"http://127.0.0.1:{port}"
+        for name, on, speaks in zip(NAMES, outlets, lines):
+            Machine(name, outlet[on], line.get(speaks), boot, self.stop).start()
+        text = "format = 1\n" + "".join(
+            MACHINE.format(name=name, outlet=outlet[name], line=self.dir / f"line-{name}") for name in NAMES)
+        (self.dir / "inventory.toml").write_text(text)
+        self.env = dict(os.environ, PITSTOP_SOCKET=str(self.dir / "sock"), PITSTOP_DATA=str(self.dir / "data"))
+        self.log = open(self.dir / "log", "ab")
+        args = [PITSTOP, "serve", "--inventory", str(self.dir / "inventory.toml"), "--boot-port", str(port)]
+        self.daemon = subprocess.Popen(args, env=self.env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        end = time.monotonic() + PATIENCE
+        while self.cli("status").returncode != 0:
+            demand(time.monotonic() < end, f"the daemon does not serve; see {self.dir}/log")
+            time.sleep(0.1)
+
+    def cli(self, *args):
+        return subprocess.run([PITSTOP, *args], env=self.env, capture_output=True, text=True, timeout=PATIENCE)
+
+    def check(self, *args):
+        done = self.cli("admin", "check", "--wiring", "--within", "5s", "-o", "jsonl", *args)
+        demand(done.returncode in (0, 1), f"admin check --wiring: exit {done.returncode}: {done.stderr}")
+        return done.returncode, [json.loads(row) for row in done.stdout.splitlines()]
+
+    def end(self):
+        self.daemon.terminate()
+        self.daemon.wait()
+        self.stop.set()
+
+
+def say(words):
+    print(f"  {words}", flush=True)
+
+
+def told(rows, machine, part, ok, words):
+    found = [row["says"] for row in rows if (row["machine"], row["part"], row["ok"]) == (machine, part, ok)]
+    demand(any(words in says for says in found), f"{machine} {part} does not say “{words}”: {rows}")
+
+
+def right():
+    lab = Lab("abc", "abc")
+    try:
+        states = lambda: {m["name"]: m["state"] for m in json.loads(lab.cli("ls", "-o", "json").stdout)["machines"]}
+        demand(set(states().values()) == {"new"}, f"not all new: {states()}")
+        code, rows = lab.check("a", "b", "c")
+        demand(code == 0 and all(row["ok"] for row in rows), f"something is wrong with a lab that is right: {rows}")
+        demand(len(rows) == 9, f"power, console and boot of three machines: {rows}")
+        demand(set(states().values()) == {"new"}, "they were enrolled by being looked at")
+        demand(not any(lab.dir.glob("outlet-*")), "a machine was left on")
+        say("a lab as it should be: nothing is wrong, all are off and new as before")
+        done = lab.cli("admin", "check", "--wiring", "a")
+        demand("asked what to boot" in done.stdout, done.stdout)
+        print(done.stdout)
+    finally:
+        lab.end()
+
+
+def swapped_outlets():
+    lab = Lab("bac", "abc")
+    try:
+        code, rows = lab.check("a")
+        demand(code == 1, "nothing was found out")
+        told(rows, "a", "console main", False, "b did instead")
+        told(rows, "a", "b boot", False, "their power is swapped: look at the cables of a and b")
+        say("two outlets swapped: found out by switching one machine")
+        code, rows = lab.check("c")
+        demand(code == 0, f"c is as it should be: {rows}")
+    finally:
+        lab.end()
+
+
+def swapped_consoles():
+    lab = Lab("abc", "acb")
+    try:
+        code, rows = lab.check("b")
+        demand(code == 1, "nothing was found out")
+        told(rows, "b", "boot", True, "asked what to boot")
+        told(rows, "b", "c console main", False, "their consoles are swapped: look at the cables of b and c")
+        say("two consoles swapped: found out by switching one machine")
+    finally:
+        lab.end()
+
+
+def dead_line():
+    lab = Lab("abc", "ab-")
+    try:
+        code, rows = lab.check("c")
+        demand(code == 1, "nothing was found out")
+        told(rows, "c", "console main", False, "is it plugged in")
+        told(rows, "c", "boot", True, "asked what to boot")
+        say("a console that is not plugged in: found out")
+    finally:
+        lab.end()
+
+
+def main():
+    try:
+        for step in (right, swapped_outlets, swapped_consoles, dead_line):
+            step()
+    except Wrong as wrong:
+        print(f"wiring: {wrong}")
+        return 1
+    print("wiring: ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
