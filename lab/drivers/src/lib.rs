@@ -17,6 +17,7 @@ pub mod error;
 mod factory;
 pub mod power;
 pub mod process;
+mod redfish;
 mod secret;
 pub mod sim;
 pub mod site;
