@@ -4,6 +4,7 @@ pub mod bmc;
 pub mod console_server;
 pub mod pdu;
 pub mod redfish;
+pub mod sushy;
 
 use crate::site::Site;
 use pitstop_core::inventory::{DriverSpec, LegSpec, MachineSpec};

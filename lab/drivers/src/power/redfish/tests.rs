@@ -528,3 +528,38 @@ fn one_system_has_one_machine() {
     lab("address = \"bmc\", system = 2").unwrap();
     lab("address = \"other\"").unwrap();
 }
+
+/// What the field's own emulator does when it is told to, lies or refuses.
+#[tokio::test]
+async fn the_emulator() {
+    let dir = tempfile::tempdir().unwrap();
+    let bmc = crate::testing::sushy::Sushy::start(dir.path());
+    let make_with = |extra: Value| {
+        let mut fields = bmc.fields();
+        fields.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let leg = leg(driver("redfish", fields));
+        make(&site(dir.path(), leg.clone(), None, driver("power", none())), &leg).unwrap()
+    };
+    let power = make_with(none());
+    power.set(Switch::On, &network()).await.unwrap();
+    assert_eq!(bmc.log(), "boot pxe\npower 1\n");
+    power.set(Switch::Off, &PowerOn::Own).await.unwrap();
+    power.set(Switch::On, &PowerOn::Disk).await.unwrap();
+    assert!(bmc.log().ends_with("power 0\nboot hdd\npower 1\n"), "{}", bmc.log());
+    power.set(Switch::Off, &PowerOn::Own).await.unwrap();
+    std::fs::write(bmc.file("lies"), "").unwrap();
+    power.set(Switch::On, &PowerOn::Own).await.unwrap();
+    assert_eq!(power.read().await.unwrap(), Reading::Off);
+    std::fs::write(bmc.file("refuses"), "").unwrap();
+    let error = power.set(Switch::On, &PowerOn::Own).await.unwrap_err();
+    assert!(error.answer.contains("the chassis refuses") && !error.permanent, "{error}");
+    let wrong = dir.path().join("wrong");
+    std::fs::write(&wrong, "not-it").unwrap();
+    let error = make_with(json!({"password": {"file": wrong}})).read().await.unwrap_err();
+    assert!(
+        error.permanent && error.answer.contains("401") && !error.to_string().contains("not-it"),
+        "{error}"
+    );
+    let error = make_with(json!({"system": "other"})).read().await.unwrap_err();
+    assert!(error.permanent && error.answer.contains("no system `other`"), "{error}");
+}
