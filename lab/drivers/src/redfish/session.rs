@@ -15,8 +15,13 @@ use hyper::{Method, StatusCode};
 use pitstop_wire::agent::Secret;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// How long the end of a session is waited for before what was done is told.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// What proves who asks.
 type Proof = (HeaderName, HeaderValue);
@@ -181,11 +186,11 @@ impl Session {
         self.service.ask(&mut self.line, &self.attempted, ask, headers).await
     }
 
-    /// Logs out.
+    /// Logs out. A BMC that is slow about it is not waited for: it is told
+    /// once more by `drop`, on another connection.
     pub async fn end(mut self) {
-        // If it does not work, `drop` tries once more, on another connection.
         if let Some(own) = &self.own
-            && own.log_out(&mut self.line).await.is_ok()
+            && matches!(timeout(LEAVING, own.log_out(&mut self.line)).await, Ok(Ok(())))
         {
             self.own = None;
         }

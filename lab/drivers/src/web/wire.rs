@@ -72,7 +72,10 @@ pub enum WireError {
     Lost(String),
     /// It shows a certificate that is not taken for the device's.
     Untrusted(Refused),
-    /// Nothing could be asked: what the inventory says cannot be used.
+    /// There is nothing to know the device by: a file is missing, say, which
+    /// may be because it is just being written anew.
+    Unknown(String),
+    /// What the inventory says makes no request.
     Unusable(String),
 }
 
@@ -131,7 +134,7 @@ impl Wire {
         let lost = |e: std::io::Error| WireError::Lost(e.to_string());
         // Before the device is bothered: a file that is missing is our affair.
         let client = match &self.trust {
-            Some(trust) => Some(trust.client(&self.target.0).await.map_err(WireError::Unusable)?),
+            Some(trust) => Some(trust.client(&self.target.0).await.map_err(WireError::Unknown)?),
             None => None,
         };
         let (host, port) = &self.target;
@@ -164,6 +167,8 @@ impl WireError {
             )
             .permanent()
             .next(format!("if it is that device's own, as seen from a place that is safe: `fingerprint = \"{fingerprint}\"`")),
+            Self::Unknown(why) => DriverError::new(driver, attempted, why)
+                .next("`ca` or `fingerprint` says by what the device is known"),
             Self::Unusable(why) => {
                 DriverError::new(driver, attempted, why).permanent().next("mend the inventory")
             }

@@ -49,8 +49,8 @@ async fn a_session_ends_also_when_the_work_failed() {
         Bmc::plain(|heard, _| heard.what.ends_with(RESET).then(|| Says::error(500, "Not today."))).await;
     let error = redfish(dir.path(), &bmc, none()).set(Switch::On, &PowerOn::Own).await.unwrap_err();
     assert!(error.answer.contains("Not today.") && !error.permanent, "{error}");
-    let state = bmc.state.lock().unwrap();
-    assert_eq!((state.begun, state.sessions.len()), (1, 0));
+    logged_out(&bmc).await;
+    assert_eq!(bmc.state.lock().unwrap().begun, 1);
 }
 
 /// Drops a reading once the BMC was asked `what`, which it answers or not.
@@ -95,6 +95,42 @@ async fn a_logout_that_failed_is_tried_once_more() {
     .await;
     assert_eq!(redfish(dir.path(), &bmc, none()).read().await.unwrap(), Reading::Off);
     logged_out(&bmc).await;
+}
+
+/// One session too many is refused, as by a real one. Each round leaves in
+/// every way there is.
+#[tokio::test]
+async fn a_bmc_of_four_sessions_never_runs_out() {
+    const FEW: usize = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let (asked, mut heard_of) = tokio::sync::mpsc::unbounded_channel();
+    let bmc = Bmc::plain(move |heard, state| {
+        if login(&heard.what) && state.sessions.len() == FEW {
+            return Some(Says::error(503, "The session limit is reached."));
+        }
+        if heard.what == format!("PATCH {SYSTEM}") {
+            return Some(Says::error(400, "No."));
+        }
+        if heard.what == format!("POST {RESET}") {
+            asked.send(()).unwrap();
+            return Some(Says(0, Vec::new(), String::new()));
+        }
+        None
+    })
+    .await;
+    let power = redfish(dir.path(), &bmc, none());
+    for _ in 0..3 * FEW {
+        power.read().await.unwrap();
+        let error = power.set(Switch::On, &PowerOn::Disk).await.unwrap_err();
+        assert!(error.answer.contains("the boot device cannot be set"), "{error}");
+        let switching = power.clone();
+        let switching = tokio::spawn(async move { switching.set(Switch::Off, &PowerOn::Own).await });
+        heard_of.recv().await.unwrap();
+        switching.abort();
+        // Whoever is cut off does not wait for it; whoever comes next would.
+        logged_out(&bmc).await;
+    }
+    assert_eq!(bmc.state.lock().unwrap().begun, 9 * u32::try_from(FEW).unwrap());
 }
 
 #[tokio::test]
