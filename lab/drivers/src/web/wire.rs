@@ -256,3 +256,69 @@ fn whole(error: &dyn Error) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    /// Reads one request without a body; its first line.
+    async fn request(stream: &mut BufReader<TcpStream>) -> String {
+        let (mut first, mut line) = (String::new(), String::new());
+        stream.read_line(&mut first).await.unwrap();
+        while line != "\r\n" {
+            line.clear();
+            stream.read_line(&mut line).await.unwrap();
+        }
+        first.trim().to_owned()
+    }
+
+    /// A device that promises to keep connections and does not: it ends each
+    /// behind its first answer, or without one where `mute` has it so for the
+    /// second request of a connection. Tells what it heard once it has ended.
+    async fn device(mute: bool) -> (Wire, mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = ("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+        let (told, heard) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                let mut stream = BufReader::new(listener.accept().await.unwrap().0);
+                let mut what = request(&mut stream).await;
+                stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                if mute {
+                    told.send(what).unwrap();
+                    what = request(&mut stream).await;
+                }
+                drop(stream);
+                told.send(what).unwrap();
+            }
+        });
+        (Wire { target, trust: None, limit: Duration::from_secs(20) }, heard)
+    }
+
+    #[tokio::test]
+    async fn what_was_not_sent_at_all_goes_over_another_connection() {
+        let (wire, mut heard) = device(false).await;
+        let mut line = Line::default();
+        for path in ["/a", "/b", "/c"] {
+            let answer = wire.send(&mut line, &Ask::new(Method::POST, path), HeaderMap::new()).await.unwrap();
+            assert_eq!(answer.body, "ok");
+            assert_eq!(heard.recv().await.unwrap(), format!("POST {path} HTTP/1.1"));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_heard_is_not_said_again() {
+        let (wire, mut heard) = device(true).await;
+        let mut line = Line::default();
+        wire.send(&mut line, &Ask::new(Method::POST, "/a"), HeaderMap::new()).await.unwrap();
+        let lost = wire.send(&mut line, &Ask::new(Method::POST, "/b"), HeaderMap::new()).await.unwrap_err();
+        assert!(matches!(lost, WireError::Lost(_)), "{lost:?}");
+        wire.send(&mut line, &Ask::new(Method::POST, "/c"), HeaderMap::new()).await.unwrap();
+        for path in ["/a", "/b", "/c"] {
+            assert_eq!(heard.recv().await.unwrap(), format!("POST {path} HTTP/1.1"));
+        }
+    }
+}
