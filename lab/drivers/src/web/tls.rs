@@ -105,7 +105,9 @@ impl Trust {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let known = match self {
             Self::Pinned(pin) => Known::Pinned(*pin),
-            Self::System | Self::Authority(_) => Known::Signed(self.authorities(&provider).await?),
+            Self::Authority(file) => Known::Signed(signed_by(Some(file.clone()), &provider).await?),
+            // A host that knows nobody can still say what it saw.
+            Self::System => signed_by(None, &provider).await.map_or_else(Known::Nobody, Known::Signed),
         };
         let judge = Arc::new(Judge { known, provider: provider.clone(), refused: OnceLock::new() });
         let config = ClientConfig::builder_with_provider(provider)
@@ -116,20 +118,19 @@ impl Trust {
             .with_no_client_auth();
         Ok(Client { name, judge, config })
     }
+}
 
-    /// Read for each connection: a file that was renewed is the new one at
-    /// once.
-    async fn authorities(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
-        let named = match self {
-            Self::Authority(file) => Some(file.clone()),
-            _ => None,
-        };
-        let read = tokio::task::spawn_blocking(move || roots(named.as_deref()));
-        let roots = read.await.map_err(|e| e.to_string())??;
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
-            .build()
-            .map_err(|e| e.to_string())
-    }
+/// The authorities in a file, or those the host knows. Read for each
+/// connection: a file that was renewed is the new one at once.
+async fn signed_by(
+    named: Option<String>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let read = tokio::task::spawn_blocking(move || roots(named.as_deref()));
+    let roots = read.await.map_err(|e| e.to_string())??;
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .map_err(|e| e.to_string())
 }
 
 /// The authorities in a file; of those that are known as a rule, the first.
@@ -185,6 +186,7 @@ struct Judge {
 enum Known {
     Pinned([u8; 32]),
     Signed(Arc<WebPkiServerVerifier>),
+    Nobody(String),
 }
 
 impl ServerCertVerifier for Judge {
@@ -205,6 +207,9 @@ impl ServerCertVerifier for Judge {
             Known::Pinned(_) => {
                 let error = Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure);
                 (Err(error), "it is not the one that `fingerprint` says".to_owned())
+            }
+            Known::Nobody(why) => {
+                (Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)), why.clone())
             }
             Known::Signed(verifier) => {
                 let judged =
