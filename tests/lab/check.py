@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from simulators import Bmc, ConsoleServer, Pdu, Plug, Terminal
+from simulators import Bmc, ConsoleServer, Pdu, Plug, RedfishBmc, Terminal
 
 HERE = pathlib.Path(__file__).resolve().parent
 PITSTOP = os.environ.get("PITSTOP", str(HERE.parents[1] / "target/release/pitstop"))
@@ -54,13 +54,14 @@ class Lab:
         switch = [HERE / "switch", self.dir]
         self.serial = socket.create_server(("127.0.0.1", 0))
         self.bmc = Bmc(self.dir / "bmc", [*switch, "m-ipmi"], self.serial.getsockname()[1], PASSWORD)
+        self.redfish = RedfishBmc(self.dir / "redfish", [*switch, "m-redfish"], PASSWORD)
         self.pdu = Pdu(self.dir / "pdu", switch, COMMUNITY)
         self.plug = Plug()
-        self.terminals = [Terminal() for _ in range(4)]
+        self.terminals = [Terminal() for _ in range(5)]
         carried = [terminal.connector() for terminal in self.terminals]
-        self.server = ConsoleServer(self.dir / "server", list(zip(["telnet(rfc2217),tcp", "telnet,tcp", "tcp"], carried)))
+        self.server = ConsoleServer(self.dir / "server", list(zip(["telnet(rfc2217),tcp", "telnet,tcp", "tcp", "tcp"], carried)))
         self.link = self.dir / "tty"
-        self.plug_in(self.terminals[3])
+        self.plug_in(self.terminals[4])
         self.script = self.dir / "status"
         self.mend_script()
         self.write_inventory()
@@ -68,9 +69,10 @@ class Lab:
         self.log = open(self.dir / "log", "ab")
 
     def write_inventory(self):
-        rfc2217, telnet, raw = (f"127.0.0.1:{port}" for port in self.server.ports)
+        rfc2217, telnet, raw, other = (f"127.0.0.1:{port}" for port in self.server.ports)
         wires = {
             "m-ipmi": (self.bmc.power(), "console.main.sol = {}"),
+            "m-redfish": (self.redfish.power(', timeout = "2s"'), f'console.main.tcp = {{ address = "{other}" }}'),
             "m-snmp": ('power.outlet = { controller = "pdu-a", outlet = 7 }', f'console.main.rfc2217 = {{ address = "{rfc2217}" }}'),
             "m-http": (self.plug.power(), f'console.main.telnet = {{ address = "{telnet}" }}'),
             "m-command": (f'power.command = {{ on = ["true"], off = ["true"], status = ["{self.script}"], timeout = "2s" }}',
@@ -139,7 +141,7 @@ class Lab:
         if self.daemon and self.daemon.poll() is None:
             self.daemon.terminate()
             self.daemon.wait(60)
-        for device in (self.bmc, self.pdu, self.server, self.plug):
+        for device in (self.bmc, self.redfish, self.pdu, self.server, self.plug):
             device.end()
         subprocess.run(["rm", "-rf", str(self.dir)], check=True)
 
@@ -171,15 +173,21 @@ def breaks(lab):
         lab.script.unlink()
 
     def unplug():
-        lab.terminals[3].end()
+        lab.terminals[4].end()
 
     def plug_in():
-        lab.terminals[3] = Terminal()
-        lab.plug_in(lab.terminals[3])
+        lab.terminals[4] = Terminal()
+        lab.plug_in(lab.terminals[4])
 
-    carried = [(machine, "console main") for machine in ("m-snmp", "m-http", "m-command")]
+    carried = [(machine, "console main") for machine in ("m-redfish", "m-snmp", "m-http", "m-command")]
     yield [("m-ipmi", "power")], "does not answer", stop(lab.bmc)
     yield [("m-ipmi", "power")], "does not take the password", write(lab.bmc.password, "wrong")
+    yield [("m-redfish", "power")], "no answer within 2 s", stop(lab.redfish)
+    yield [("m-redfish", "power")], "Connection refused", kill(lab.redfish)
+    yield [("m-redfish", "power")], "the BMC said 401", write(lab.redfish.password, "wrong")
+    yield [("m-redfish", "power")], "the BMC said 503", write(lab.redfish.fault, "503\nbusy")
+    yield [("m-redfish", "power")], "answered no JSON: <html>", write(lab.redfish.fault, "200\n<html>")
+    yield [("m-redfish", "power")], "tells of no systems", write(lab.redfish.fault, "200\n{}")
     yield [("m-snmp", "power")], "does not answer", stop(lab.pdu)
     yield [("m-snmp", "power")], "does not answer", kill(lab.pdu)
     yield [("m-snmp", "power")], "does not answer", write(lab.pdu.community, "wrong")
@@ -216,7 +224,7 @@ def canary(lab):
     for file in files:
         data = file.read_bytes()
         found += [str(file)] * sum(word.encode() in data for word in (PASSWORD, COMMUNITY))
-    for args in (["show", "m-ipmi", "-o", "json"], ["events", "--all", "-o", "jsonl"], ["admin", "check", "-o", "json"], ["ls", "-o", "json"]):
+    for args in (["show", "m-ipmi", "-o", "json"], ["show", "m-redfish", "-o", "json"], ["events", "--all", "-o", "jsonl"], ["admin", "check", "-o", "json"], ["ls", "-o", "json"]):
         out = lab.cli(*args)
         found += [" ".join(args)] * sum(word in out.stdout + out.stderr for word in (PASSWORD, COMMUNITY))
     demand(not found, f"secrets are in {found}")

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -67,6 +68,42 @@ class Bmc(Process):
     def power(self):
         return (f'power.ipmi = {{ address = "127.0.0.1:{self.port}", user = "admin", '
                 f'password = {{ file = "{self.password}" }}, cipher = 3 }}')
+
+
+class RedfishBmc(Process):
+    """sushy-tools' emulator with a certificate it signed itself; `chassis` is
+    asked as that of Bmc. A file `fault` makes it answer that (redfish.py)."""
+
+    PYTHON = HERE.parent / ".cache" / "sushy" / "bin" / "python3"  # by tests/lab/sushy
+
+    def __init__(self, directory, chassis, password):
+        directory.mkdir()
+        self.port = free_port()
+        self.password = directory / "password"
+        self.password.write_text(password + "\n")
+        self.fault = directory / "fault"
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                        "-subj", "/CN=bmc", "-days", "2", "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
+                       check=True, capture_output=True)
+        printed = subprocess.run(["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", directory / "cert.pem"],
+                                 check=True, capture_output=True, text=True).stdout
+        self.fingerprint = printed.strip().split("=")[1]
+        super().__init__(directory, list(map(str, [self.PYTHON, HERE / "redfish.py", directory, self.port, *chassis])))
+
+    def start(self):
+        super().start()
+        end = time.monotonic() + 60
+        while True:
+            try:
+                return socket.create_connection(("127.0.0.1", self.port)).close()
+            except ConnectionRefusedError:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"the Redfish emulator does not serve: {(self.dir / 'log').read_text()[-2000:]}") from None
+                time.sleep(0.05)
+
+    def power(self, more=""):
+        return (f'power.redfish = {{ address = "127.0.0.1:{self.port}", user = "admin", '
+                f'password = {{ file = "{self.password}" }}, fingerprint = "{self.fingerprint}"{more} }}')
 
 
 class Pdu(Process):

@@ -1,7 +1,7 @@
 """A virtual machine with its own firmware, serial line, disk and network
 card goes through whole turns, driven as a user would: by the command line.
 
-usage: journey.py direct|http|ipmi|snmp [--kill]
+usage: journey.py direct|http|ipmi|redfish|snmp [--kill]
 
 direct and http: a machine of pitstop's own making. The others: one that
 stands behind the devices of a lab (wiring.py). Looks at the truth from outside: the raw file of the disk, the processes,

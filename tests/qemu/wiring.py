@@ -10,7 +10,7 @@ import threading
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lab"))
-from simulators import Bmc, ConsoleServer, Pdu, free_port  # noqa: E402
+from simulators import Bmc, ConsoleServer, Pdu, RedfishBmc, free_port  # noqa: E402
 
 SECRET = "pw-5e1c77a0"  # unique, so that it can be looked for
 
@@ -97,6 +97,21 @@ class Ipmi(Wired):
         return "", f'server = "10.0.2.2"\n{self.bmc.power()}\nconsole.main.sol = {{}}\nboot.http = {{}}\n'
 
 
+class Redfish(Wired):
+    """Behind a BMC with Redfish and a port of a console server."""
+    NETWORK_FIRST = False  # the BMC says when
+
+    def __init__(self, directory, disk):
+        super().__init__(directory, disk)
+        self.bmc = RedfishBmc(directory / "bmc", [HERE / "machine.py", self.dir, "chassis"], SECRET)
+        self.server = ConsoleServer(directory / "server", [("tcp", f"tcp,127.0.0.1,{self.relay.port}")])
+        self.devices = [self.bmc, self.server]
+
+    def inventory(self):
+        return "", (f'server = "10.0.2.2"\n{self.bmc.power()}\n'
+                    f'console.main.tcp = {{ address = "127.0.0.1:{self.server.ports[0]}" }}\nboot.http = {{}}\n')
+
+
 class Snmp(Wired):
     """Behind an outlet of a PDU and a port of a console server."""
     NETWORK_FIRST = True  # nobody can tell its firmware otherwise
@@ -114,4 +129,4 @@ class Snmp(Wired):
                 f'console.main.rfc2217 = {{ address = "127.0.0.1:{self.server.ports[0]}" }}\nboot.http = {{}}\n')
 
 
-KINDS = {"ipmi": Ipmi, "snmp": Snmp}
+KINDS = {"ipmi": Ipmi, "redfish": Redfish, "snmp": Snmp}

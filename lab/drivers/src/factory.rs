@@ -17,6 +17,7 @@ const POWER: &[(DriverSchema, MakePower)] = &[
     (power::sim::SCHEMA, power::sim::make),
     (power::qemu::SCHEMA, power::qemu::make),
     (power::ipmi::SCHEMA, power::ipmi::make),
+    (power::redfish::SCHEMA, power::redfish::make),
     (power::snmp::SCHEMA, power::snmp::make),
     (power::http::SCHEMA, power::http::make),
     (OUTLET, outlet),
@@ -53,11 +54,8 @@ const EVIDENCE: &str = "it comes with the other kinds of evidence; `ready.agent`
 const SHELL: &str = "it comes with `pitstop shell`";
 const HOOKS: &str = "it comes with switches, buttons and hooks";
 
-const POWER_PLANNED: &[DriverSchema] = &[
-    planned("redfish", BMC),
-    planned("usb-hub", HUB),
-    planned("libvirt", "it comes with the libvirt driver"),
-];
+const POWER_PLANNED: &[DriverSchema] =
+    &[planned("usb-hub", HUB), planned("libvirt", "it comes with the libvirt driver")];
 const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the libvirt driver")];
 const BOOT_PLANNED: &[DriverSchema] = &[
     planned("pxe", NETBOOT),

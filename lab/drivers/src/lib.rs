@@ -18,6 +18,7 @@ mod factory;
 pub mod host;
 pub mod power;
 pub mod process;
+mod redfish;
 mod secret;
 pub mod sim;
 pub mod site;

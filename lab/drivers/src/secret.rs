@@ -49,7 +49,7 @@ impl Place {
             Self::File(path) => {
                 // A file may be on a disk that hangs; nothing else must.
                 let path = path.clone();
-                let read = tokio::task::spawn_blocking(move || read_file(&path));
+                let read = tokio::task::spawn_blocking(move || read_file(&path, MAX));
                 match tokio::time::timeout(READ, read).await {
                     Ok(Ok(Ok(text))) => text,
                     Ok(Ok(Err(e))) => return Err(failed(&format!("cannot be read: {e}"))),
@@ -66,7 +66,8 @@ impl Place {
     }
 }
 
-fn read_file(path: &str) -> std::io::Result<String> {
+/// The text of a file, of which no more than `max` bytes are looked at.
+pub fn read_file(path: &str, max: u64) -> std::io::Result<String> {
     use std::io::Read as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     // Somebody may name a pipe by mistake, which would be waited for.
@@ -76,7 +77,7 @@ fn read_file(path: &str) -> std::io::Result<String> {
         return Err(std::io::Error::other("it is no file"));
     }
     let mut text = String::new();
-    file.take(MAX).read_to_string(&mut text)?;
+    file.take(max).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -225,3 +225,12 @@ async fn a_bmc() {
     let site = site(dir.path(), leg.clone(), None, driver("power", none()));
     obeys(super::ipmi::make(&site, &leg).unwrap().as_ref()).await;
 }
+
+#[tokio::test]
+async fn a_bmc_with_redfish() {
+    let dir = tempfile::tempdir().unwrap();
+    let bmc = crate::testing::sushy::Sushy::start(dir.path());
+    let leg = leg(driver("redfish", bmc.fields()));
+    let site = site(dir.path(), leg.clone(), None, driver("power", none()));
+    obeys(super::redfish::make(&site, &leg).unwrap().as_ref()).await;
+}

@@ -6,6 +6,7 @@ pub mod http;
 pub mod ipmi;
 pub mod none;
 pub mod qemu;
+pub mod redfish;
 pub mod sim;
 pub mod snmp;
 

@@ -40,6 +40,15 @@ while [ $# -gt 1 ]; do
 done
 "#;
 
+/// Puts the chassis into a directory of its own: the program, which is given
+/// that directory.
+pub fn chassis(dir: &Path) -> PathBuf {
+    let program = dir.join("chassis");
+    std::fs::write(&program, CHASSIS).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+    program
+}
+
 /// A BMC that runs until this is dropped.
 pub struct Bmc {
     dir: PathBuf,
@@ -55,9 +64,7 @@ impl Bmc {
     pub fn start(dir: &Path) -> Self {
         let dir = dir.join("bmc");
         std::fs::create_dir_all(dir.join("state")).unwrap();
-        let program = dir.join("chassis");
-        std::fs::write(&program, CHASSIS).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        chassis(&dir);
         let serial = TcpListener::bind("127.0.0.1:0").unwrap();
         let line = serial.local_addr().unwrap();
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

@@ -3,7 +3,9 @@
 pub mod bmc;
 pub mod console_server;
 pub mod pdu;
+pub mod redfish;
 pub mod sshd;
+pub mod sushy;
 
 use crate::site::Site;
 use pitstop_core::inventory::{DriverSpec, LegSpec, MachineSpec};

@@ -11,6 +11,7 @@ use crate::child::shown;
 use crate::error::{DriverError, Task};
 use crate::secret::Place;
 use crate::site::Site;
+use crate::web::wire::Wire;
 use crate::web::{Ask, Web};
 use hyper::Method;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
@@ -115,6 +116,7 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     };
     let address = spec.text("address").unwrap_or_default().to_owned();
     let target = address::split(&address).ok_or_else(|| wrong(format!("`{address}` is no address")))?;
+    let limit = Duration::from_millis(spec.ms("timeout").unwrap_or(DEFAULT_TIMEOUT_MS));
     let mut limits = PowerLimits::of(site, leg);
     if spec.controller.is_none() {
         // Machines on one device stand in one queue even if nobody said so.
@@ -124,12 +126,10 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
         machine: site.name().to_owned(),
         web: Web {
             driver: DRIVER,
-            address,
-            target,
+            wire: Wire { target, trust: None, limit },
             user: spec.text("user").map(str::to_owned),
             password: Place::of(spec, "password"),
             in_query: spec.text("profile") == Some("tasmota"),
-            limit: Duration::from_millis(spec.ms("timeout").unwrap_or(DEFAULT_TIMEOUT_MS)),
         },
         profile: Profile::of(spec).map_err(wrong)?,
         limits,

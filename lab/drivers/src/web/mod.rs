@@ -5,33 +5,28 @@
 //! asked for one, by the scheme it asked for: whoever listens on the wire
 //! learns nothing from a device that does digests.
 
+pub mod tls;
+pub mod wire;
+
+pub use wire::Ask;
+
 use crate::error::DriverError;
 use crate::secret::Place;
 use digest_auth::{AuthContext, HttpMethod, WwwAuthenticateHeader};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, USER_AGENT, WWW_AUTHENTICATE};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::StatusCode;
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::agent::Secret;
-use socket2::SockRef;
-use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-/// Bytes of an answer that are looked at.
-const MAX_BODY: usize = 256 << 10;
+use wire::{Answer, Line, Wire, WireError};
 
 /// A device, and as whom it is asked.
 #[derive(Debug, Clone)]
 pub struct Web {
     /// The driver, for errors.
     pub driver: &'static str,
-    /// As the inventory writes it.
-    pub address: String,
-    /// Where that is.
-    pub target: (String, u16),
+    /// Where it is.
+    pub wire: Wire,
     /// Who asks.
     pub user: Option<String>,
     /// With which password.
@@ -39,26 +34,6 @@ pub struct Web {
     /// Whether user and password are part of the query, because the device
     /// knows no other way. They are in no error and no log.
     pub in_query: bool,
-    /// How long one call may take.
-    pub limit: Duration,
-}
-
-/// What is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ask {
-    /// The method.
-    pub method: Method,
-    /// Path and query.
-    pub path: String,
-    /// A JSON body.
-    pub body: Option<String>,
-}
-
-impl Ask {
-    /// A request without a body.
-    pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), body: None }
-    }
 }
 
 /// What came back: a status that is not an error's, and the body.
@@ -68,22 +43,16 @@ pub struct Reply {
     pub body: String,
 }
 
-struct Raw {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: String,
-}
-
 impl Web {
     /// Asks. `attempted` is what for, as in "could not `switch srv1 on`".
     ///
     /// # Errors
     /// The device is not there, does not answer in time, or says no.
     pub async fn ask(&self, attempted: &str, ask: &Ask) -> Result<Reply, DriverError> {
-        match timeout(self.limit, self.with_password(attempted, ask)).await {
+        match timeout(self.wire.limit, self.with_password(attempted, ask)).await {
             Ok(done) => done,
             Err(_) => {
-                let late = format!("no answer within {} s", self.limit.as_secs_f32());
+                let late = format!("no answer within {} s", self.wire.limit.as_secs_f32());
                 Err(self.failed(attempted, late).next(self.look()))
             }
         }
@@ -94,11 +63,11 @@ impl Web {
     }
 
     fn look(&self) -> String {
-        format!("is {} up, and is that its address?", self.address)
+        format!("is {} up, and is that its address?", self.wire.address())
     }
 
     async fn with_password(&self, attempted: &str, ask: &Ask) -> Result<Reply, DriverError> {
-        let lost = |e: String| self.failed(attempted, e).next(self.look());
+        let lost = |e: WireError| e.explain(self.driver, attempted, &self.wire);
         if let (true, Some(user)) = (self.in_query, &self.user) {
             let Secret(password) = self.password(attempted).await?;
             let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
@@ -126,8 +95,8 @@ impl Web {
         }
     }
 
-    fn judge(&self, attempted: &str, raw: Raw) -> Result<Reply, DriverError> {
-        let Raw { status, body, .. } = raw;
+    fn judge(&self, attempted: &str, answer: Answer) -> Result<Reply, DriverError> {
+        let Answer { status, body, .. } = answer;
         if status.is_success() {
             return Ok(Reply { body });
         }
@@ -144,55 +113,24 @@ impl Web {
         })
     }
 
-    async fn send(&self, ask: &Ask, authorization: Option<String>) -> Result<Raw, String> {
-        let (host, port) = &self.target;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| e.to_string())?;
-        // What was asked for must not be done later, when we have given up:
-        // nothing stays with the kernel, and nothing is sent for longer.
-        let socket = SockRef::from(&stream);
-        let set_up = socket
-            .set_linger(Some(Duration::ZERO))
-            .and_then(|()| socket.set_tcp_user_timeout(Some(self.limit)));
-        set_up.map_err(|e| e.to_string())?;
-        let io = |e: hyper::Error| e.to_string();
-        let (mut send, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io)?;
-        let mut request = Request::builder()
-            .method(&ask.method)
-            .uri(&ask.path)
-            .header(HOST, &self.address)
-            .header(USER_AGENT, "pitstop")
-            .header(CONNECTION, "close");
-        if ask.body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
+    /// On a connection of its own.
+    async fn send(&self, ask: &Ask, authorization: Option<HeaderValue>) -> Result<Answer, WireError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         if let Some(value) = authorization {
-            request = request.header(AUTHORIZATION, value);
+            headers.insert(AUTHORIZATION, value);
         }
-        let body = Full::new(Bytes::from(ask.body.clone().unwrap_or_default()));
-        let request = request.body(body).map_err(|e| e.to_string())?;
-        let answer = async {
-            let response = send.send_request(request).await.map_err(io)?;
-            let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_BODY).collect().await.map_err(|e| e.to_string())?;
-            let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-            Ok(Raw { status: parts.status, headers: parts.headers, body })
-        };
-        // The connection works only while it is polled, and ends with this.
-        tokio::pin!(connection);
-        tokio::pin!(answer);
-        tokio::select! {
-            answer = &mut answer => answer,
-            end = &mut connection => match end {
-                Ok(()) => answer.await,
-                Err(e) => Err(e.to_string()),
-            },
-        }
+        self.wire.send(&mut Line::default(), ask, headers).await
     }
 }
 
 /// The header that answers a device's challenge (RFC 7616, RFC 7617).
-fn authorization(headers: &HeaderMap, ask: &Ask, user: &str, password: &Secret) -> Result<String, String> {
+fn authorization(
+    headers: &HeaderMap,
+    ask: &Ask,
+    user: &str,
+    password: &Secret,
+) -> Result<HeaderValue, String> {
     let challenges: Vec<&str> =
         headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok()).collect();
     if let Some(challenge) = challenges.iter().find_map(|whole| find_scheme(whole, "digest ")) {
@@ -200,14 +138,27 @@ fn authorization(headers: &HeaderMap, ask: &Ask, user: &str, password: &Secret) 
             .map_err(|e| format!("its challenge makes no sense: {e}"))?;
         let mut context = AuthContext::new(user, password.0.as_str(), ask.path.as_str());
         context.method = HttpMethod::from(ask.method.as_str().to_owned());
-        return asked.respond(&context).map(|answer| answer.to_header_string()).map_err(|e| e.to_string());
+        let answer = asked.respond(&context).map_err(|e| e.to_string())?;
+        return secret_header(&answer.to_header_string());
     }
     if challenges.iter().any(|whole| find_scheme(whole, "basic").is_some()) {
-        use base64::Engine as _;
-        let words = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.0));
-        return Ok(format!("Basic {words}"));
+        return basic(user, password);
     }
     Err("it wants a password by no scheme that is known here (basic, digest)".to_owned())
+}
+
+/// The password itself, as good as plain (RFC 7617, section 2).
+pub fn basic(user: &str, password: &Secret) -> Result<HeaderValue, String> {
+    use base64::Engine as _;
+    let words = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{}", password.0));
+    secret_header(&format!("Basic {words}"))
+}
+
+/// A header that no log shows.
+pub fn secret_header(value: &str) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::try_from(value).map_err(|_| "it cannot be put into a header".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// The challenge of this scheme: one header may hold several (RFC 9110,
