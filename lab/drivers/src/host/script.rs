@@ -12,6 +12,9 @@
 //! session, and with it a group, for each command). Where the connection dies
 //! unseen, a clock does it.
 
+/// What was printed before this, on either output, was the host's greeting: a
+/// login shell reads files that may say anything.
+pub const BEGIN: &str = "pitstop-begin:\n";
 /// Stands at the end of what a program printed to its standard error, with
 /// its exit code: a lost connection must not look like exit code 0.
 pub const END: &str = "pitstop-exit:";
@@ -20,6 +23,7 @@ pub const OPEN: &str = "pitstop-open:";
 
 /// Arguments: seconds, program, its arguments.
 const RUN: &str = r#"exec 3<&0
+printf 'pitstop-begin:\n'; printf 'pitstop-begin:\n' >&2
 { cat <&3; kill -s KILL 0; } >/dev/null 2>&1 &
 { sleep "$1"; kill -s KILL 0; } >/dev/null 2>&1 3<&- &
 shift
@@ -31,12 +35,14 @@ printf '\npitstop-exit:%s\n' "$code" >&2"#;
 
 /// Arguments: program, its arguments.
 const TALK: &str = r#"exec 3<&0
+printf 'pitstop-begin:\n'; printf 'pitstop-begin:\n' >&2
 printf 'pitstop-open:\n' >&2
 { cat <&3; kill -s KILL 0; } | { "$@" 3<&-; kill -s KILL 0; }"#;
 
 /// Arguments: device (or `usb:` and an interface), baud, `crtscts` or
 /// `-crtscts`.
 const SERIAL: &str = r#"exec 3<&0
+printf 'pitstop-begin:\n'; printf 'pitstop-begin:\n' >&2
 dev=$1
 case $dev in
 usb:*)

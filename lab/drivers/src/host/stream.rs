@@ -1,7 +1,7 @@
 //! A program on a bench host that is talked to: a serial line there, most of
 //! all.
 
-use super::script::{self, OPEN};
+use super::script::{self, BEGIN, OPEN};
 use super::work::wait;
 use super::{Bench, Host, HostError};
 use crate::child::{Group, Program, RunError, first_line};
@@ -131,7 +131,7 @@ impl Host {
         let lost = |e: io::Error| self.failed(format!("the connection was lost: {e}"));
         session.set_keepalive(true, BEAT);
         let (mut from, mut to) = (Buffer::default(), Buffer::default());
-        let mut said = String::new();
+        let (mut heard, mut said) = (Vec::new(), Vec::new());
         let end = Instant::now() + OPENING;
         loop {
             match session.keepalive_send() {
@@ -145,15 +145,18 @@ impl Host {
             }
             if opened.is_some() {
                 // What it prints before it is open is why it is not.
-                some |= self.listen(&channel, &mut said)?;
-                if let Some(word) = is_open(&said)
-                    && let Some(opened) = opened.take()
-                    && opened.send(Ok(word)).is_err()
-                {
-                    return Ok(());
+                some |= self.listen(&channel, 0, &mut heard)? | self.listen(&channel, 1, &mut said)?;
+                if let (Some((word, more)), Some(first)) = (is_open(&said), after(&heard, BEGIN)) {
+                    // What came along with the words is the line's first bytes.
+                    from.bytes.extend_from_slice(first);
+                    from.bytes.extend_from_slice(more);
+                    if opened.take().is_none_or(|opened| opened.send(Ok(word)).is_err()) {
+                        return Ok(());
+                    }
                 }
                 if opened.is_some() && (channel.eof() || Instant::now() > end) {
                     let end = if channel.eof() { "it ended at once" } else { "it is not open in time" };
+                    let said = after(&said, BEGIN).map_or_else(Default::default, String::from_utf8_lossy);
                     return Err(self.failed(first_line(&format!("{said}\n{end}"))));
                 }
             } else {
@@ -179,25 +182,36 @@ impl Host {
         }
     }
 
-    fn listen(&self, channel: &Channel, said: &mut String) -> Result<bool, HostError> {
+    fn listen(&self, channel: &Channel, stream: i32, said: &mut Vec<u8>) -> Result<bool, HostError> {
         let mut buffer = [0; 512];
-        match channel.stderr().read(&mut buffer) {
+        match channel.stream(stream).read(&mut buffer) {
             Ok(0) => Ok(false),
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
             Err(e) => Err(self.failed(format!("the connection was lost: {e}"))),
-            Ok(_) if said.len() > 4096 => Err(self.failed(first_line(said))),
+            Ok(_) if said.len() > GREETING => Err(self.failed("it says too much before the line is open")),
             Ok(n) => {
-                said.push_str(&String::from_utf8_lossy(buffer.get(..n).unwrap_or_default()));
+                said.extend_from_slice(buffer.get(..n).unwrap_or_default());
                 Ok(true)
             }
         }
     }
 }
 
-/// What is said of the line, once it is open.
-fn is_open(said: &str) -> Option<String> {
-    let (_, rest) = said.split_once(OPEN)?;
-    rest.split_once('\n').map(|(word, _)| word.to_owned())
+/// Bytes of a host's greeting, and of a line that is heard before it is known
+/// to be open.
+const GREETING: usize = 64 << 10;
+
+/// What stands behind a word, if it was said.
+fn after<'s>(said: &'s [u8], word: &str) -> Option<&'s [u8]> {
+    let at = said.windows(word.len()).position(|window| window == word.as_bytes())?;
+    said.get(at + word.len()..)
+}
+
+/// What is said of the line, once it is open, and what was said after that.
+fn is_open(said: &[u8]) -> Option<(String, &[u8])> {
+    let rest = after(said, OPEN)?;
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    Some((String::from_utf8_lossy(rest.get(..end)?).into_owned(), rest.get(end + 1..)?))
 }
 
 #[derive(Default)]

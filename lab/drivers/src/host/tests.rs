@@ -1,3 +1,4 @@
+use super::script::BEGIN;
 use super::*;
 use crate::testing::console_server::pty;
 use crate::testing::sshd::{PASSPHRASE, Sshd, at_bench, there};
@@ -41,10 +42,13 @@ async fn a_program_runs_there_with_its_arguments_untouched_and_its_end_is_told()
     assert_eq!((ran.status.code(), ran.out), (Some(0), want));
     let ran = run(&bench, &["sh", "-c", "echo out; echo err >&2; exit 3"]).await.unwrap();
     assert_eq!((ran.status.code(), ran.out.trim(), ran.err.trim()), (Some(3), "out", "err"));
+    // What a host says to everybody who logs in is nobody's output.
+    let greeted = run(&bench, &["sh", "-c", "exec cat"]).await.unwrap();
+    assert_eq!((greeted.out.as_str(), greeted.err.as_str()), ("", ""));
     // More than is kept, on both, and the end is found all the same.
     let flood = "yes out | head -c 3000000; yes err | head -c 3000000 >&2; exit 4";
     let ran = run(&bench, &["sh", "-c", flood]).await.unwrap();
-    assert_eq!((ran.status.code(), ran.out.len()), (Some(4), 64 << 10));
+    assert_eq!((ran.status.code(), ran.out.len()), (Some(4), (64 << 10) - BEGIN.len()));
     // What it leaves behind ends with it and holds nobody up.
     let begun = Instant::now();
     run(&bench, &["sh", "-c", "sleep 300 & echo $!"]).await.unwrap();
@@ -60,11 +64,10 @@ async fn a_program_nobody_waits_for_any_more_is_killed_there_with_all_it_started
     let dir = tempfile::tempdir().unwrap();
     let sshd = Sshd::start(dir.path(), &["ed25519"]);
     let bench = bench(sshd.fields());
-    let (begun, late) = (sshd.file("begun"), sshd.file("late"));
+    let begun = sshd.file("begun");
     let script = format!(
-        "trap '' TERM HUP; (sleep 6; touch {late}) & touch {begun}; sleep 6; touch {late}",
-        begun = begun.display(),
-        late = late.display()
+        "trap '' TERM HUP; sleep 300 & echo $! $$ >{begun}.new; mv {begun}.new {begun}; sleep 300",
+        begun = begun.display()
     );
     let argv = words(&["sh", "-c", &script]);
     {
@@ -79,8 +82,12 @@ async fn a_program_nobody_waits_for_any_more_is_killed_there_with_all_it_started
             () = seen => {}
         }
     }
-    tokio::time::sleep(Duration::from_secs(9)).await;
-    assert!(!late.exists(), "it went on");
+    let pids = std::fs::read_to_string(&begun).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while pids.split_whitespace().any(|pid| std::path::Path::new("/proc").join(pid).exists()) {
+        assert!(Instant::now() < end, "it goes on: {pids}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let late = bench.run(&words(&["sleep", "60"]), Duration::from_secs(2)).await;
     assert!(matches!(late, Err(RunError::Late(_))), "{late:?}");
 }
@@ -160,7 +167,9 @@ async fn a_serial_line_of_a_bench_host() {
     let dir = tempfile::tempdir().unwrap();
     let sshd = Sshd::start(dir.path(), &["ed25519"]);
     let (master, path) = pty();
-    let spec = there(driver("serial", json!({"device": path, "baud": 115_200})));
+    let link = sshd.file("port");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let spec = there(driver("serial", json!({"device": link, "baud": 115_200})));
     let site = site(dir.path(), leg(driver("none", none())), Some(spec), driver("power", none()));
     let console = crate::console::serial::make(&at_bench(site, sshd.fields()), "main").unwrap();
     let mut line = console.open().await.unwrap();
@@ -183,6 +192,7 @@ async fn a_serial_line_of_a_bench_host() {
     // An error is an end too.
     let _ = tokio::time::timeout(PATIENCE, line.read_to_end(&mut rest)).await.expect("a lost line must end");
     drop(line);
+    std::fs::remove_file(&link).unwrap();
     let gone = console.open().await.err().expect("the port is gone");
     assert!(gone.answer.contains("plugged in"), "{gone}");
 }

@@ -6,7 +6,7 @@
 //! which brings the thread back at once.
 
 use super::login::{Cut, KINDS, Refused, Words};
-use super::script::{self, END};
+use super::script::{self, BEGIN, END};
 use super::{Host, HostError};
 use crate::child::{MAX_OUTPUT, Ran, RunError};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// What a thread does with a session. It gets the connection too, to wait for it.
@@ -29,13 +29,12 @@ impl Host {
     pub(super) async fn run(self: &Arc<Self>, argv: &[String], limit: Duration) -> Result<Ran, RunError> {
         let command =
             script::run(argv, limit.as_secs() + 2).map_err(|e| RunError::Host(self.failed(e).permanent()))?;
-        let end = Instant::now() + limit;
         let running = async {
             // Never closed, so there is always one to be had.
             let _slot = self.slots.acquire().await.map_err(|e| self.failed(e))?;
             let work = move |host: &Self, session: &Session, socket: &TcpStream| {
                 let mut channel = host.begin(session, &command)?;
-                host.collect(session, &mut channel, socket, end)
+                host.collect(session, &mut channel, socket)
             };
             self.with_session(Arc::new(work)).await
         };
@@ -128,25 +127,25 @@ impl Host {
         session: &Session,
         channel: &mut Channel,
         socket: &TcpStream,
-        end: Instant,
     ) -> Result<Ran, HostError> {
         let (mut out, mut err) = (Output::default(), Output::default());
         while !channel.eof() {
             let some = self.read(channel, 0, &mut out)? | self.read(channel, 1, &mut err)?;
             if !some && !channel.eof() {
-                let left = end.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(self.failed("not done in time"));
-                }
-                wait(session, socket, None, left).map_err(|e| self.failed(e))?;
+                // Whoever has a deadline cuts the connection, which ends this.
+                wait(session, socket, None, PAUSE).map_err(|e| self.failed(e))?;
             }
         }
         let code = err.code().ok_or_else(|| {
-            let said = String::from_utf8_lossy(&err.kept).into_owned();
+            let said = String::from_utf8_lossy(&err.kept);
+            let said = said.split_once(BEGIN).map_or("", |(_, said)| said);
             let said = crate::child::first_line(&format!("{said}\nthe connection was lost"));
             self.failed(format!("the command did not come to its end: {said}"))
         })?;
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let text = |bytes: Vec<u8>| {
+            let all = String::from_utf8_lossy(&bytes);
+            all.split_once(BEGIN).map_or_else(String::new, |(_, said)| said.to_owned())
+        };
         let err = text(err.kept);
         let err = err.rsplit_once(END).map_or(err.as_str(), |(before, _)| before).trim_end_matches('\n');
         Ok(Ran { status: ExitStatus::from_raw(code << 8), out: text(out.kept), err: err.to_owned() })
@@ -175,6 +174,8 @@ struct Output {
     tail: Vec<u8>,
 }
 
+/// The longest wait for a connection that says nothing.
+const PAUSE: Duration = Duration::from_secs(60);
 /// Long enough for [`END`] and a code.
 const TAIL: usize = 64;
 
