@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Word};
+use super::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Reads, Word};
 use super::error::{Problem, Problems};
 use super::model::DriverSpec;
 use super::reader::{list, unit};
@@ -98,6 +98,30 @@ impl Drivers<'_> {
             return None;
         }
         self.fields(slot, chosen, owner)
+    }
+
+    /// Raises it if nothing reads a leg that nobody said cannot be read. `at` is where its driver is named.
+    pub fn readable(&mut self, slot: &str, at: Loc, leg: &DriverSpec) {
+        let reads = |kind, driver: &str| {
+            let schemas = self.catalogue.drivers(kind);
+            schemas.iter().find(|schema| schema.name == driver).map_or(Reads::Itself, |schema| schema.reads)
+        };
+        let reads = match reads(Kind::Power, &leg.driver) {
+            Reads::AsController => {
+                let controller = leg.controller.as_ref().and_then(|name| self.controllers.get(name));
+                controller.map_or(Reads::Itself, |device| reads(Kind::Controller, &device.driver))
+            }
+            reads => reads,
+        };
+        let what = format!("nothing reads the state of `{slot}.{}`", leg.driver);
+        let told = "`readback = \"none\"`: off is then assumed, and shown so";
+        match reads {
+            Reads::By(field) if !leg.fields.contains_key(field) => {
+                self.raise(Problem::new(at, what).expected(format!("`{field}`, or {told}")));
+            }
+            Reads::Never => self.raise(Problem::new(at, what).expected(told)),
+            Reads::By(_) | Reads::Itself | Reads::AsController => {}
+        }
     }
 
     /// Whether the chosen driver can be used on this machine in this release.

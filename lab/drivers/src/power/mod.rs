@@ -5,6 +5,8 @@ pub mod fake;
 pub mod http;
 pub mod ipmi;
 pub mod none;
+pub mod pdudaemon;
+mod programs;
 pub mod qemu;
 pub mod sim;
 pub mod snmp;

@@ -3,6 +3,7 @@
 pub mod bmc;
 pub mod console_server;
 pub mod pdu;
+pub mod pdudaemon;
 
 use crate::site::Site;
 use pitstop_core::inventory::{DriverSpec, LegSpec, MachineSpec};
