@@ -24,6 +24,7 @@ const POWER: &[(DriverSchema, MakePower)] = &[
     (power::pdudaemon::SCHEMA, power::pdudaemon::make),
     (OUTLET, outlet),
     (power::command::SCHEMA, power::command::make),
+    (power::wol::SCHEMA, power::wol::make),
     (power::none::SCHEMA, power::none::make),
 ];
 

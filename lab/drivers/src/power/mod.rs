@@ -10,6 +10,7 @@ mod programs;
 pub mod qemu;
 pub mod sim;
 pub mod snmp;
+pub mod wol;
 
 #[cfg(test)]
 mod conformance;
