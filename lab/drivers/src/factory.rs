@@ -18,6 +18,7 @@ type MakeBoot = fn(&Site) -> Result<Arc<dyn Boot>, DriverError>;
 const POWER: &[(DriverSchema, MakePower)] = &[
     (power::sim::SCHEMA, power::sim::make),
     (power::qemu::SCHEMA, power::qemu::make),
+    (power::libvirt::SCHEMA, power::libvirt::make),
     (power::ipmi::SCHEMA, power::ipmi::make),
     (power::snmp::SCHEMA, power::snmp::make),
     (power::http::SCHEMA, power::http::make),
@@ -56,12 +57,8 @@ const EVIDENCE: &str = "it comes with the other kinds of evidence; `ready.agent`
 const SHELL: &str = "it comes with `pitstop shell`";
 const HOOKS: &str = "it comes with switches, buttons and hooks";
 
-const POWER_PLANNED: &[DriverSchema] = &[
-    planned("redfish", BMC),
-    planned("usb-hub", HUB),
-    planned("libvirt", "it comes with the libvirt driver"),
-];
-const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the libvirt driver")];
+const POWER_PLANNED: &[DriverSchema] = &[planned("redfish", BMC), planned("usb-hub", HUB)];
+const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the consoles of libvirt")];
 const BOOT_PLANNED: &[DriverSchema] = &[
     planned("pxe", NETBOOT),
     planned("uefi-http", NETBOOT),

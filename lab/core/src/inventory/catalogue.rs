@@ -111,7 +111,7 @@ pub struct FieldSchema {
     /// Whether the driver cannot do without.
     pub required: bool,
     /// What it is where nobody says, for [`Unique`]: two machines of which one says it and one does not may mean the
-    /// same thing.
+    /// same thing. `{name}` in it is the machine's name.
     pub unsaid: Option<&'static str>,
     /// One line for people.
     pub doc: &'static str,

@@ -410,13 +410,16 @@ impl Drivers<'_> {
     ) {
         for unique in chosen.schema.unique {
             let value = |field: &&str| {
-                let unsaid =
-                    || chosen.schema.fields.iter().find(|f| f.name == *field)?.unsaid.map(str::to_owned);
+                let unsaid = || {
+                    let unsaid = chosen.schema.fields.iter().find(|f| f.name == *field)?.unsaid?;
+                    Some(unsaid.replace("{name}", owner.name))
+                };
                 fields.get(*field).map(plain).or_else(unsaid)
             };
             let values: Option<Vec<String>> = unique.fields.iter().map(value).collect();
-            let place = unique.fields.first().and_then(|field| chosen.table.get(*field));
-            let (Some(values), Some(place)) = (values, place) else { continue };
+            let Some(values) = values else { continue };
+            let said = unique.fields.first().and_then(|field| chosen.table.get(*field));
+            let place = said.map_or(chosen.entry.key, |entry| entry.node.at);
             let shown =
                 values.iter().filter(|v| !v.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" ");
             let of = spec
@@ -432,11 +435,11 @@ impl Drivers<'_> {
                 values,
             };
             let name = owner.name;
-            if let Some((at, other)) = self.claims.take(claim, place.node.at, name) {
+            if let Some((at, other)) = self.claims.take(claim, place, name) {
                 let whose = if other == name { "twice by".to_owned() } else { format!("by `{other}` and") };
                 let what = format!("{} `{shown}`{of} is used {whose} `{name}`", unique.what);
-                let problem = Problem::new(place.node.at, what).also(at, format!("used by `{other}` here"));
-                let same = at == place.node.at;
+                let problem = Problem::new(place, what).also(at, format!("used by `{other}` here"));
+                let same = at == place;
                 let hint = "a value of its own for each machine of a range, with `{n}` or `{name}` in it";
                 self.raise(if same { problem.expected(hint) } else { problem });
             }

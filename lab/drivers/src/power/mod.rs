@@ -4,6 +4,7 @@ pub mod command;
 pub mod fake;
 pub mod http;
 pub mod ipmi;
+pub mod libvirt;
 pub mod none;
 pub mod pdudaemon;
 mod programs;

@@ -2,6 +2,7 @@
 
 pub mod bmc;
 pub mod console_server;
+pub mod libvirt;
 pub mod pdu;
 pub mod pdudaemon;
 
