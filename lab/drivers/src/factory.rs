@@ -24,6 +24,7 @@ const POWER: &[(DriverSchema, MakePower)] = &[
     (power::http::SCHEMA, power::http::make),
     (power::pdudaemon::SCHEMA, power::pdudaemon::make),
     (OUTLET, outlet),
+    (power::usb_hub::SCHEMA, power::usb_hub::make),
     (power::command::SCHEMA, power::command::make),
     (power::wol::SCHEMA, power::wol::make),
     (power::none::SCHEMA, power::none::make),
@@ -51,13 +52,12 @@ const fn planned(name: &'static str, when: &'static str) -> DriverSchema {
 }
 
 const BMC: &str = "it comes with the BMC drivers";
-const HUB: &str = "it comes with the USB drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
 const EVIDENCE: &str = "it comes with the other kinds of evidence; `ready.agent` is built";
 const SHELL: &str = "it comes with `pitstop shell`";
 const HOOKS: &str = "it comes with switches, buttons and hooks";
 
-const POWER_PLANNED: &[DriverSchema] = &[planned("redfish", BMC), planned("usb-hub", HUB)];
+const POWER_PLANNED: &[DriverSchema] = &[planned("redfish", BMC)];
 const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the consoles of libvirt")];
 const BOOT_PLANNED: &[DriverSchema] = &[
     planned("pxe", NETBOOT),

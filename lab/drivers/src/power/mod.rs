@@ -11,6 +11,7 @@ mod programs;
 pub mod qemu;
 pub mod sim;
 pub mod snmp;
+pub mod usb_hub;
 pub mod wol;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ pub mod console_server;
 pub mod libvirt;
 pub mod pdu;
 pub mod pdudaemon;
+pub mod uhubctl;
 
 use crate::site::Site;
 use pitstop_core::inventory::{DriverSpec, LegSpec, MachineSpec};
