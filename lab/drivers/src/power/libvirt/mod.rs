@@ -123,7 +123,7 @@ impl Libvirt {
         let first = errors.first().copied().unwrap_or_default();
         let unknown =
             |line: &&str| line.contains("failed to get domain") || line.contains("Domain not found");
-        if !errors.is_empty() && errors.iter().all(|line| unknown(line)) {
+        if !errors.is_empty() && errors.iter().all(unknown) {
             return failed
                 .permanent()
                 .next(format!("`virsh --connect {} list --all` shows the domains there are", self.uri));

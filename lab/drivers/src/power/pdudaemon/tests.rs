@@ -61,7 +61,10 @@ async fn another_web_server_at_that_address_has_accepted_nothing() {
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {
             let mut stream = listener.accept().await.unwrap().0;
-            stream.read(&mut [0; 4096]).await.unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(stream.read_u8().await.unwrap());
+            }
             let reply = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             stream.write_all(reply.as_bytes()).await.unwrap();
         });

@@ -119,6 +119,26 @@ fn only_what_every_hub_calls_off_is_off() {
     assert_eq!(states(&half, 1), None, "the other half could not be read");
 }
 
+/// What uhubctl 2.5.0 printed of a hub with a tablet in its second port (a
+/// virtual machine's: QEMU 7.2 `usb-hub,port-power=on`, Linux 6.1).
+#[test]
+fn what_the_program_prints_is_understood() {
+    const HUB: &str = "Current status for hub 1-1 [0409:55aa QEMU QEMU USB Hub 314159-0000:00:04.0-1, USB 1.10, 8 ports, ppps]\n";
+    for (line, state) in [
+        (
+            "  Port 2: 0103 power enable connect [0627:0001 QEMU QEMU USB Tablet 28754-0000:00:04.0-1.2]\n",
+            true,
+        ),
+        ("  Port 2: 0000 off\n", false),
+        ("  Port 2: 0100 power\n", true),
+        ("  Port 2: 0103 power enable connect []\n", true),
+    ] {
+        assert_eq!(states(&format!("{HUB}{line}"), 2), Some(vec![Some(state)]), "{line}");
+    }
+    // Its ninth port, which it has not.
+    assert_eq!(states(HUB, 9), None);
+}
+
 #[test]
 fn what_cannot_work_is_refused() {
     for fields in [
