@@ -23,8 +23,8 @@ pub const IS_OFF: FieldSchema =
 pub const TIMEOUT: FieldSchema =
     FieldSchema::optional("timeout", FieldKind::Duration, "how long each may take, 20s unless said");
 
-/// How a driver runs programs for one machine. This is the one place of the
-/// power drivers where a program is started.
+/// How a driver runs programs for one machine. Who runs them by this starts
+/// them nowhere else.
 pub struct Programs {
     driver: &'static str,
     machine: String,
