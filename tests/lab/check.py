@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from simulators import Bmc, ConsoleServer, Pdu, Plug, RedfishBmc, Terminal
+from simulators import Bmc, ConsoleServer, Hub, Libvirt, Pdu, Pdudaemon, Plug, RedfishBmc, Sleeper, Terminal
 
 HERE = pathlib.Path(__file__).resolve().parent
 PITSTOP = os.environ.get("PITSTOP", str(HERE.parents[1] / "target/release/pitstop"))
@@ -57,6 +57,10 @@ class Lab:
         self.redfish = RedfishBmc(self.dir / "redfish", [*switch, "m-redfish"], PASSWORD)
         self.pdu = Pdu(self.dir / "pdu", switch, COMMUNITY)
         self.plug = Plug()
+        self.pdudaemon = Pdudaemon(self.dir / "pdudaemon")
+        self.libvirt = Libvirt(self.dir / "libvirt")
+        self.hub = Hub(self.dir / "hub")
+        self.sleeper = Sleeper(self.dir / "sleeper")
         self.terminals = [Terminal() for _ in range(5)]
         carried = [terminal.connector() for terminal in self.terminals]
         self.server = ConsoleServer(self.dir / "server", list(zip(["telnet(rfc2217),tcp", "telnet,tcp", "tcp", "tcp"], carried)))
@@ -78,6 +82,10 @@ class Lab:
             "m-command": (f'power.command = {{ on = ["true"], off = ["true"], status = ["{self.script}"], timeout = "2s" }}',
                           f'console.main.tcp = {{ address = "{raw}" }}'),
             "m-serial": ("power.none = {}", f'console.main.serial = {{ device = "{self.link}" }}'),
+            "m-pdud": (self.pdudaemon.power(5) + '\ntimeout.power = "20s"', "console = {}"),
+            "m-libvirt": (self.libvirt.power(), "console = {}"),
+            "m-usb": (self.hub.power(2), "console = {}"),
+            "m-wol": (self.sleeper.power(), "console = {}"),
         }
         machines = "".join(MACHINE.format(name=name, power=power, console=console)
                            for name, (power, console) in wires.items())
@@ -98,6 +106,10 @@ class Lab:
 
     def cli(self, *args):
         return subprocess.run([PITSTOP, *args], env=self.env, capture_output=True, text=True, timeout=PATIENCE)
+
+    def ok(self, *args):
+        done = self.cli(*args)
+        demand(done.returncode == 0, f"{' '.join(args)}: exit {done.returncode}: {done.stdout}{done.stderr}")
 
     def check(self):
         done = self.cli("admin", "check", "-o", "jsonl")
@@ -141,7 +153,7 @@ class Lab:
         if self.daemon and self.daemon.poll() is None:
             self.daemon.terminate()
             self.daemon.wait(60)
-        for device in (self.bmc, self.redfish, self.pdu, self.server, self.plug):
+        for device in (self.bmc, self.redfish, self.pdu, self.server, self.plug, self.pdudaemon, self.libvirt):
             device.end()
         subprocess.run(["rm", "-rf", str(self.dir)], check=True)
 
@@ -202,6 +214,35 @@ def breaks(lab):
     yield [("m-serial", "console main")], "could not open", (unplug, plug_in)
     yield carried, "Connection refused", kill(lab.server)
     yield [("m-ipmi", "power"), ("m-ipmi", "console main")], "the BMC does not answer", kill(lab.bmc)
+    yield [("m-libvirt", "power")], "Failed to connect socket", kill(lab.libvirt)
+    yield [("m-libvirt", "power")], "not done within 2 s", stop(lab.libvirt)
+    yield [("m-usb", "power")], "permission problems", write(lab.hub.dir / "permission", "")
+    yield [("m-usb", "power")], "cannot read port 2 status", write(lab.hub.dir / "unreadable", "")
+    yield [("m-wol", "power")], "cannot tell", write(lab.sleeper.state, "")
+
+
+def switched(lab, began):
+    """What these drivers drive obeys, and one that cannot names its cause."""
+    outlet = lab.pdudaemon.dir / "on-5"
+    is_on = {
+        "m-pdud": outlet.exists,
+        "m-libvirt": lab.libvirt.is_on,
+        "m-usb": (lab.hub.dir / "on-2").exists,
+        "m-wol": lambda: lab.sleeper.state.read_text() == "up",
+    }
+    for machine, on in is_on.items():
+        lab.ok("admin", "enrol", machine, "--yes")
+        lab.ok("reserve", f"name={machine}", "--want", "bare", "--for", "1h")
+        for word in ("on", "off", "on"):
+            lab.ok("power", machine, word)
+            demand(on() == (word == "on"), f"{machine} was read {word}, and is not")
+    say(began, f"{', '.join(is_on)}: switched")
+    lab.pdudaemon.end()
+    done = lab.cli("power", "m-pdud", "off")
+    demand(done.returncode != 0 and "Connection refused" in done.stdout + done.stderr,
+           f"without its pdudaemon: exit {done.returncode}: {done.stdout}{done.stderr}")
+    demand(outlet.exists(), "who switched it?")
+    say(began, "m-pdud: without its pdudaemon a command fails, and says why")
 
 
 def canary(lab):
@@ -248,6 +289,8 @@ def main():
             finally:
                 mend()
             lab.until_well()
+        lab.until("libvirtd has a client that stays", lab.libvirt.keep)
+        switched(lab, began)
         canary(lab)
         say(began, "mended each time; secrets are still nowhere")
     except (Wrong, subprocess.TimeoutExpired) as wrong:

@@ -3,6 +3,7 @@ listen on loopback, keep their files in a directory that is given to them, and
 end with `end()`."""
 
 import http.server
+import json
 import os
 import pathlib
 import shlex
@@ -126,6 +127,97 @@ class Pdu(Process):
     def controller(self, name):
         return (f'[controller.{name}]\nsnmp = {{ profile = "apc-rpdu2", address = "127.0.0.1:{self.port}", '
                 f'community = {{ file = "{self.community}" }} }}\n')
+
+
+class Pdudaemon(Process):
+    """pdudaemon from PyPI; outlet N of its PDU `bench` is the file `on-N`."""
+
+    def __init__(self, directory):
+        directory.mkdir()
+        self.port = free_port()
+        conf = {"daemon": {"hostname": "127.0.0.1", "port": self.port, "listener": "http"},
+                "pdus": {"bench": {"driver": "localcmdline", "cmd_on": f"touch {directory}/on-%s",
+                                   "cmd_off": f"rm -f {directory}/on-%s"}}}
+        (directory / "conf").write_text(json.dumps(conf))
+        fetched = subprocess.run([HERE / "fetch-pdudaemon"], capture_output=True, text=True, check=True)
+        tree = fetched.stdout.strip()
+        super().__init__(directory, ["/usr/bin/python3", f"{tree}/bin/pdudaemon", "--conf", "conf"], {"PYTHONPATH": tree})
+
+    def power(self, outlet):
+        return (f'power.pdudaemon = {{ address = "127.0.0.1:{self.port}", hostname = "bench", outlet = {outlet}, '
+                f'status = ["test", "-e", "{self.dir}/on-{outlet}"] }}')
+
+
+class Libvirt(Process):
+    """libvirtd with its own test hypervisor, whose domain is `test`."""
+
+    def __init__(self, directory):
+        directory.mkdir()
+        (directory / "conf").write_text(f'unix_sock_dir = "{directory}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n')
+        self.uri, self.keeper = f"test+unix:///default?socket={directory}/libvirt-sock", None
+        homes = {name: str(directory) for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
+        # No other driver: each would look for its own daemons and devices.
+        super().__init__(directory, ["/usr/sbin/libvirtd", "--config", "conf", "--pid-file", f"{directory}/pid"],
+                         {"LIBVIRT_DRIVER_DIR": str(directory / "no-drivers"), **homes})
+
+    def keep(self):
+        """Stays connected: the test hypervisor forgets everything when its
+        last client goes."""
+        self.keeper = subprocess.Popen(["virsh", "--connect", self.uri], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL)
+        return self.keeper.stdout.read(1) != b""  # It greets once it is connected.
+
+    def end(self):
+        if self.keeper:
+            self.keeper.kill()
+            self.keeper.wait()
+            self.keeper = None
+        super().end()
+
+    def is_on(self):
+        done = subprocess.run(["virsh", "--connect", self.uri, "domstate", "test"], capture_output=True, text=True)
+        return {"running": True, "shut off": False}[done.stdout.strip()]
+
+    def power(self):
+        return f'power.libvirt = {{ domain = "test", uri = "{self.uri}", timeout = "2s" }}'
+
+
+class Hub:
+    """A USB hub: what uhubctl would print, by a script; its ports are files."""
+
+    def __init__(self, directory):
+        directory.mkdir()
+        self.dir = directory
+        self.command = directory / "uhubctl"
+        self.command.write_text((HERE / "uhubctl").read_text())
+        self.command.chmod(0o700)
+
+    def power(self, port):
+        return f'power.usb-hub = {{ hub = "1-1.4", port = {port}, command = "{self.command}" }}'
+
+
+class Sleeper:
+    """A machine that a magic packet wakes: its file says `up` or `down`."""
+
+    MAC = bytes.fromhex("02aabb0cddee")
+
+    def __init__(self, directory):
+        directory.mkdir()
+        self.state, self.down = directory / "state", directory / "down"
+        for file in (self.state, self.down):
+            file.write_text("down")
+        self.card = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.card.bind(("127.0.0.1", 0))
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def listen(self):
+        while True:
+            if self.card.recv(2048) == b"\xff" * 6 + self.MAC * 16:
+                self.state.write_text("up")
+
+    def power(self):
+        return (f'power.wol = {{ mac = "{self.MAC.hex(":")}", broadcast = "127.0.0.1", port = {self.card.getsockname()[1]}, '
+                f'off = ["cp", "{self.down}", "{self.state}"], status = ["cat", "{self.state}"], is_on = "^up$", is_off = "^down$" }}')
 
 
 class Plug:

@@ -5,7 +5,9 @@ use crate::console::{self, Console};
 use crate::error::DriverError;
 use crate::power::{self, Power};
 use crate::site::Site;
-use pitstop_core::inventory::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Unique};
+use pitstop_core::inventory::catalogue::{
+    Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Reads, Unique,
+};
 use pitstop_core::inventory::{DriverSpec, LegSpec};
 use std::sync::{Arc, LazyLock};
 
@@ -16,12 +18,16 @@ type MakeBoot = fn(&Site) -> Result<Arc<dyn Boot>, DriverError>;
 const POWER: &[(DriverSchema, MakePower)] = &[
     (power::sim::SCHEMA, power::sim::make),
     (power::qemu::SCHEMA, power::qemu::make),
+    (power::libvirt::SCHEMA, power::libvirt::make),
     (power::ipmi::SCHEMA, power::ipmi::make),
     (power::redfish::SCHEMA, power::redfish::make),
     (power::snmp::SCHEMA, power::snmp::make),
     (power::http::SCHEMA, power::http::make),
+    (power::pdudaemon::SCHEMA, power::pdudaemon::make),
     (OUTLET, outlet),
+    (power::usb_hub::SCHEMA, power::usb_hub::make),
     (power::command::SCHEMA, power::command::make),
+    (power::wol::SCHEMA, power::wol::make),
     (power::none::SCHEMA, power::none::make),
 ];
 
@@ -48,15 +54,13 @@ const fn planned(name: &'static str, when: &'static str) -> DriverSchema {
 }
 
 const BMC: &str = "it comes with the BMC drivers";
-const HUB: &str = "it comes with the USB drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
 const EVIDENCE: &str = "it comes with the other kinds of evidence; `ready.agent` is built";
 const SHELL: &str = "it comes with `pitstop shell`";
 const HOOKS: &str = "it comes with switches, buttons and hooks";
 
-const POWER_PLANNED: &[DriverSchema] =
-    &[planned("usb-hub", HUB), planned("libvirt", "it comes with the libvirt driver")];
-const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the libvirt driver")];
+const POWER_PLANNED: &[DriverSchema] = &[];
+const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the consoles of libvirt")];
 const BOOT_PLANNED: &[DriverSchema] = &[
     planned("pxe", NETBOOT),
     planned("uefi-http", NETBOOT),
@@ -83,6 +87,7 @@ const CONTROLLER: &[DriverSchema] = &[
     DriverSchema { name: "queue", fields: &[power::AT_ONCE], ..DriverSchema::EMPTY },
     power::snmp::CONTROLLER,
     power::http::CONTROLLER,
+    power::pdudaemon::CONTROLLER,
 ];
 
 /// Every driver there is.
@@ -156,6 +161,7 @@ const OUTLET: DriverSchema = DriverSchema {
         FieldSchema::required("outlet", FieldKind::Label, "which of its outlets"),
     ],
     unique: &[Unique { what: "outlet", fields: &["outlet"] }],
+    reads: Reads::AsController,
     ..DriverSchema::EMPTY
 };
 
@@ -171,7 +177,7 @@ fn outlet(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
             format!("controller `{name}` is no device with outlets"),
         )
         .permanent()
-        .next(format!("`[controller.{name}]` takes `snmp = {{ … }}` or `http = {{ … }}`"))
+        .next(format!("`[controller.{name}]` takes `snmp`, `http` or `pdudaemon = {{ … }}`"))
     })?;
     let mut fields = (*device.fields).clone();
     fields.remove(power::AT_ONCE.name);
@@ -233,6 +239,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_leg_that_nothing_reads_says_so_or_is_refused() {
+        let lab = |power: &str| {
+            let text = format!(
+                "format = 1\n[controller.p]\npdudaemon = {{ address = \"pdud\", hostname = \"p\" }}\n[controller.q]\nqueue = {{}}\n\
+                 [class.unused]\npower.{power}\n[machine.m1]\npower.{power}\nconsole = {{}}\nboot.power = {{}}\nready.agent = {{}}\n"
+            );
+            pitstop_core::inventory::Inventory::parse_str("lab.toml", &text, factories())
+                .map_err(|errors| errors.to_string())
+        };
+        let pdudaemon = "address = \"pdud\", hostname = \"a\", outlet = 1";
+        for (fields, needed) in [
+            (format!("pdudaemon = {{ {pdudaemon} }}"), "`status`, or `readback = \"none\"`"),
+            (format!("pdudaemon = {{ {pdudaemon}, controller = \"q\" }}"), "`status`, or"),
+            ("outlet = { controller = \"p\", outlet = 1 }".to_owned(), "expected `readback = \"none\"`"),
+            ("command = { on = [\"a\"], off = [\"b\"] }".to_owned(), "`status`, or"),
+        ] {
+            let error = lab(&fields).unwrap_err();
+            assert!(
+                error.contains("nothing reads the state of `power.") && error.contains(needed),
+                "{error}"
+            );
+            assert_eq!(error.matches("nothing reads").count(), 1, "a class is not a machine: {error}");
+            lab(&fields.replace(" }", ", readback = \"none\" }")).unwrap();
+        }
+        lab(&format!("pdudaemon = {{ {pdudaemon}, status = [\"s\"] }}")).unwrap();
+        lab("command = { on = [\"a\"], off = [\"b\"], status = [\"s\"], controller = \"p\" }").unwrap();
     }
 
     #[test]

@@ -65,13 +65,30 @@ pub struct DriverSchema {
     pub unique: &'static [Unique],
     /// The power drivers of a machine it works with; empty = all. (A simulated console needs a simulated machine.)
     pub with_power: &'static [&'static str],
+    /// How a power driver knows the state of a leg.
+    pub reads: Reads,
     /// `None` = built. Else what to tell who uses it, as a sentence: `it comes with the BMC drivers`.
     pub not_built: Option<&'static str>,
 }
 
 impl DriverSchema {
     /// A driver that is built and takes no fields.
-    pub const EMPTY: Self = Self { name: "", fields: &[], unique: &[], with_power: &[], not_built: None };
+    pub const EMPTY: Self =
+        Self { name: "", fields: &[], unique: &[], with_power: &[], reads: Reads::Itself, not_built: None };
+}
+
+/// How a power driver knows the state of a leg. Of a leg that nothing reads the inventory must say `readback = "none"`:
+/// else each of its commands would be waited for until it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// It asks what it switches.
+    Itself,
+    /// Only where this field says how.
+    By(&'static str),
+    /// What it switches cannot tell.
+    Never,
+    /// As the driver of its controller does.
+    AsController,
 }
 
 /// Fields that together name one thing of the world. Two drivers with equal values, on the same host and the same
@@ -94,7 +111,7 @@ pub struct FieldSchema {
     /// Whether the driver cannot do without.
     pub required: bool,
     /// What it is where nobody says, for [`Unique`]: two machines of which one says it and one does not may mean the
-    /// same thing.
+    /// same thing. `{name}` in it is the machine's name.
     pub unsaid: Option<&'static str>,
     /// One line for people.
     pub doc: &'static str,

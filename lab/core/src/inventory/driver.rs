@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Word};
+use super::catalogue::{Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Reads, Word};
 use super::error::{Problem, Problems};
 use super::model::DriverSpec;
 use super::reader::{list, unit};
@@ -98,6 +98,30 @@ impl Drivers<'_> {
             return None;
         }
         self.fields(slot, chosen, owner)
+    }
+
+    /// Raises it if nothing reads a leg that nobody said cannot be read. `at` is where its driver is named.
+    pub fn readable(&mut self, slot: &str, at: Loc, leg: &DriverSpec) {
+        let reads = |kind, driver: &str| {
+            let schemas = self.catalogue.drivers(kind);
+            schemas.iter().find(|schema| schema.name == driver).map_or(Reads::Itself, |schema| schema.reads)
+        };
+        let reads = match reads(Kind::Power, &leg.driver) {
+            Reads::AsController => {
+                let controller = leg.controller.as_ref().and_then(|name| self.controllers.get(name));
+                controller.map_or(Reads::Itself, |device| reads(Kind::Controller, &device.driver))
+            }
+            reads => reads,
+        };
+        let what = format!("nothing reads the state of `{slot}.{}`", leg.driver);
+        let told = "`readback = \"none\"`: off is then assumed, and shown so";
+        match reads {
+            Reads::By(field) if !leg.fields.contains_key(field) => {
+                self.raise(Problem::new(at, what).expected(format!("`{field}`, or {told}")));
+            }
+            Reads::Never => self.raise(Problem::new(at, what).expected(told)),
+            Reads::By(_) | Reads::Itself | Reads::AsController => {}
+        }
     }
 
     /// Whether the chosen driver can be used on this machine in this release.
@@ -386,13 +410,16 @@ impl Drivers<'_> {
     ) {
         for unique in chosen.schema.unique {
             let value = |field: &&str| {
-                let unsaid =
-                    || chosen.schema.fields.iter().find(|f| f.name == *field)?.unsaid.map(str::to_owned);
+                let unsaid = || {
+                    let unsaid = chosen.schema.fields.iter().find(|f| f.name == *field)?.unsaid?;
+                    Some(unsaid.replace("{name}", owner.name))
+                };
                 fields.get(*field).map(plain).or_else(unsaid)
             };
             let values: Option<Vec<String>> = unique.fields.iter().map(value).collect();
-            let place = unique.fields.first().and_then(|field| chosen.table.get(*field));
-            let (Some(values), Some(place)) = (values, place) else { continue };
+            let Some(values) = values else { continue };
+            let said = unique.fields.first().and_then(|field| chosen.table.get(*field));
+            let place = said.map_or(chosen.entry.key, |entry| entry.node.at);
             let shown =
                 values.iter().filter(|v| !v.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" ");
             let of = spec
@@ -408,11 +435,11 @@ impl Drivers<'_> {
                 values,
             };
             let name = owner.name;
-            if let Some((at, other)) = self.claims.take(claim, place.node.at, name) {
+            if let Some((at, other)) = self.claims.take(claim, place, name) {
                 let whose = if other == name { "twice by".to_owned() } else { format!("by `{other}` and") };
                 let what = format!("{} `{shown}`{of} is used {whose} `{name}`", unique.what);
-                let problem = Problem::new(place.node.at, what).also(at, format!("used by `{other}` here"));
-                let same = at == place.node.at;
+                let problem = Problem::new(place, what).also(at, format!("used by `{other}` here"));
+                let same = at == place;
                 let hint = "a value of its own for each machine of a range, with `{n}` or `{name}` in it";
                 self.raise(if same { problem.expected(hint) } else { problem });
             }

@@ -205,7 +205,7 @@ impl MachineReader<'_, '_> {
             let path = format!("`{name}.{}`", driver.driver);
             let reader = Reader::new(fields.unwrap_or(&empty), &path);
             let problems = &mut *self.drivers.problems;
-            legs.push(LegSpec {
+            let leg = LegSpec {
                 name: name.to_owned(),
                 min_off_ms: reader.duration("min_off", problems).unwrap_or(0),
                 readback: reader
@@ -213,7 +213,12 @@ impl MachineReader<'_, '_> {
                     .unwrap_or(true),
                 usage: reader.string("use", problems),
                 driver,
-            });
+            };
+            if leg.readback && !owner.class {
+                let at = entry.node.as_table().and_then(|slot| slot.get(leg.driver.driver.as_str()));
+                self.drivers.readable(name, at.unwrap_or(entry).key, &leg.driver);
+            }
+            legs.push(leg);
         }
         legs
     }

@@ -4,11 +4,16 @@ pub mod command;
 pub mod fake;
 pub mod http;
 pub mod ipmi;
+pub mod libvirt;
 pub mod none;
+pub mod pdudaemon;
+mod programs;
 pub mod qemu;
 pub mod redfish;
 pub mod sim;
 pub mod snmp;
+pub mod usb_hub;
+pub mod wol;
 
 #[cfg(test)]
 pub(crate) mod conformance;

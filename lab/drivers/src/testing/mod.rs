@@ -2,10 +2,13 @@
 
 pub mod bmc;
 pub mod console_server;
+pub mod libvirt;
 pub mod pdu;
+pub mod pdudaemon;
 pub mod redfish;
 pub mod sshd;
 pub mod sushy;
+pub mod uhubctl;
 
 use crate::site::Site;
 use pitstop_core::inventory::{DriverSpec, LegSpec, MachineSpec};
