@@ -3,13 +3,13 @@
 use super::Shared;
 use super::error::{Answer, Refusal};
 use super::extract::{Asked, Name};
-use super::machines::no_machine;
+use super::machines::{done, no_machine};
 use crate::daemon::hands::Seen;
 use axum::Json;
 use axum::extract::State;
 use pitstop_core::event::Caller;
 use pitstop_core::machine::Stage;
-use pitstop_wire::api::{Beat, Checked, CheckedPart, Heard, Schema, Sign, Signs};
+use pitstop_wire::api::{Beat, Checked, CheckedPart, Done, Heard, IdentifyRequest, Schema, Sign, Signs};
 use pitstop_wire::{ApiError, Code};
 
 /// `POST /machines/{name}/check`: reads each power leg, and says how each
@@ -28,6 +28,21 @@ fn part(seen: Seen) -> CheckedPart {
     let ok = result.is_ok();
     let says = result.unwrap_or_else(|e| e);
     CheckedPart { part, driver, ok, says, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
+}
+
+/// `POST /machines/{name}/identify`: a light that blinks. It does nothing to
+/// the machine, and whoever looks for one is seldom its holder.
+pub async fn identify(
+    State(app): State<Shared>,
+    Name(machine): Name,
+    asked: Asked<IdentifyRequest>,
+) -> Answer<Done> {
+    let lab = app.desk.snapshot().await?;
+    let told = app.examiner.identify(&machine, asked.body.on).await;
+    match told.ok_or_else(|| no_machine(&lab, &machine))? {
+        Ok(text) => Ok(done(format!("{machine}  {text}"), serde_json::json!({ "machine": machine }))),
+        Err(text) => Err(Refusal(ApiError::new(Code::MachineFailed, text))),
+    }
 }
 
 /// `POST /signs`: what machines show of themselves. Nothing is asked of the

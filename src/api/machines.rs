@@ -8,13 +8,13 @@ use super::{Shared, view};
 use axum::Json;
 use axum::extract::{Path, State};
 use pitstop_core::Lab;
-use pitstop_core::event::{PowerAction, Request};
+use pitstop_core::event::{Act, Caller, PowerAction, Request};
 use pitstop_core::id::ReservationId;
 use pitstop_core::why::{Reason, Why as CoreWhy};
 use pitstop_wire::api::{
-    Done, Machine, Machines, PowerDo, PowerRequest, Reimage, Schema, Status, WhoAmI, Why, WhyLine,
+    Done, FlipRequest, Machine, Machines, PowerDo, PowerRequest, PressRequest, Reimage, Schema, Status, WhoAmI, Why, WhyLine,
 };
-use pitstop_wire::{ApiError, MachineName};
+use pitstop_wire::{ApiError, Code, MachineName};
 use serde::Deserialize;
 
 /// Who the daemon takes you for.
@@ -109,6 +109,43 @@ pub async fn power(
         format!("{machine}: power {}; follow it with `pitstop power {machine} status`", action.word()),
         answer,
     ))
+}
+
+/// Flip a switch beside it.
+pub async fn flip(State(app): State<Shared>, Name(machine): Name, asked: Asked<FlipRequest>) -> Answer<Done> {
+    let FlipRequest { switch, position, force } = asked.body;
+    let lab = app.desk.snapshot().await?;
+    let known = lab.inventory().machines.get(&machine).and_then(|spec| spec.switches.get(&switch));
+    let positions = known.and_then(|switch| switch.list("positions")).unwrap_or_default();
+    if known.is_some() && !positions.contains(&position.as_str()) {
+        let text = format!("switch {switch} of {machine} has no position `{position}`");
+        return Err(Refusal(
+            ApiError::new(Code::Usage, text).hint(format!("it has {}", positions.join(", "))),
+        ));
+    }
+    act(&app, asked.caller, machine, Act::Flip { switch, position }, force).await
+}
+
+/// Press a button beside it.
+pub async fn press(
+    State(app): State<Shared>,
+    Name(machine): Name,
+    asked: Asked<PressRequest>,
+) -> Answer<Done> {
+    let PressRequest { button, force } = asked.body;
+    act(&app, asked.caller, machine, Act::Press { button }, force).await
+}
+
+async fn act(
+    app: &Shared,
+    caller: Caller,
+    machine: MachineName,
+    act: Act,
+    force: Option<String>,
+) -> Answer<Done> {
+    let text = format!("{machine}: {act}; follow it with `pitstop events -f {machine}`");
+    let answer = app.desk.ask(caller, Request::Fixture { machine, act, force }).await?;
+    Ok(done(text, answer))
 }
 
 /// Write its disks again, back to the same holder.

@@ -78,11 +78,27 @@ pub struct App {
 pub trait Examiner: Send + Sync {
     /// What is seen; `None`: there is no such machine.
     fn examine<'a>(&'a self, machine: &'a MachineName) -> Answer<'a, Option<Vec<Seen>>>;
+
+    /// Has the machine's light blink, or stop; what it does then, or why not.
+    /// `None`: there is no such machine.
+    fn identify<'a>(
+        &'a self,
+        machine: &'a MachineName,
+        on: bool,
+    ) -> Answer<'a, Option<Result<String, String>>>;
 }
 
 impl Examiner for LabHands {
     fn examine<'a>(&'a self, machine: &'a MachineName) -> Answer<'a, Option<Vec<Seen>>> {
         Box::pin(Self::examine(self, machine))
+    }
+
+    fn identify<'a>(
+        &'a self,
+        machine: &'a MachineName,
+        on: bool,
+    ) -> Answer<'a, Option<Result<String, String>>> {
+        Box::pin(Self::identify(self, machine, on))
     }
 }
 
@@ -106,6 +122,9 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&v1("/machines"), get(machines::list))
         .route(&v1("/machines/{name}"), get(machines::one))
         .route(&v1("/machines/{name}/power"), post(machines::power))
+        .route(&v1("/machines/{name}/switch"), post(machines::flip))
+        .route(&v1("/machines/{name}/identify"), post(check::identify))
+        .route(&v1("/machines/{name}/press"), post(machines::press))
         .route(&v1("/machines/{name}/reimage"), post(machines::reimage))
         .route(&v1("/machines/{name}/run"), post(run::run))
         .route(&v1("/machines/{name}/console"), post(console::console))

@@ -3,6 +3,7 @@
 use axum::Json;
 use pitstop_wire::ApiError;
 use pitstop_wire::api::{
+    FlipRequest, IdentifyRequest, PressRequest,
     BASE, Beat, Checked, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image,
     Images, Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Report,
     Reservation, Reservations, Reserve, RunRequest, Signs, Snapshot, Status, Until, Update, WhoAmI, Why,
@@ -29,11 +30,14 @@ use utoipa::openapi::{
     Enrolled,
     Event,
     Events,
+    FlipRequest,
+    IdentifyRequest,
     Image,
     Images,
     Machine,
     Machines,
     PowerRequest,
+    PressRequest,
     Progress,
     Reimage,
     Release,
@@ -72,6 +76,9 @@ const OPERATIONS: &[Row] = {
         (Get, "/machines", "Machines that match a selector", None, "Machines", &["select"]),
         (Get, "/machines/{name}", "One machine", None, "Machine", &[]),
         (Post, "/machines/{name}/power", "Switch its power (holder)", Some("PowerRequest"), "Done", &[]),
+        (Post, "/machines/{name}/switch", "Flip a switch beside it (holder)", Some("FlipRequest"), "Done", &[]),
+        (Post, "/machines/{name}/identify", "Have its light blink", Some("IdentifyRequest"), "Done", &[]),
+        (Post, "/machines/{name}/press", "Press a button beside it (holder)", Some("PressRequest"), "Done", &[]),
         (Post, "/machines/{name}/reimage", "Write its disks again (holder)", Some("Reimage"), "Done", &[]),
         (
             Post,

@@ -147,6 +147,10 @@ impl Examiner for Blind {
     fn examine<'a>(&'a self, _: &'a MachineName) -> Answer<'a, Option<Vec<Seen>>> {
         Box::pin(async { None })
     }
+
+    fn identify<'a>(&'a self, _: &'a MachineName, _: bool) -> Answer<'a, Option<Result<String, String>>> {
+        Box::pin(async { None })
+    }
 }
 
 impl InventorySource for File {

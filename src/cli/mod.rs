@@ -11,6 +11,7 @@ mod demo;
 mod events;
 mod extend;
 mod fail;
+mod fixture;
 mod image;
 mod image_agent;
 mod ls;
@@ -128,6 +129,15 @@ enum Verb {
     /// Switch a machine's power.
     #[command(after_help = "Examples\n  pitstop power board01\n  pitstop power board01 cycle")]
     Power(power::Args),
+    /// Flip a switch beside a machine, or list what there is.
+    #[command(after_help = "Examples\n  pitstop switch board01\n  pitstop switch board01 sd host")]
+    Switch(fixture::Flip),
+    /// Press a button beside a machine.
+    #[command(after_help = "Examples\n  pitstop press board01 recovery")]
+    Press(fixture::Press),
+    /// Have a machine's light blink, to find it in the rack.
+    #[command(after_help = "Examples\n  pitstop identify srv17\n  pitstop identify srv17 --off")]
+    Identify(fixture::Identify),
     /// Watch a machine's serial line, or type on it.
     #[command(
         after_help = "Examples\n  pitstop console board01 --no-follow\n  pitstop console board01 --write"
@@ -254,6 +264,9 @@ async fn dispatch(cx: &mut Context, verb: Verb) -> Result {
         Verb::Events(args) => events::run(cx, &args).await,
         Verb::Run(args) => run::run(cx, args).await,
         Verb::Power(args) => power::run(cx, &args).await,
+        Verb::Switch(args) => fixture::flip(cx, &args).await,
+        Verb::Press(args) => fixture::press(cx, &args).await,
+        Verb::Identify(args) => fixture::identify(cx, &args).await,
         Verb::Console(args) => console::run(cx, &args).await,
         Verb::Reimage(args) => reimage::run(cx, &args).await,
         Verb::Image(verb) => image::run(cx, verb).await,

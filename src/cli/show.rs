@@ -86,6 +86,9 @@ fn machine(m: &Machine, out: &Out) -> Result {
         row(out, "power", &leg(l))?;
     }
     row(out, "consoles", &m.consoles.join(", "))?;
+    let switch = |(name, positions): (&String, &Vec<String>)| format!("{name} ({})", positions.join(" | "));
+    row(out, "switches", &m.switches.iter().map(switch).collect::<Vec<_>>().join(", "))?;
+    row(out, "buttons", &m.buttons.join(", "))?;
     if let Some(a) = &m.agent {
         let link =
             a.lost.map_or_else(|| "connected".to_owned(), |at| format!("not connected for {}", ago(at)));

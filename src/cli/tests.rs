@@ -122,6 +122,8 @@ pub(super) fn machine(name: &str, shown: Shown) -> Machine {
         legs: vec![LegState { name: "power".into(), reading: "off".into(), at: None, unsettled: 0 }],
         disks: vec![],
         consoles: vec![],
+        switches: std::collections::BTreeMap::new(),
+        buttons: Vec::new(),
         boot: None,
         agent: None,
         turns: 0,

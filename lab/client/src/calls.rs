@@ -4,7 +4,7 @@ use crate::http::Call;
 use crate::{Client, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::MachineName;
-use pitstop_wire::api::{
+use pitstop_wire::api::{FlipRequest, IdentifyRequest, PressRequest,
     Beat, Checked, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines,
     PowerRequest, Reimage, Release, Reload, Reloaded, Report, ReportBy, Reservation, Reservations, Reserve,
     Signs, Status, WhoAmI, Why,
@@ -83,6 +83,21 @@ impl Client {
     /// Switches a machine's power.
     pub async fn power(&self, machine: &str, what: &PowerRequest, key: Option<String>) -> Result<Done> {
         self.call(&Call::post(format!("/machines/{}/power", escaped(machine)), what)?.key(key)).await
+    }
+
+    /// Flips a switch beside a machine.
+    pub async fn flip(&self, machine: &str, what: &FlipRequest, key: Option<String>) -> Result<Done> {
+        self.call(&Call::post(format!("/machines/{}/switch", escaped(machine)), what)?.key(key)).await
+    }
+
+    /// Presses a button beside a machine.
+    pub async fn press(&self, machine: &str, what: &PressRequest, key: Option<String>) -> Result<Done> {
+        self.call(&Call::post(format!("/machines/{}/press", escaped(machine)), what)?.key(key)).await
+    }
+
+    /// Has a machine's light blink, or stop.
+    pub async fn identify(&self, machine: &str, what: &IdentifyRequest) -> Result<Done> {
+        self.call(&Call::post(format!("/machines/{}/identify", escaped(machine)), what)?).await
     }
 
     /// A turn back to the same holder.

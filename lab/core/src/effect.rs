@@ -1,6 +1,7 @@
 //! Effects: what is to be done about a decision. They leave only after the
 //! records of their step are committed; a lost effect is found again on start.
 
+use crate::event::Act;
 use crate::id::IntentId;
 use crate::machine::Switch;
 use crate::time::LabTime;
@@ -59,6 +60,16 @@ pub enum Effect {
         nonce: String,
         /// Program and arguments.
         run: Vec<String>,
+    },
+    /// Flip a switch or press a button, and report [`crate::event::Fact::Acted`].
+    Act {
+        /// The machine.
+        machine: MachineName,
+        /// What.
+        act: Act,
+        /// Not to be begun any more after this: the machine may be somebody
+        /// else's by then.
+        until: LabTime,
     },
     /// Close the agent's connection.
     Dismiss {

@@ -148,6 +148,15 @@ pub enum Request {
         /// Override the holder, with this reason.
         force: Option<String>,
     },
+    /// Flip a switch of a machine, or press a button, as who may switch its power.
+    Fixture {
+        /// The machine.
+        machine: MachineName,
+        /// What to do.
+        act: Act,
+        /// Override the holder, with this reason.
+        force: Option<String>,
+    },
     /// Start a command: only the permission and the record are decided here.
     Run {
         /// The machine.
@@ -207,6 +216,32 @@ pub enum PowerAction {
     Cycle,
 }
 
+/// What is done to something beside a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// A switch is put into a position.
+    Flip {
+        /// Which.
+        switch: String,
+        /// Where to.
+        position: String,
+    },
+    /// A button is pressed and let go.
+    Press {
+        /// Which.
+        button: String,
+    },
+}
+
+impl std::fmt::Display for Act {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flip { switch, position } => write!(f, "switch {switch} to {position}"),
+            Self::Press { button } => write!(f, "press {button}"),
+        }
+    }
+}
+
 /// What a hand found.
 #[derive(Debug, Clone)]
 pub enum Fact {
@@ -235,6 +270,15 @@ pub enum Fact {
         /// The attempt's nonce.
         nonce: String,
         /// Well, or what it said.
+        result: Result<(), String>,
+    },
+    /// A switch was flipped or a button pressed, or not.
+    Acted {
+        /// The machine.
+        machine: MachineName,
+        /// What.
+        act: Act,
+        /// Done, or why not.
         result: Result<(), String>,
     },
     /// A leg was read.

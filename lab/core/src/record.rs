@@ -535,6 +535,29 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// A switch is to be flipped, or a button to be pressed.
+    ActBegun {
+        /// The machine.
+        machine: MachineName,
+        /// In words.
+        what: String,
+    },
+    /// It was done.
+    ActDone {
+        /// The machine.
+        machine: MachineName,
+        /// In words.
+        what: String,
+    },
+    /// It was not done, as far as anybody knows.
+    ActFailed {
+        /// The machine.
+        machine: MachineName,
+        /// In words.
+        what: String,
+        /// What came back.
+        answer: String,
+    },
     /// The loop did not run for so long, or no daemon did: commands may land
     /// later by as much.
     LandingMoved {
@@ -626,6 +649,9 @@ impl Change {
             | QuarantineExcused { machine }
             | PowerByHolder { machine, .. }
             | PowerByAdmin { machine, .. }
+            | ActBegun { machine, .. }
+            | ActDone { machine, .. }
+            | ActFailed { machine, .. }
             | LandingMoved { machine, .. }
             | CycleStopped { machine }
             | RunStarted { machine, .. } => Some(machine),

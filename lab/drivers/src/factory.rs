@@ -3,12 +3,14 @@
 use crate::boot::{self, Boot};
 use crate::console::{self, Console};
 use crate::error::DriverError;
+use crate::fixture::{self, Button, Switch};
 use crate::power::{self, Power};
 use crate::site::Site;
 use pitstop_core::inventory::catalogue::{
     Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Reads, Unique,
 };
 use pitstop_core::inventory::{DriverSpec, LegSpec};
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 type MakePower = fn(&Site, &LegSpec) -> Result<Arc<dyn Power>, DriverError>;
@@ -57,7 +59,6 @@ const BMC: &str = "it comes with the BMC drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
 const EVIDENCE: &str = "it comes with the other kinds of evidence; `ready.agent` is built";
 const SHELL: &str = "it comes with `pitstop shell`";
-const HOOKS: &str = "it comes with switches, buttons and hooks";
 
 const POWER_PLANNED: &[DriverSchema] = &[];
 const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the consoles of libvirt")];
@@ -80,8 +81,8 @@ const REIMAGE: &[DriverSchema] = &[
     planned("command", "it comes with reimaging by command; `reimage.agent` is built"),
 ];
 const SHELLS: &[DriverSchema] = &[planned("ssh", SHELL), planned("console", SHELL)];
-const SWITCH: &[DriverSchema] = &[planned("command", HOOKS)];
-const BUTTON: &[DriverSchema] = &[planned("command", HOOKS)];
+const SWITCH: &[DriverSchema] = &[fixture::SWITCH_SCHEMA];
+const BUTTON: &[DriverSchema] = &[fixture::BUTTON_SCHEMA];
 const HOST: &[DriverSchema] = &[crate::host::SCHEMA];
 const CONTROLLER: &[DriverSchema] = &[
     DriverSchema { name: "queue", fields: &[power::AT_ONCE], ..DriverSchema::EMPTY },
@@ -146,6 +147,20 @@ impl Factories {
             .permanent());
         };
         make(CONSOLE, "console", site, &spec.driver)?(site, console)
+    }
+
+    /// A machine's switches, by name.
+    pub fn switches(&self, site: &Site) -> BTreeMap<String, Result<Arc<Switch>, DriverError>> {
+        let make = |(name, spec): (&String, &DriverSpec)| {
+            (name.clone(), Switch::of(site, name, spec).map(Arc::new))
+        };
+        site.spec.switches.iter().map(make).collect()
+    }
+
+    /// A machine's buttons, by name.
+    pub fn buttons(&self, site: &Site) -> BTreeMap<String, Result<Arc<Button>, DriverError>> {
+        let make = |(name, spec): (&String, &DriverSpec)| (name.clone(), Button::of(site, spec).map(Arc::new));
+        site.spec.buttons.iter().map(make).collect()
     }
 
     /// The driver of a machine's boot path.
@@ -318,6 +333,9 @@ mod tests {
         text += &section(Kind::Console, "console.NAME.");
         text += "\n## Boot\n";
         text += &section(Kind::Boot, "boot.");
+        text += "\n## Switches and buttons\n";
+        text += &section(Kind::Switch, "switch.NAME.");
+        text += &section(Kind::Button, "button.NAME.");
         text += "\n## Controllers\n\n`[controller.NAME]` holds one of these; `power.outlet` refers to it by its name.\n";
         text += &section(Kind::Controller, "");
         text += "\n## Bench hosts\n\n`[host.NAME]` holds this; drivers that run programs refer to it by `host = \"NAME\"`.\n";

@@ -270,8 +270,8 @@ impl Key {
                 self.asked(*asked, w);
                 self.reading(Some(*reading));
             }
-            // Nobody checks the machine.
-            other @ Fact::Checked { .. } => self.word(&format!("{other:?}")),
+            // Nobody checks the machine, or flips anything.
+            other @ (Fact::Checked { .. } | Fact::Acted { .. }) => self.word(&format!("{other:?}")),
         }
     }
 

@@ -28,7 +28,7 @@ pub use machine::{
 };
 pub use report::{Report, ReportBy, ReportLine};
 pub use request::{
-    Beat, ConsoleRequest, Drain, Enrol, Extend, ForceReason, PowerDo, PowerRequest, Reimage, Release, Reload,
+    Beat, ConsoleRequest, Drain, Enrol, Extend, ForceReason, FlipRequest, IdentifyRequest, PowerDo, PowerRequest, PressRequest, Reimage, Release, Reload,
     Reserve, RoleAsk, RunRequest, Until,
 };
 pub use reservation::{

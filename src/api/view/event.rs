@@ -191,6 +191,9 @@ fn say_of_hands(change: &Change) -> Option<Said> {
             let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             story(format!("power {action} by an admin, out of use{why}"))
         }
+        Change::ActBegun { what, .. } => story(what.clone()),
+        Change::ActDone { what, .. } => detail(format!("{what}: done")),
+        Change::ActFailed { what, answer, .. } => story(format!("✗ {what}: {answer}")),
         Change::AgentAttached { agent, .. } => {
             story(format!("{} agent {} attached", agent_kind(agent.kind), agent.version))
         }

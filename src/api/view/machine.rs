@@ -3,6 +3,7 @@
 use super::Clock;
 use super::words::{agent_kind, purpose};
 use pitstop_core::Lab;
+use pitstop_core::inventory::DriverSpec;
 use pitstop_core::machine::{self as core, Content, Health, Phase, Purpose, Reading, Stage, Switch};
 use pitstop_core::reservation::Reservation;
 use pitstop_wire::api::{
@@ -33,6 +34,8 @@ pub fn machine(lab: &Lab, m: &core::Machine) -> Machine {
         legs: m.legs.iter().map(|l| leg(l, clock)).collect(),
         disks: m.disks.iter().map(disk).collect(),
         consoles: spec.map(|s| s.consoles.keys().cloned().collect()).unwrap_or_default(),
+        switches: spec.map(|s| s.switches.iter().map(positions).collect()).unwrap_or_default(),
+        buttons: spec.map(|s| s.buttons.keys().cloned().collect()).unwrap_or_default(),
         boot: spec.map(|s| s.boot.driver.clone()),
         agent: m.agent.as_ref().map(|a| agent(a, clock)),
         pause: m.pause.map(|p| PauseState { cause: p.cause.name().to_owned(), until: clock.wall(p.until) }),
@@ -211,4 +214,9 @@ fn agent(a: &core::Agent, clock: Clock) -> AgentState {
         connected: a.lost.is_none(),
         lost: a.lost.map(|at| clock.wall(at)),
     }
+}
+
+fn positions((name, switch): (&String, &DriverSpec)) -> (String, Vec<String>) {
+    let positions = switch.list("positions").unwrap_or_default();
+    (name.clone(), positions.into_iter().map(str::to_owned).collect())
 }

@@ -68,6 +68,8 @@ fn words(change: &Change, actor: &Actor) -> Option<(MarkKind, String)> {
             Actor::User(user) => note(format!("{user}: power {action}")),
             _ => note(format!("power {action}")),
         },
+        Change::ActBegun { what, .. } => note(what.clone()),
+        Change::ActFailed { what, answer, .. } => note(format!("{what} failed: {answer}")),
         Change::Granted { reservation, .. } => note(format!("reserved for {reservation}")),
         Change::InUse { .. } => note("handed over".into()),
         Change::TurnStarted { purpose: Purpose::Turnaround, .. } => note("released".into()),

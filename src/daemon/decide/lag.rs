@@ -72,6 +72,7 @@ fn machine(effect: &Effect) -> &MachineName {
         | Effect::Observe { machine, .. }
         | Effect::Tell { machine, .. }
         | Effect::Check { machine, .. }
+        | Effect::Act { machine, .. }
         | Effect::Dismiss { machine, .. } => machine,
     }
 }
@@ -89,6 +90,7 @@ fn name(event: &Event) -> &'static str {
         Event::Fact { fact: Fact::Power { .. }, .. } => "power-done",
         Event::Fact { fact: Fact::Read { .. }, .. } => "power-read",
         Event::Fact { fact: Fact::Checked { .. }, .. } => "health-checked",
+        Event::Fact { fact: Fact::Acted { .. }, .. } => "switched-or-pressed",
         Event::Hello(_) => "hello",
         Event::Agent { report: Report::Done { .. }, .. } => "step-done",
         Event::Agent { report: Report::Lost, .. } => "agent-lost",

@@ -58,10 +58,48 @@ impl LabHands {
                 took,
             });
         }
+        for (name, switch) in rig.fixtures().switches() {
+            let began = Instant::now();
+            let read = async {
+                match switch.as_ref().map_err(ToString::to_string)?.position().await {
+                    Ok(Some(position)) => Ok(position),
+                    Ok(None) => Ok("cannot be read; taken for where it was put".to_owned()),
+                    Err(e) => Err(e.to_string()),
+                }
+            };
+            let result = match timeout(LOOK, read).await {
+                Ok(result) => result,
+                Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
+            };
+            let (part, driver) = (format!("switch {name}"), "switch.command".to_owned());
+            seen.push(Seen { part, driver, result, took: began.elapsed() });
+        }
         let boot = rig.boot().and_then(|boot| boot.look()).map_err(|e| e.to_string());
         let driver = format!("boot.{}", rig.spec.boot.driver);
         seen.push(Seen { part: "boot".to_owned(), driver, result: boot, took: Duration::ZERO });
         Some(seen)
+    }
+}
+
+impl LabHands {
+    /// Has the machine's light blink, or stop: the first of its legs that has
+    /// one. `None`: there is no such machine.
+    pub async fn identify(&self, machine: &MachineName, on: bool) -> Option<Result<String, String>> {
+        let rig = self.inner.rigs.get(machine)?;
+        let mut last = format!("{machine} has nothing that blinks");
+        for at in 0..rig.spec.legs.len() {
+            let Some(Ok(power)) = rig.leg(at).map(|part| part.power()) else { continue };
+            let look = async {
+                let _turn = self.inner.runners.turn(power.limits()).await;
+                power.identify(on).await
+            };
+            match timeout(LOOK, look).await {
+                Ok(Ok(told)) => return Some(Ok(told)),
+                Ok(Err(e)) => last = e.to_string(),
+                Err(_) => last = format!("no answer within {} s", LOOK.as_secs()),
+            }
+        }
+        Some(Err(last))
     }
 }
 

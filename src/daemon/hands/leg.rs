@@ -104,6 +104,9 @@ impl Job<'_> {
             Switch::Off => PowerOn::Own,
             Switch::On => {
                 self.before_on(part).await;
+                if self.order.boot != Boot::AsIs {
+                    rig.go_home().await?;
+                }
                 self.carry(rig).await?
             }
         };

@@ -5,6 +5,7 @@
 //! leg cancels the older one. One **runner** per controller bounds what the
 //! device gets at the same time, so a dead outlet times out alone.
 
+mod act;
 mod check;
 mod examine;
 mod front;
@@ -24,7 +25,7 @@ use super::agents::Agents;
 use check::Check;
 use leg::{Job, Order};
 use pitstop_core::effect::Effect;
-use pitstop_core::event::Fact;
+use pitstop_core::event::{Act, Fact};
 use pitstop_core::id::{Epoch, IntentId};
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::{Reading, Switch};
@@ -123,6 +124,7 @@ impl Hands for LabHands {
                 Effect::Check { machine, nonce, run } => {
                     self.inner.check(Check { machine, nonce, run }, epoch);
                 }
+                Effect::Act { machine, act, until } => self.inner.act(machine, act, until, epoch),
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
         }
@@ -180,6 +182,22 @@ impl Inner {
             if let Some(fact) = check.run(&inner.agents).await {
                 inner.front.fact(epoch, fact);
             }
+        });
+    }
+
+    /// Flips a switch or presses a button, beside everything else but other
+    /// such acts on the machine.
+    fn act(self: &Arc<Self>, machine: MachineName, act: Act, until: LabTime, epoch: Epoch) {
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            let result = match inner.rigs.get(&machine) {
+                Some(rig) => rig.act(&act, || inner.front.now() <= until).await,
+                None => Err(format!("{machine} is not in the inventory")),
+            };
+            if let Err(e) = &result {
+                tracing::info!(%machine, "{act}: {e}");
+            }
+            inner.front.fact(epoch, Fact::Acted { machine, act, result });
         });
     }
 

@@ -1,5 +1,6 @@
 //! A machine's drivers, made from the inventory.
 
+use super::act::Fixtures;
 use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
 use pitstop_core::machine::Switch;
 use pitstop_drivers::host::Hosts;
@@ -42,6 +43,7 @@ pub struct Rig {
     legs: Vec<LegRig>,
     boot: Result<Arc<dyn Boot>, DriverError>,
     consoles: Vec<NamedConsole>,
+    fixtures: Fixtures,
 }
 
 /// One leg and its driver.
@@ -84,12 +86,13 @@ impl Rig {
         let legs = spec.legs.iter().map(leg).collect();
         let consoles =
             spec.consoles.keys().map(|name| (name.clone(), factories.console(&site, name))).collect();
-        Self { legs, boot: factories.boot(&site), consoles, spec, site }
+        let fixtures = Fixtures::of(factories, &site);
+        Self { legs, boot: factories.boot(&site), consoles, fixtures, spec, site }
     }
 
     /// A rig of given drivers.
     pub fn of(site: Site, legs: Vec<LegRig>, boot: Arc<dyn Boot>) -> Self {
-        Self { spec: site.spec.clone(), site, legs, boot: Ok(boot), consoles: Vec::new() }
+        Self { spec: site.spec.clone(), site, legs, boot: Ok(boot), consoles: Vec::new(), fixtures: Fixtures::default() }
     }
 
     /// Whether it is what the inventory says now.
@@ -103,12 +106,17 @@ impl Rig {
     fn faults(&self) -> Vec<DriverError> {
         let legs = self.legs.iter().filter_map(|leg| leg.power.as_ref().err());
         let consoles = self.consoles.iter().filter_map(|(_, console)| console.as_ref().err());
-        legs.chain(consoles).chain(self.boot.as_ref().err()).cloned().collect()
+        legs.chain(consoles).chain(self.boot.as_ref().err()).chain(self.fixtures.faults()).cloned().collect()
     }
 
     /// A leg by its index.
     pub fn leg(&self, index: usize) -> Option<&LegRig> {
         self.legs.get(index)
+    }
+
+    /// The switches and buttons.
+    pub(super) fn fixtures(&self) -> &Fixtures {
+        &self.fixtures
     }
 
     /// The boot driver.

@@ -375,7 +375,7 @@ async fn a_controller_that_hangs_collects_no_readings() {
         match wait.await.expect("no report").unwrap().1 {
             Fact::Read { .. } => readings += 1,
             Fact::Power { .. } => powered = true,
-            Fact::Checked { .. } => panic!("nobody asked for a health check"),
+            Fact::Checked { .. } | Fact::Acted { .. } => panic!("nobody asked for that"),
         }
     }
     while !bench.hands.inner.looking().is_empty() {

@@ -10,8 +10,6 @@ use super::source::Loc;
 /// Path (`*` is one name) and what is missing.
 const NOT_YET: &[(&str, &str)] = &[
     ("machine.*.hook", "steps of a machine's own run on bench hosts, which come later"),
-    ("machine.*.switch", "switches come with the bench hosts"),
-    ("machine.*.button", "buttons come with the bench hosts"),
     ("machine.*.shell", "there is no `pitstop shell` yet"),
     ("group.*", "every user may reserve every machine so far"),
     ("policy.*.on_failure", "a failed build's machine is not held so far"),

@@ -39,7 +39,7 @@ const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 46] = [
+const EVENTS: [&str; 48] = [
     "start",
     "start (restored)",
     "daemon drains",
@@ -86,6 +86,8 @@ const EVENTS: [&str; 46] = [
     "image trusted",
     "well",
     "not well",
+    "switch or button",
+    "switched or pressed",
 ];
 
 /// How often each event met each state.
@@ -121,7 +123,7 @@ impl Pairs {
         let mut of = |name: &MachineName| self.0[lab.machine(name).map_or(NOBODY, |m| state(m))][kind] += 1;
         match event {
             Event::Fact {
-                fact: Fact::Power { machine, .. } | Fact::Read { machine, .. } | Fact::Checked { machine, .. },
+                fact: Fact::Power { machine, .. } | Fact::Read { machine, .. } | Fact::Checked { machine, .. } | Fact::Acted { machine, .. },
                 ..
             }
             | Event::Agent { machine, .. }
@@ -160,6 +162,7 @@ impl Pairs {
                 }
                 Request::Power { machine, .. }
                 | Request::Run { machine, .. }
+                | Request::Fixture { machine, .. }
                 | Request::Reimage { machine, .. }
                 | Request::Drain { machine, .. }
                 | Request::Undrain(machine)
@@ -234,6 +237,7 @@ fn kind(lab: &Lab, event: &Event) -> usize {
             r if r.shows(Switch::Off) => "read off",
             _ => "read unknown",
         },
+        Event::Fact { fact: Fact::Acted { .. }, .. } => "switched or pressed",
         Event::Fact { fact: Fact::Checked { result, .. }, .. } => match result {
             Ok(()) => "well",
             Err(_) => "not well",
@@ -255,6 +259,7 @@ fn request_name(request: &Request) -> &'static str {
         Request::Release { .. } => "release",
         Request::Power { .. } => "power",
         Request::Run { .. } => "run",
+        Request::Fixture { .. } => "switch or button",
         Request::Reimage { .. } => "reimage",
         Request::Drain { .. } => "drain",
         Request::Undrain(_) => "undrain",

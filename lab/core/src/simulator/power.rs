@@ -78,6 +78,9 @@ impl Sim {
             }
             Effect::Tell { machine, nonce, message } => self.tell(&machine, nonce, message),
             Effect::Check { machine, nonce, .. } => self.check(machine, nonce, epoch),
+            Effect::Act { machine, act, .. } => {
+                self.at(1_000, Happening::Fact(epoch, Box::new(Fact::Acted { machine, act, result: Ok(()) })));
+            }
             Effect::Dismiss { machine, .. } => {
                 let Some(board) = self.board_of(&machine) else { return };
                 for agent in &self.boards[board].agents {

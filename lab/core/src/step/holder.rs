@@ -1,14 +1,17 @@
 //! What a holder may do with his machine: power, commands, a fresh image.
 
 use super::Step;
-use crate::effect::Boot;
-use crate::event::{Caller, PowerAction};
+use crate::effect::{Boot, Effect};
+use crate::event::{Act, Caller, PowerAction};
 use crate::id::ReservationId;
 use crate::machine::{Content, DiskPlan, Goal, Health, Machine, Purpose, Stage, Switch};
 use crate::record::Change;
 use crate::reservation::Want;
 use pitstop_wire::{ApiError, Code, MachineName};
 use serde_json::{Value, json};
+
+/// How long after it was asked for a switch may begin to move (ms).
+const ACT_BEGINS: u64 = 10_000;
 
 impl Step<'_> {
     /// The machine, if this caller may act on it: its holder, or an admin
@@ -84,11 +87,7 @@ impl Step<'_> {
     ) -> Result<Value, ApiError> {
         let name = &machine.name;
         let no = |text: String| ApiError::new(Code::Conflict, text);
-        let reason = force.map(str::trim).filter(|why| !why.is_empty());
-        if machine.health == Health::New && reason.is_none() {
-            return Err(no(format!("{name} is new: nothing of it is switched before an admin says so"))
-                .hint("pitstop admin enrol, or --force --reason TEXT"));
-        }
+        let reason = reason_if_new(machine, force)?;
         if self.changed_parts(name) || machine.legs.is_empty() {
             return Err(no(format!("{name} has no legs that the inventory knows"))
                 .hint(format!("pitstop why {name}")));
@@ -142,6 +141,49 @@ impl Step<'_> {
         // The on of a cycle has as long again.
         let commands = if action == PowerAction::Cycle { 2 } else { 1 };
         Ok(self.switched(name, word, commands))
+    }
+
+    /// A switch or a button, by whoever may switch power: an SD card taken
+    /// from a machine is as good as its plug pulled.
+    pub(crate) fn act(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        act: Act,
+        force: Option<&str>,
+    ) -> Result<Value, ApiError> {
+        match self.machine(name) {
+            Some(machine) if caller.admin && machine.is_out_of_use() => {
+                reason_if_new(&machine, force)?;
+            }
+            _ => drop(self.in_use(caller, name, force)?),
+        }
+        let (kind, of, wanted) = match (&act, self.spec(name)) {
+            (Act::Flip { switch, .. }, spec) => ("switch", spec.map(|s| &s.switches), switch),
+            (Act::Press { button }, spec) => ("button", spec.map(|s| &s.buttons), button),
+        };
+        let has: Vec<&str> = of.into_iter().flat_map(|all| all.keys().map(String::as_str)).collect();
+        if !has.contains(&wanted.as_str()) {
+            let text = format!("{name} has no {kind} `{wanted}`");
+            let hint = if has.is_empty() { format!("it has no {kind}") } else { format!("it has {}", has.join(", ")) };
+            return Err(ApiError::new(Code::NotFound, text).hint(hint));
+        }
+        let what = act.to_string();
+        self.change(Change::ActBegun { machine: name.clone(), what: what.clone() });
+        let until = self.now() + ACT_BEGINS;
+        self.effect(Effect::Act { machine: name.clone(), act, until });
+        Ok(json!({ "machine": name, "what": what }))
+    }
+
+    pub(crate) fn acted(&mut self, machine: MachineName, act: &Act, result: Result<(), String>) {
+        if self.machine(&machine).is_none() {
+            return;
+        }
+        let what = act.to_string();
+        self.change(match result {
+            Ok(()) => Change::ActDone { machine, what },
+            Err(answer) => Change::ActFailed { machine, what, answer },
+        });
     }
 
     fn switched(&self, name: &MachineName, word: &str, commands: u64) -> Value {
@@ -243,4 +285,14 @@ impl Step<'_> {
             None => error.hint("pitstop ls"),
         }
     }
+}
+
+/// The reason that was given; one is needed where the machine is new.
+fn reason_if_new<'f>(machine: &Machine, force: Option<&'f str>) -> Result<Option<&'f str>, ApiError> {
+    let reason = force.map(str::trim).filter(|why| !why.is_empty());
+    if machine.health == Health::New && reason.is_none() {
+        let text = format!("{} is new: nothing of it is switched before an admin says so", machine.name);
+        return Err(ApiError::new(Code::Conflict, text).hint("pitstop admin enrol, or --force --reason TEXT"));
+    }
+    Ok(reason)
 }

@@ -57,6 +57,7 @@ impl Step<'_> {
             Request::Power { machine, action, force } => {
                 self.power_by_hand(caller, &machine, action, force.as_deref())
             }
+            Request::Fixture { machine, act, force } => self.act(caller, &machine, act, force.as_deref()),
             Request::Run { machine, command } => self.run_started(caller, &machine, &command),
             Request::Reimage { machine, image } => self.holder_reimage(caller, &machine, image.as_deref()),
             Request::Drain { machine, reason } => {

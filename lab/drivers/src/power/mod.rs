@@ -7,7 +7,7 @@ pub mod ipmi;
 pub mod libvirt;
 pub mod none;
 pub mod pdudaemon;
-mod programs;
+pub(crate) mod programs;
 pub mod qemu;
 pub mod redfish;
 pub mod sim;
@@ -18,7 +18,7 @@ pub mod wol;
 #[cfg(test)]
 pub(crate) mod conformance;
 
-use crate::error::Task;
+use crate::error::{DriverError, Task};
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{FieldKind, FieldSchema};
@@ -36,6 +36,17 @@ pub trait Power: Send + Sync {
     /// Reads the leg now. `Unknown` and errors are different news, but
     /// neither is off.
     fn read(&self) -> Task<'_, Reading>;
+
+    /// Has a light on the machine blink, or stop. What it does then, as a
+    /// sentence about the machine.
+    fn identify(&self, _on: bool) -> Task<'_, String> {
+        Box::pin(std::future::ready(Err(DriverError::new(
+            "power",
+            "have a light blink",
+            "what switches this machine has none",
+        )
+        .permanent())))
+    }
 
     /// What it shares with others.
     fn limits(&self) -> &PowerLimits;

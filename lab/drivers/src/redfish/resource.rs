@@ -27,9 +27,14 @@ impl Resource {
 
     /// Where the links of a list lead.
     pub fn links(&self, key: &str) -> Vec<String> {
-        let list = self.json.get(key).and_then(Value::as_array);
-        list.into_iter().flatten().filter_map(reference).collect()
+        references(&self.json, key)
     }
+}
+
+/// Where the links of a list inside lead.
+pub fn references(json: &Value, key: &str) -> Vec<String> {
+    let list = json.get(key).and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(reference).collect()
 }
 
 /// `{"@odata.id": "/redfish/v1/…"}` (DSP0266, “Reference properties”).

@@ -50,6 +50,12 @@ pub struct Machine {
     pub disks: Vec<DiskState>,
     /// Names of its consoles.
     pub consoles: Vec<String>,
+    /// Its switches, with the positions each has.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub switches: BTreeMap<String, Vec<String>>,
+    /// Its buttons.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buttons: Vec<String>,
     /// How pitstop chooses what boots: the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,

@@ -135,6 +135,38 @@ pub struct PowerRequest {
     pub force: ForceReason,
 }
 
+/// `POST /machines/{name}/switch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlipRequest {
+    /// Which switch, by its name in the inventory.
+    pub switch: String,
+    /// Where to.
+    pub position: String,
+    /// Override the holder (admins), with this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: ForceReason,
+}
+
+/// `POST /machines/{name}/press`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PressRequest {
+    /// Which button, by its name in the inventory.
+    pub button: String,
+    /// Override the holder (admins), with this reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: ForceReason,
+}
+
+/// `POST /machines/{name}/identify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IdentifyRequest {
+    /// Whether its light is to blink, or to stop.
+    pub on: bool,
+}
+
 /// `POST /machines/{name}/reimage`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -2,9 +2,10 @@
 
 use super::bench::{Bench, ask, caller, image, name};
 use super::spec_with;
-use crate::event::{PowerAction, Request};
+use crate::event::{Act, Event, Fact, PowerAction, Request};
 use crate::inventory::model::DriverSpec;
 use crate::machine::{Content, FailureClass, Health, ImageRef};
+use crate::record::Change;
 use crate::reservation::{CleanLevel, End, Want};
 use pitstop_wire::Code;
 use pitstop_wire::agent::Outcome;
@@ -55,6 +56,36 @@ fn an_admin_switches_a_machine_out_of_use_and_it_still_counts_as_clean() {
     b.obey();
     assert_eq!((b.status(id), b.machine("m0").clean()), ("ready", "used"), "its own, after a proof");
     assert_eq!(b.phases("m0").first(), Some(&"off"));
+}
+
+#[test]
+fn a_switch_is_flipped_by_who_may_switch_power_and_by_nobody_else() {
+    let mut spec = spec_with("m0", |s| {
+        s.switches.insert("sd".into(), DriverSpec::named("command"));
+    });
+    spec.buttons.insert("reset".into(), DriverSpec::named("command"));
+    let mut b = Bench::of([spec]);
+    let flip = |switch: &str, force: Option<&str>| Request::Fixture {
+        machine: name("m0"),
+        act: Act::Flip { switch: switch.into(), position: "host".into() },
+        force: force.map(str::to_owned),
+    };
+    assert_eq!(b.refused("ada", flip("sd", None)), Code::Conflict, "nobody holds it");
+    assert_eq!(b.refused("admin", flip("sd", Some("x"))), Code::Conflict, "anybody may get it");
+    b.hold("ada", ask("", Want::Image));
+    assert_eq!(b.refused("eve", flip("sd", None)), Code::Held);
+    assert_eq!(b.refused("ada", flip("mux", None)), Code::NotFound);
+    b.ok("ada", flip("sd", None));
+    b.ok("admin", flip("sd", Some("it hangs")));
+    let press = Act::Press { button: "reset".into() };
+    b.ok("ada", Request::Fixture { machine: name("m0"), act: press.clone(), force: None });
+    b.obey();
+    assert_eq!(b.count(|c| matches!(c, Change::ActDone { .. })), 3);
+    b.event(Event::Fact {
+        epoch: b.lab.meta().epoch,
+        fact: Fact::Acted { machine: name("m0"), act: press, result: Err("stuck".into()) },
+    });
+    assert_eq!(b.count(|c| matches!(c, Change::ActFailed { answer, .. } if answer == "stuck")), 1);
 }
 
 #[test]

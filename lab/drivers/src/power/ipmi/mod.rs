@@ -36,6 +36,9 @@ pub const SCHEMA: DriverSchema = DriverSchema {
     ..DriverSchema::EMPTY
 };
 
+/// Seconds a light blinks: about the longest there is, one byte.
+const LIT: &str = "240";
+
 struct Ipmi {
     bmc: Bmc,
     sets_boot_device: bool,
@@ -109,6 +112,15 @@ impl Power for Ipmi {
 
     fn read(&self) -> Task<'_, Reading> {
         Box::pin(self.state())
+    }
+
+    /// IPMI 2.0, section 28.5: the light goes out by itself.
+    fn identify(&self, on: bool) -> Task<'_, String> {
+        Box::pin(async move {
+            let seconds = if on { LIT } else { "0" };
+            self.bmc.ask("have the light blink of", &["chassis", "identify", seconds]).await?;
+            Ok(if on { format!("its light blinks for {LIT} s") } else { "its light is off".to_owned() })
+        })
     }
 
     fn limits(&self) -> &PowerLimits {

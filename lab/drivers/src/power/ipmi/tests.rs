@@ -35,6 +35,15 @@ async fn the_boot_device_is_set_for_what_is_to_boot() {
 }
 
 #[tokio::test]
+async fn a_light_blinks_and_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let bmc = Simulator::start(dir.path());
+    let power = ipmi(dir.path(), &bmc, none());
+    assert!(power.identify(true).await.unwrap().contains("240 s"));
+    power.identify(false).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_bmc_that_accepts_and_does_nothing_still_reads_off() {
     let dir = tempfile::tempdir().unwrap();
     let bmc = Simulator::start(dir.path());

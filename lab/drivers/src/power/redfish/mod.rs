@@ -104,6 +104,28 @@ impl Redfish {
         reset(session, &system, want).await
     }
 
+    /// The light of the system, or where it has none that of its chassis
+    /// (`LocationIndicatorActive`; before 2020 `IndicatorLED`).
+    async fn light(&self, session: &mut Session, on: bool) -> Result<(), DriverError> {
+        let system = self.system(session).await?;
+        let mut chassis = Vec::new();
+        for path in system.json.get("Links").map(|links| redfish::references(links, "Chassis")).unwrap_or_default() {
+            chassis.push(session.get(&path).await?);
+        }
+        for resource in std::iter::once(&system).chain(&chassis) {
+            let change = if resource.json.get("LocationIndicatorActive").is_some() {
+                json!({"LocationIndicatorActive": on})
+            } else if resource.json.get("IndicatorLED").is_some() {
+                json!({"IndicatorLED": if on { "Blinking" } else { "Off" }})
+            } else {
+                continue;
+            };
+            let told = session.tell(Method::PATCH, &resource.path, &change, resource.etag.clone()).await?;
+            return told.map_err(|refusal| session.refused(&refusal));
+        }
+        Err(session.failed("the BMC tells of no light").permanent())
+    }
+
     async fn state(&self) -> Result<Reading, DriverError> {
         let attempted = format!("read the power of {}", self.machine);
         let reading = async {
@@ -311,6 +333,15 @@ impl Power for Redfish {
 
     fn read(&self) -> Task<'_, Reading> {
         Box::pin(self.state())
+    }
+
+    fn identify(&self, on: bool) -> Task<'_, String> {
+        Box::pin(async move {
+            let mut session = self.service.session(&format!("have the light of {} blink", self.machine)).await?;
+            let done = self.light(&mut session, on).await;
+            session.end().await;
+            done.map(|()| if on { "its light blinks until `--off`" } else { "its light is off" }.to_owned())
+        })
     }
 
     fn limits(&self) -> &PowerLimits {

@@ -1,0 +1,84 @@
+//! Switches and buttons of a machine. One at a time: two that move at once
+//! are two people at one bench.
+
+use super::Rig;
+use pitstop_core::event::Act;
+use pitstop_drivers::{Button, DriverError, Factories, Site, Switch};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// What stands beside a machine.
+#[derive(Default)]
+pub struct Fixtures {
+    switches: BTreeMap<String, Result<Arc<Switch>, DriverError>>,
+    buttons: BTreeMap<String, Result<Arc<Button>, DriverError>>,
+    busy: Mutex<()>,
+}
+
+impl Fixtures {
+    /// Makes the drivers. One that cannot be made fails when it is used.
+    pub fn of(factories: &Factories, site: &Site) -> Self {
+        Self {
+            switches: factories.switches(site),
+            buttons: factories.buttons(site),
+            busy: Mutex::default(),
+        }
+    }
+
+    /// Why drivers could not be made.
+    pub fn faults(&self) -> impl Iterator<Item = &DriverError> {
+        let switches = self.switches.values().filter_map(|switch| switch.as_ref().err());
+        switches.chain(self.buttons.values().filter_map(|button| button.as_ref().err()))
+    }
+
+    /// The switches, by name.
+    pub fn switches(&self) -> impl Iterator<Item = (&String, &Result<Arc<Switch>, DriverError>)> {
+        self.switches.iter()
+    }
+}
+
+impl Rig {
+    /// Does it, unless it is too late once it is its turn.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) async fn act(&self, act: &Act, in_time: impl Fn() -> bool) -> Result<(), String> {
+        let fixtures = self.fixtures();
+        let _busy = fixtures.busy.lock().await;
+        // Whoever asked may not have the machine any more.
+        if !in_time() {
+            return Err("its time was over before it was begun".to_owned());
+        }
+        let done = match act {
+            Act::Flip { switch, position } => match fixtures.switches.get(switch) {
+                Some(Ok(switch)) => switch.set(position).await,
+                Some(Err(e)) => Err(e.clone()),
+                None => return Err(format!("there is no switch {switch}")),
+            },
+            Act::Press { button } => match fixtures.buttons.get(button) {
+                Some(Ok(button)) => button.press().await,
+                Some(Err(e)) => Err(e.clone()),
+                None => return Err(format!("there is no button {button}")),
+            },
+        };
+        done.map_err(|e| e.to_string())
+    }
+
+    /// Puts every switch where a machine that is to boot has it, whatever its
+    /// last holder did: an SD card that is still the host's is no disk.
+    ///
+    /// # Errors
+    /// One that does not move.
+    pub(super) async fn go_home(&self) -> Result<(), String> {
+        let fixtures = self.fixtures();
+        let _busy = fixtures.busy.lock().await;
+        for switch in fixtures.switches.values() {
+            let switch = switch.as_ref().map_err(ToString::to_string)?;
+            if let Some(home) = switch.home() {
+                switch.set(home).await.map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
