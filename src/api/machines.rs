@@ -12,7 +12,8 @@ use pitstop_core::event::{Act, Caller, PowerAction, Request};
 use pitstop_core::id::ReservationId;
 use pitstop_core::why::{Reason, Why as CoreWhy};
 use pitstop_wire::api::{
-    Done, FlipRequest, Machine, Machines, PowerDo, PowerRequest, PressRequest, Reimage, Schema, Status, WhoAmI, Why, WhyLine,
+    Done, FlipRequest, Machine, Machines, PowerDo, PowerRequest, PressRequest, Reimage, Schema, Status,
+    WhoAmI, Why, WhyLine,
 };
 use pitstop_wire::{ApiError, Code, MachineName};
 use serde::Deserialize;

@@ -3,10 +3,10 @@
 use axum::Json;
 use pitstop_wire::ApiError;
 use pitstop_wire::api::{
-    FlipRequest, IdentifyRequest, PressRequest,
-    BASE, Beat, Checked, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, IDEMPOTENCY_KEY, Image,
-    Images, Machine, Machines, PowerRequest, Progress, Reimage, Release, Reload, Reloaded, Report,
-    Reservation, Reservations, Reserve, RunRequest, Signs, Snapshot, Status, Until, Update, WhoAmI, Why,
+    BASE, Beat, Checked, ConsoleRequest, Done, Drain, Enrol, Enrolled, Event, Events, FlipRequest,
+    IDEMPOTENCY_KEY, IdentifyRequest, Image, Images, Machine, Machines, PowerRequest, PressRequest, Progress,
+    Reimage, Release, Reload, Reloaded, Report, Reservation, Reservations, Reserve, RunRequest, Signs,
+    Snapshot, Status, Until, Update, WhoAmI, Why,
 };
 use std::sync::OnceLock;
 use utoipa::OpenApi;
@@ -76,9 +76,23 @@ const OPERATIONS: &[Row] = {
         (Get, "/machines", "Machines that match a selector", None, "Machines", &["select"]),
         (Get, "/machines/{name}", "One machine", None, "Machine", &[]),
         (Post, "/machines/{name}/power", "Switch its power (holder)", Some("PowerRequest"), "Done", &[]),
-        (Post, "/machines/{name}/switch", "Flip a switch beside it (holder)", Some("FlipRequest"), "Done", &[]),
+        (
+            Post,
+            "/machines/{name}/switch",
+            "Flip a switch beside it (holder)",
+            Some("FlipRequest"),
+            "Done",
+            &[],
+        ),
         (Post, "/machines/{name}/identify", "Have its light blink", Some("IdentifyRequest"), "Done", &[]),
-        (Post, "/machines/{name}/press", "Press a button beside it (holder)", Some("PressRequest"), "Done", &[]),
+        (
+            Post,
+            "/machines/{name}/press",
+            "Press a button beside it (holder)",
+            Some("PressRequest"),
+            "Done",
+            &[],
+        ),
         (Post, "/machines/{name}/reimage", "Write its disks again (holder)", Some("Reimage"), "Done", &[]),
         (
             Post,

@@ -69,7 +69,8 @@ pub async fn flip(cx: &mut Context, args: &Flip) -> Result {
     let Some(position) = &args.position else {
         let row = cx.client.machine(&machine).await?;
         let positions = row.switches.get(switch).map(|all| all.join(", "));
-        let hint = positions.map_or_else(|| format!("pitstop switch {machine}"), |all| format!("it has {all}"));
+        let hint =
+            positions.map_or_else(|| format!("pitstop switch {machine}"), |all| format!("it has {all}"));
         return Err(Fail::usage(format!("where is {switch} of {machine} to be put?")).hint(hint));
     };
     let mut news = listen(cx, &machine).await?;
@@ -127,14 +128,20 @@ async fn follow(cx: &Context, machine: &str, news: &mut EventStream, mut done: D
             }
         }
     });
-    let failed = |code, text: String| Fail::from(ApiError::new(code, text).hint(format!("pitstop events {machine}")));
+    let failed =
+        |code, text: String| Fail::from(ApiError::new(code, text).hint(format!("pitstop events {machine}")));
     match ended.await {
         Ok(Ok(None)) => {
             done.text = format!("{machine}  {what}");
             cx.out.object(&done, machine, |out| out.line(&done.text))
         }
-        Ok(Ok(Some(text))) => Err(failed(Code::MachineFailed, format!("{machine}: {}", text.trim_start_matches("✗ ")))),
+        Ok(Ok(Some(text))) => {
+            Err(failed(Code::MachineFailed, format!("{machine}: {}", text.trim_start_matches("✗ "))))
+        }
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(failed(Code::TimedOut, format!("{machine}: {what}: not known to be done in {} s", limit.as_secs()))),
+        Err(_) => Err(failed(
+            Code::TimedOut,
+            format!("{machine}: {what}: not known to be done in {} s", limit.as_secs()),
+        )),
     }
 }

@@ -4,10 +4,10 @@ use crate::http::Call;
 use crate::{Client, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_wire::MachineName;
-use pitstop_wire::api::{FlipRequest, IdentifyRequest, PressRequest,
-    Beat, Checked, Done, Drain, Enrol, Enrolled, Events, Extend, Image, Images, Machine, Machines,
-    PowerRequest, Reimage, Release, Reload, Reloaded, Report, ReportBy, Reservation, Reservations, Reserve,
-    Signs, Status, WhoAmI, Why,
+use pitstop_wire::api::{
+    Beat, Checked, Done, Drain, Enrol, Enrolled, Events, Extend, FlipRequest, IdentifyRequest, Image, Images,
+    Machine, Machines, PowerRequest, PressRequest, Reimage, Release, Reload, Reloaded, Report, ReportBy,
+    Reservation, Reservations, Reserve, Signs, Status, WhoAmI, Why,
 };
 
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');

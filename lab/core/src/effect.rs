@@ -71,6 +71,17 @@ pub enum Effect {
         /// else's by then.
         until: LabTime,
     },
+    /// Watch for what shows that the machine is up (`ready.console`, …), from
+    /// now on and until it was seen, and report
+    /// [`crate::event::Fact::Witnessed`].
+    Witness {
+        /// The machine.
+        machine: MachineName,
+        /// The turn's number, and which of its tries.
+        turn: (u64, u32),
+        /// Not after this.
+        until: LabTime,
+    },
     /// Close the agent's connection.
     Dismiss {
         /// The machine.

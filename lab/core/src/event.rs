@@ -281,6 +281,16 @@ pub enum Fact {
         /// Done, or why not.
         result: Result<(), String>,
     },
+    /// A machine that runs no agent of ours showed that it is up, or cannot.
+    Witnessed {
+        /// The machine.
+        machine: MachineName,
+        /// The turn's number, and which of its tries: what was seen of another
+        /// boot is no evidence of this one.
+        turn: (u64, u32),
+        /// What was seen, or why nothing ever can be.
+        result: Result<String, String>,
+    },
     /// A leg was read.
     Read {
         /// The machine.

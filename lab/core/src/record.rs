@@ -535,6 +535,13 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// What shows that a machine without an agent is up.
+    EvidenceSeen {
+        /// The machine.
+        machine: MachineName,
+        /// The line, the program, … in words.
+        what: String,
+    },
     /// A switch is to be flipped, or a button to be pressed.
     ActBegun {
         /// The machine.
@@ -649,6 +656,7 @@ impl Change {
             | QuarantineExcused { machine }
             | PowerByHolder { machine, .. }
             | PowerByAdmin { machine, .. }
+            | EvidenceSeen { machine, .. }
             | ActBegun { machine, .. }
             | ActDone { machine, .. }
             | ActFailed { machine, .. }

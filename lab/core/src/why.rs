@@ -338,7 +338,12 @@ impl Lab {
             Phase::Check => return self.check_place(name),
             Phase::Evidence => "evidence",
         };
-        let sources = &self.spec(name)?.sources;
+        let spec = self.spec(name)?;
+        let sources = &spec.sources;
+        if turn.phase == Phase::Evidence && spec.ready.ms("within").is_some() {
+            let place = sources.of("ready").map_or_else(|| sources.machine.to_string(), ToString::to_string);
+            return Some(format!("the limit is `within` of ready.{}, set at {place}", spec.ready.driver));
+        }
         Some(match sources.of(&format!("timeout.{key}")) {
             Some(place) => format!("the limit timeout.{key} is set at {place}"),
             None => format!("the limit timeout.{key} is the default; the machine is at {}", sources.machine),

@@ -3,6 +3,7 @@
 use crate::boot::{self, Boot};
 use crate::console::{self, Console};
 use crate::error::DriverError;
+use crate::evidence::{self, Evidence};
 use crate::fixture::{self, Button, Switch};
 use crate::power::{self, Power};
 use crate::site::Site;
@@ -57,7 +58,6 @@ const fn planned(name: &'static str, when: &'static str) -> DriverSchema {
 
 const BMC: &str = "it comes with the BMC drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
-const EVIDENCE: &str = "it comes with the other kinds of evidence; `ready.agent` is built";
 const SHELL: &str = "it comes with `pitstop shell`";
 
 const POWER_PLANNED: &[DriverSchema] = &[];
@@ -71,10 +71,10 @@ const BOOT_PLANNED: &[DriverSchema] = &[
 
 const READY: &[DriverSchema] = &[
     DriverSchema { name: "agent", ..DriverSchema::EMPTY },
-    planned("console", EVIDENCE),
-    planned("ssh", EVIDENCE),
-    planned("command", EVIDENCE),
-    planned("power", EVIDENCE),
+    evidence::CONSOLE,
+    evidence::SSH,
+    evidence::COMMAND,
+    DriverSchema { name: "power", ..DriverSchema::EMPTY },
 ];
 const REIMAGE: &[DriverSchema] = &[
     DriverSchema { name: "agent", ..DriverSchema::EMPTY },
@@ -149,17 +149,22 @@ impl Factories {
         make(CONSOLE, "console", site, &spec.driver)?(site, console)
     }
 
+    /// What shows that a machine without our agent is up.
+    pub fn evidence(&self, site: &Site) -> Result<Evidence, DriverError> {
+        Evidence::of(site)
+    }
+
     /// A machine's switches, by name.
     pub fn switches(&self, site: &Site) -> BTreeMap<String, Result<Arc<Switch>, DriverError>> {
-        let make = |(name, spec): (&String, &DriverSpec)| {
-            (name.clone(), Switch::of(site, name, spec).map(Arc::new))
-        };
+        let make =
+            |(name, spec): (&String, &DriverSpec)| (name.clone(), Switch::of(site, name, spec).map(Arc::new));
         site.spec.switches.iter().map(make).collect()
     }
 
     /// A machine's buttons, by name.
     pub fn buttons(&self, site: &Site) -> BTreeMap<String, Result<Arc<Button>, DriverError>> {
-        let make = |(name, spec): (&String, &DriverSpec)| (name.clone(), Button::of(site, spec).map(Arc::new));
+        let make =
+            |(name, spec): (&String, &DriverSpec)| (name.clone(), Button::of(site, spec).map(Arc::new));
         site.spec.buttons.iter().map(make).collect()
     }
 
@@ -333,6 +338,8 @@ mod tests {
         text += &section(Kind::Console, "console.NAME.");
         text += "\n## Boot\n";
         text += &section(Kind::Boot, "boot.");
+        text += "\n## Evidence\n\nWhat shows that a machine is up.\n";
+        text += &section(Kind::Ready, "ready.");
         text += "\n## Switches and buttons\n";
         text += &section(Kind::Switch, "switch.NAME.");
         text += &section(Kind::Button, "button.NAME.");

@@ -271,7 +271,9 @@ impl Key {
                 self.reading(Some(*reading));
             }
             // Nobody checks the machine, or flips anything.
-            other @ (Fact::Checked { .. } | Fact::Acted { .. }) => self.word(&format!("{other:?}")),
+            other @ (Fact::Checked { .. } | Fact::Acted { .. } | Fact::Witnessed { .. }) => {
+                self.word(&format!("{other:?}"))
+            }
         }
     }
 

@@ -28,8 +28,8 @@ pub use machine::{
 };
 pub use report::{Report, ReportBy, ReportLine};
 pub use request::{
-    Beat, ConsoleRequest, Drain, Enrol, Extend, ForceReason, FlipRequest, IdentifyRequest, PowerDo, PowerRequest, PressRequest, Reimage, Release, Reload,
-    Reserve, RoleAsk, RunRequest, Until,
+    Beat, ConsoleRequest, Drain, Enrol, Extend, FlipRequest, ForceReason, IdentifyRequest, PowerDo,
+    PowerRequest, PressRequest, Reimage, Release, Reload, Reserve, RoleAsk, RunRequest, Until,
 };
 pub use reservation::{
     CleanLevel, End, EndKind, Hold, HoldKind, Member, Reservation, ReservationState, Reservations, Role, Want,

@@ -191,6 +191,7 @@ fn say_of_hands(change: &Change) -> Option<Said> {
             let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             story(format!("power {action} by an admin, out of use{why}"))
         }
+        Change::EvidenceSeen { what, .. } => story(format!("up: {what}")),
         Change::ActBegun { what, .. } => story(what.clone()),
         Change::ActDone { what, .. } => detail(format!("{what}: done")),
         Change::ActFailed { what, answer, .. } => story(format!("✗ {what}: {answer}")),

@@ -3,8 +3,9 @@
 use super::Clock;
 use super::words::{agent_kind, purpose};
 use pitstop_core::Lab;
-use pitstop_core::inventory::DriverSpec;
+use pitstop_core::inventory::{DriverSpec, MachineSpec};
 use pitstop_core::machine::{self as core, Content, Health, Phase, Purpose, Reading, Stage, Switch};
+use pitstop_core::queue::clean_of;
 use pitstop_core::reservation::Reservation;
 use pitstop_wire::api::{
     AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, PauseState, Schema,
@@ -23,7 +24,7 @@ pub fn machine(lab: &Lab, m: &core::Machine) -> Machine {
         shown: shown(m),
         since: clock.wall(m.since),
         health: health(&m.health, clock),
-        clean: clean(m),
+        clean: clean(m, spec),
         tags: spec.map(|s| s.tags.iter().map(|(k, v)| (k.clone(), tag(v))).collect()).unwrap_or_default(),
         class: spec.and_then(|s| s.class.clone()),
         location: spec.and_then(|s| s.location.clone()),
@@ -86,8 +87,8 @@ pub fn shown(m: &core::Machine) -> Shown {
     }
 }
 
-fn clean(m: &core::Machine) -> Clean {
-    match m.clean() {
+fn clean(m: &core::Machine, spec: Option<&MachineSpec>) -> Clean {
+    match spec.map_or_else(|| m.clean(), |spec| clean_of(m, spec)) {
         "proven" => Clean::Proven,
         "used" => Clean::Used,
         "writing" => Clean::Writing,

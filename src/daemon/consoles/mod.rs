@@ -14,6 +14,7 @@
 
 mod journal;
 mod line;
+mod listen;
 mod marks;
 mod plain;
 mod ring;
@@ -34,6 +35,7 @@ use line::Task;
 use pitstop_core::id::RecordNo;
 use pitstop_drivers::{Console as Driver, DriverError};
 use pitstop_wire::MachineName;
+use regex::Regex;
 use ring::{Ring, Shared};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -304,6 +306,18 @@ impl Attention for Consoles {
             .into_iter()
             .map(|s| (s.console.clone(), s.line.clone().map(|()| said(&s))))
             .collect()
+    }
+
+    fn says(
+        &self,
+        machine: &MachineName,
+        console: &str,
+        line: Regex,
+    ) -> Answer<'static, Result<String, String>> {
+        match self.find(machine, Some(console)) {
+            Ok(entry) => Box::pin(listen::says(entry.shared.clone(), line)),
+            Err(e) => Box::pin(async move { Err(e.to_string()) }),
+        }
     }
 
     fn follow(&self, rigs: &Rigs) {

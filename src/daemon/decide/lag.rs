@@ -73,6 +73,7 @@ fn machine(effect: &Effect) -> &MachineName {
         | Effect::Tell { machine, .. }
         | Effect::Check { machine, .. }
         | Effect::Act { machine, .. }
+        | Effect::Witness { machine, .. }
         | Effect::Dismiss { machine, .. } => machine,
     }
 }
@@ -90,6 +91,7 @@ fn name(event: &Event) -> &'static str {
         Event::Fact { fact: Fact::Power { .. }, .. } => "power-done",
         Event::Fact { fact: Fact::Read { .. }, .. } => "power-read",
         Event::Fact { fact: Fact::Checked { .. }, .. } => "health-checked",
+        Event::Fact { fact: Fact::Witnessed { .. }, .. } => "witnessed",
         Event::Fact { fact: Fact::Acted { .. }, .. } => "switched-or-pressed",
         Event::Hello(_) => "hello",
         Event::Agent { report: Report::Done { .. }, .. } => "step-done",

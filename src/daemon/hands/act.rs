@@ -19,11 +19,7 @@ pub struct Fixtures {
 impl Fixtures {
     /// Makes the drivers. One that cannot be made fails when it is used.
     pub fn of(factories: &Factories, site: &Site) -> Self {
-        Self {
-            switches: factories.switches(site),
-            buttons: factories.buttons(site),
-            busy: Mutex::default(),
-        }
+        Self { switches: factories.switches(site), buttons: factories.buttons(site), busy: Mutex::default() }
     }
 
     /// Why drivers could not be made.

@@ -12,6 +12,7 @@ mod front;
 mod leg;
 mod rig;
 mod runner;
+mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use pitstop_core::time::LabTime;
 use pitstop_drivers::{Power, factories};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{ToAgent, Work};
+use regex::Regex;
 use runner::Runners;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -51,6 +53,15 @@ pub trait Attention: Send + Sync {
     /// The machine's consoles, by name: what there is to say of an open line,
     /// or why it is not open.
     fn lines(&self, machine: &MachineName) -> Vec<(String, Result<String, String>)>;
+
+    /// The first line that fits, of those that are said from this call on; or
+    /// why there never will be one. Dropped, it listens no more.
+    fn says(
+        &self,
+        machine: &MachineName,
+        console: &str,
+        line: Regex,
+    ) -> Answer<'static, Result<String, String>>;
 
     /// The drivers are these now.
     fn follow(&self, rigs: &Rigs);
@@ -80,6 +91,8 @@ struct Inner {
 struct Lane {
     /// The command that works on each leg.
     legs: HashMap<usize, AbortHandle>,
+    /// What watches for the evidence that it is up.
+    witness: Option<AbortHandle>,
     /// Whether the newest power-on is done: legs come on one after the other.
     last_on: Option<watch::Receiver<bool>>,
 }
@@ -125,6 +138,7 @@ impl Hands for LabHands {
                     self.inner.check(Check { machine, nonce, run }, epoch);
                 }
                 Effect::Act { machine, act, until } => self.inner.act(machine, act, until, epoch),
+                Effect::Witness { machine, turn, until } => self.inner.witness(machine, turn, until, epoch),
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
         }
@@ -183,6 +197,25 @@ impl Inner {
                 inner.front.fact(epoch, fact);
             }
         });
+    }
+
+    /// Watches for what shows that a machine is up, in the place of whatever
+    /// was watched for before.
+    fn witness(self: &Arc<Self>, machine: MachineName, turn: (u64, u32), until: LabTime, epoch: Epoch) {
+        // Before the task begins: the machine is about to be switched on.
+        let watch = witness::watch(self.clone(), machine.clone());
+        let (inner, name) = (self.clone(), machine.clone());
+        let task = self.runtime.spawn(async move {
+            let left = Duration::from_millis(until - inner.front.now());
+            // The core has the deadline; nobody is told that it is over.
+            if let Ok(result) = tokio::time::timeout(left, watch).await {
+                inner.front.fact(epoch, Fact::Witnessed { machine, turn, result });
+            }
+        });
+        let mut lanes = self.lanes();
+        if let Some(older) = lanes.entry(name).or_default().witness.replace(task.abort_handle()) {
+            older.abort();
+        }
     }
 
     /// Flips a switch or presses a button, beside everything else but other

@@ -92,7 +92,14 @@ impl Rig {
 
     /// A rig of given drivers.
     pub fn of(site: Site, legs: Vec<LegRig>, boot: Arc<dyn Boot>) -> Self {
-        Self { spec: site.spec.clone(), site, legs, boot: Ok(boot), consoles: Vec::new(), fixtures: Fixtures::default() }
+        Self {
+            spec: site.spec.clone(),
+            site,
+            legs,
+            boot: Ok(boot),
+            consoles: Vec::new(),
+            fixtures: Fixtures::default(),
+        }
     }
 
     /// Whether it is what the inventory says now.
@@ -106,7 +113,18 @@ impl Rig {
     fn faults(&self) -> Vec<DriverError> {
         let legs = self.legs.iter().filter_map(|leg| leg.power.as_ref().err());
         let consoles = self.consoles.iter().filter_map(|(_, console)| console.as_ref().err());
-        legs.chain(consoles).chain(self.boot.as_ref().err()).chain(self.fixtures.faults()).cloned().collect()
+        legs.chain(consoles)
+            .chain(self.boot.as_ref().err())
+            .chain(self.fixtures.faults())
+            .cloned()
+            .chain(self.blind())
+            .collect()
+    }
+
+    /// Why what shows that it is up could never be seen.
+    fn blind(&self) -> Option<DriverError> {
+        let watched = !matches!(self.spec.ready.driver.as_str(), "agent" | "power");
+        watched.then(|| pitstop_drivers::factories().evidence(&self.site).err()).flatten()
     }
 
     /// A leg by its index.

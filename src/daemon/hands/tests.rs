@@ -63,6 +63,9 @@ impl Attention for NoConsoles {
     fn lines(&self, _: &MachineName) -> Vec<(String, Result<String, String>)> {
         Vec::new()
     }
+    fn says(&self, _: &MachineName, _: &str, _: regex::Regex) -> Answer<'static, Result<String, String>> {
+        Box::pin(async { Err("there are no consoles".to_owned()) })
+    }
     fn follow(&self, _: &Rigs) {}
 }
 
@@ -375,7 +378,9 @@ async fn a_controller_that_hangs_collects_no_readings() {
         match wait.await.expect("no report").unwrap().1 {
             Fact::Read { .. } => readings += 1,
             Fact::Power { .. } => powered = true,
-            Fact::Checked { .. } | Fact::Acted { .. } => panic!("nobody asked for that"),
+            Fact::Checked { .. } | Fact::Acted { .. } | Fact::Witnessed { .. } => {
+                panic!("nobody asked for that")
+            }
         }
     }
     while !bench.hands.inner.looking().is_empty() {

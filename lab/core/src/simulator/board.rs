@@ -1,11 +1,11 @@
 //! Boards as they are, whatever the lab believes: legs, disks, what boots.
 
-use super::Sim;
 use super::dice::{Chance, Pick, Who};
 use super::labs::Kind;
+use super::{Happening, Sim};
 use crate::effect::Boot;
-use crate::event::{Answer, BootAnswer, Event};
-use crate::id::ReservationId;
+use crate::event::{Answer, BootAnswer, Event, Fact};
+use crate::id::{Epoch, ReservationId};
 use crate::machine::Switch;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
@@ -39,6 +39,8 @@ pub(super) struct LegTruth {
 #[derive(Debug)]
 pub(super) struct Board {
     pub kind: Kind,
+    /// Who waits for its first word, and what is then reported.
+    pub witness: Option<(Epoch, Fact)>,
     pub legs: Vec<LegTruth>,
     /// Commands under way.
     pub inflight: Vec<super::power::Flight>,
@@ -74,6 +76,7 @@ impl Board {
         };
         Self {
             kind,
+            witness: None,
             legs: vec![LegTruth::default(); legs],
             inflight: Vec::new(),
             boot: 0,
@@ -180,13 +183,13 @@ impl Sim {
         let delay = if slow { (20_000, 200_000) } else { (1_000, 9_000) };
         let delay = self.dice.between(who, Pick::Delay, delay.0, delay.1);
         let happening = match board_asks(self.boards[number].kind) {
-            true => super::Happening::Firmware { board: number, boot, tries: 0 },
-            false => super::Happening::Booted { board: number, boot, what, params: params.map(Box::new) },
+            true => Happening::Firmware { board: number, boot, tries: 0 },
+            false => Happening::Booted { board: number, boot, what, params: params.map(Box::new) },
         };
         self.at(delay, happening);
         if self.happens(who, Chance::Reboots) {
             let delay = self.dice.between(who, Pick::Delay, 1_000, 120_000);
-            self.at(delay, super::Happening::Reboot { board: number, boot });
+            self.at(delay, Happening::Reboot { board: number, boot });
         }
     }
 
@@ -201,12 +204,12 @@ impl Sim {
         let (what, params) = match answer {
             Some(Answer::Boot(BootAnswer::Agent(params))) => (Boot::Agent, Some(params)),
             None | Some(Answer::Boot(BootAnswer::NotKnown(_))) if tries < 3 => {
-                return self.at(4_000, super::Happening::Firmware { board: number, boot, tries: tries + 1 });
+                return self.at(4_000, Happening::Firmware { board: number, boot, tries: tries + 1 });
             }
             _ => (Boot::Disk, None),
         };
         let delay = self.dice.between(Who::board(number), Pick::Delay, 500, 5_000);
-        self.at(delay, super::Happening::Booted { board: number, boot, what, params: params.map(Box::new) });
+        self.at(delay, Happening::Booted { board: number, boot, what, params: params.map(Box::new) });
     }
 
     /// The system falls over and comes up again; power stays.
@@ -242,7 +245,10 @@ impl Sim {
             return;
         }
         let board = &mut self.boards[number];
-        if !board.disk_runs() || board.kind == Kind::ByPower {
+        if let Some((epoch, fact)) = board.witness.take() {
+            return self.at(10, Happening::Fact(epoch, Box::new(fact)));
+        }
+        if !board.disk_runs() || matches!(board.kind, Kind::ByPower | Kind::ByWord) {
             return;
         }
         let Some(mut seed) = board.seed.clone() else { return };

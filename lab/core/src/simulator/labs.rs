@@ -34,9 +34,11 @@ pub(super) enum Kind {
     Legless,
     /// It runs no agent; that power reads on is all it shows.
     ByPower,
+    /// Runs no agent; what it says on its console shows that it is up.
+    ByWord,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Plain,
     Kind::Plain,
     Kind::TwoLegs,
@@ -52,6 +54,7 @@ const KINDS: [Kind; 15] = [
     Kind::Keep,
     Kind::Legless,
     Kind::ByPower,
+    Kind::ByWord,
 ];
 
 /// What the inventory is to say of a board.
@@ -138,6 +141,10 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
         Kind::ByPower => {
             keep(&mut spec);
             spec.ready = DriverSpec::named("power");
+        }
+        Kind::ByWord => {
+            keep(&mut spec);
+            spec.ready = DriverSpec::named("console");
         }
     }
     for (n, leg) in spec.legs.iter_mut().enumerate() {

@@ -39,7 +39,7 @@ const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 48] = [
+const EVENTS: [&str; 49] = [
     "start",
     "start (restored)",
     "daemon drains",
@@ -88,6 +88,7 @@ const EVENTS: [&str; 48] = [
     "not well",
     "switch or button",
     "switched or pressed",
+    "up, says its console",
 ];
 
 /// How often each event met each state.
@@ -123,7 +124,12 @@ impl Pairs {
         let mut of = |name: &MachineName| self.0[lab.machine(name).map_or(NOBODY, |m| state(m))][kind] += 1;
         match event {
             Event::Fact {
-                fact: Fact::Power { machine, .. } | Fact::Read { machine, .. } | Fact::Checked { machine, .. } | Fact::Acted { machine, .. },
+                fact:
+                    Fact::Power { machine, .. }
+                    | Fact::Read { machine, .. }
+                    | Fact::Checked { machine, .. }
+                    | Fact::Acted { machine, .. }
+                    | Fact::Witnessed { machine, .. },
                 ..
             }
             | Event::Agent { machine, .. }
@@ -238,6 +244,7 @@ fn kind(lab: &Lab, event: &Event) -> usize {
             _ => "read unknown",
         },
         Event::Fact { fact: Fact::Acted { .. }, .. } => "switched or pressed",
+        Event::Fact { fact: Fact::Witnessed { .. }, .. } => "up, says its console",
         Event::Fact { fact: Fact::Checked { result, .. }, .. } => match result {
             Ok(()) => "well",
             Err(_) => "not well",

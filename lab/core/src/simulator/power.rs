@@ -78,8 +78,16 @@ impl Sim {
             }
             Effect::Tell { machine, nonce, message } => self.tell(&machine, nonce, message),
             Effect::Check { machine, nonce, .. } => self.check(machine, nonce, epoch),
+            Effect::Witness { machine, turn, .. } => {
+                let Some(board) = self.board_of(&machine) else { return };
+                let fact = Fact::Witnessed { machine, turn, result: Ok("READY".into()) };
+                self.boards[board].witness = Some((epoch, fact));
+            }
             Effect::Act { machine, act, .. } => {
-                self.at(1_000, Happening::Fact(epoch, Box::new(Fact::Acted { machine, act, result: Ok(()) })));
+                self.at(
+                    1_000,
+                    Happening::Fact(epoch, Box::new(Fact::Acted { machine, act, result: Ok(()) })),
+                );
             }
             Effect::Dismiss { machine, .. } => {
                 let Some(board) = self.board_of(&machine) else { return };

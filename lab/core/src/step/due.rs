@@ -107,6 +107,10 @@ impl Step<'_> {
                 (FailureClass::Agent, format!("the agent attached and said no more for {seconds} s"))
             }
             Phase::BootAgent => (FailureClass::Boot, format!("no agent in {seconds} s")),
+            Phase::Evidence if self.ready_by(name) != "agent" => {
+                let ready = self.ready_by(name);
+                (FailureClass::Boot, format!("nothing of what `ready.{ready}` waits for in {seconds} s"))
+            }
             Phase::Evidence => {
                 (FailureClass::Boot, format!("the image's host agent did not attach in {seconds} s"))
             }
@@ -117,6 +121,10 @@ impl Step<'_> {
         };
         let known = machine.map(|m| known(m, phase)).unwrap_or_default();
         (class, format!("{what}{known}"))
+    }
+
+    fn ready_by(&self, name: &MachineName) -> &str {
+        self.spec(name).map_or("agent", |spec| &spec.ready.driver)
     }
 
     fn reservation_is_due(&mut self, id: crate::id::ReservationId) {

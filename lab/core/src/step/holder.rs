@@ -165,7 +165,11 @@ impl Step<'_> {
         let has: Vec<&str> = of.into_iter().flat_map(|all| all.keys().map(String::as_str)).collect();
         if !has.contains(&wanted.as_str()) {
             let text = format!("{name} has no {kind} `{wanted}`");
-            let hint = if has.is_empty() { format!("it has no {kind}") } else { format!("it has {}", has.join(", ")) };
+            let hint = if has.is_empty() {
+                format!("it has no {kind}")
+            } else {
+                format!("it has {}", has.join(", "))
+            };
             return Err(ApiError::new(Code::NotFound, text).hint(hint));
         }
         let what = act.to_string();
@@ -249,7 +253,7 @@ impl Step<'_> {
             Want::Agent => Goal::Agent,
             Want::Image => Goal::Image,
         };
-        if self.ready_by_power(name) {
+        if self.runs_no_agent(name) {
             return Err(ApiError::new(
                 Code::Conflict,
                 format!("{name} runs no agent that could write its disks"),

@@ -71,6 +71,8 @@ impl Step<'_> {
             // The power-on may never have left. To read off then and call it
             // a failure would blame the machine for our death.
             Phase::BootAgent | Phase::Evidence if starting && !attached => self.start_over(name),
+            // Nobody watched meanwhile, and what was said will not be said again.
+            Phase::Evidence if self.is_watched_for(name) => self.start_over(name),
             Phase::BootAgent | Phase::Evidence | Phase::Settle if !attached => self.observe_all(name),
             Phase::Settle => self.observe_all(name),
             // The agent resumes with its key and is told its step again.

@@ -81,6 +81,7 @@ impl Step<'_> {
             Fact::Power { machine, leg, intent, want, result, witnessed } => {
                 self.power_result(&machine, leg, intent, want, result, witnessed);
             }
+            Fact::Witnessed { machine, turn, result } => self.witnessed(&machine, turn, result),
             Fact::Acted { machine, act, result } => self.acted(machine, &act, result),
             Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
             Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),

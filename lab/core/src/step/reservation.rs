@@ -385,7 +385,7 @@ impl crate::Lab {
         }
         // An undeclared disk that was seen is one that no proof covers.
         let extra = machine.hardware.as_ref().is_some_and(|h| h.disks.len() > machine.disks.len());
-        let provable = (agent && !extra) || machine.disks.is_empty();
+        let provable = agent && (!extra || machine.disks.is_empty());
         let clean = ask.clean == CleanLevel::Any || provable;
         let image = ask.image.is_some() || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
         // Our agent writes an image, to a disk: whatever else is wanted of the machine.

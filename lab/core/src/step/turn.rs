@@ -10,6 +10,7 @@
 //! Any failure goes back to `off` with a fresh attempt, a bounded number of
 //! times, counted in the row so that a crash does not forget it.
 
+use super::agent::cut;
 use super::{Step, TRIES};
 use crate::effect::{Boot, Effect};
 use crate::fence::Fence;
@@ -109,7 +110,7 @@ impl Step<'_> {
             Phase::BootAgent => now + limits.power_ms + limits.firmware_ms + limits.attach_ms,
             Phase::Disk { .. } => now + limits.reimage_ms,
             Phase::Seed | Phase::Serve => now + limits.handover_ms,
-            Phase::Evidence => now + limits.power_ms + limits.firmware_ms + limits.evidence_ms,
+            Phase::Evidence => now + limits.power_ms + self.evidence_ms(name),
             Phase::Check => now + self.check_of(name).map_or(0, |c| c.within_ms),
             Phase::Settle => now + 4 * limits.power_ms,
         };
@@ -122,6 +123,8 @@ impl Step<'_> {
             Phase::Seed => self.begin_seed(name),
             Phase::Serve => self.begin_serve(name),
             Phase::Evidence => {
+                // Before it is on: its first word may be the one.
+                self.watch_for_evidence(name, deadline);
                 self.switch_all(name, Switch::On, Boot::Disk);
                 self.power_progress(name); // without legs nobody will report
             }
@@ -291,7 +294,7 @@ impl Step<'_> {
     }
 
     fn needs_agent(&self, name: &MachineName, machine: &Machine, turn: &Turn) -> bool {
-        if self.ready_by_power(name) {
+        if self.runs_no_agent(name) {
             return false;
         }
         let prove = match turn.disks {
@@ -301,9 +304,49 @@ impl Step<'_> {
         prove || turn.goal != Goal::Off
     }
 
-    /// Machines that never run an agent are ready when power reads on.
+    /// Whether the machine never runs an agent of ours: another thing shows
+    /// that it is ready, and nobody proves its disks.
+    pub(crate) fn runs_no_agent(&self, name: &MachineName) -> bool {
+        self.spec(name).is_some_and(|s| s.ready.driver != "agent")
+    }
+
+    /// Whether that is its power alone.
     pub(crate) fn ready_by_power(&self, name: &MachineName) -> bool {
         self.spec(name).is_some_and(|s| s.ready.driver == "power")
+    }
+
+    /// Whether somebody watches for it.
+    pub(crate) fn is_watched_for(&self, name: &MachineName) -> bool {
+        self.runs_no_agent(name) && !self.ready_by_power(name)
+    }
+
+    /// How long the evidence may take once power is on: as `ready` says with
+    /// `within`, or as long as an image would get.
+    fn evidence_ms(&self, name: &MachineName) -> u64 {
+        let limits = self.limits(name);
+        let within = self.spec(name).and_then(|s| s.ready.ms("within"));
+        within.unwrap_or(limits.firmware_ms + limits.evidence_ms)
+    }
+
+    fn watch_for_evidence(&mut self, name: &MachineName, until: LabTime) {
+        if let Some(turn) = self.turn(name).filter(|_| self.is_watched_for(name)) {
+            self.effect(Effect::Witness { machine: name.clone(), turn: (turn.number, turn.failed), until });
+        }
+    }
+
+    /// Something was seen of a machine that runs no agent.
+    pub(crate) fn witnessed(&mut self, name: &MachineName, turn: (u64, u32), result: Result<String, String>) {
+        let Some(now) = self.turn(name) else { return };
+        if now.phase != Phase::Evidence || turn != (now.number, now.failed) || !self.is_watched_for(name) {
+            return; // of a boot that is over
+        }
+        match result {
+            Ok(what) => {
+                self.change(Change::EvidenceSeen { machine: name.clone(), what: cut(&what) });
+                self.phase_done(name);
+            }
+            Err(why) => self.fail_phase(name, FailureClass::Boot, &why),
+        }
     }
 
     fn next_disk(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize) {

@@ -6,7 +6,7 @@
 mod resource;
 mod session;
 
-pub use resource::{references, Resource, path, words};
+pub use resource::{Resource, path, references, words};
 pub use session::Session;
 
 use crate::address;

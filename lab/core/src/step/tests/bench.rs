@@ -281,6 +281,10 @@ impl Bench {
         self.request(user, request).unwrap_err().code
     }
 
+    pub fn refused_ask(&mut self, ask: Ask) -> Code {
+        self.refused("ada", Request::Reserve { ask: Box::new(ask), image: None })
+    }
+
     pub fn reserve(&mut self, user: &str, ask: Ask) -> ReservationId {
         self.reserve_image(user, ask, None)
     }

@@ -301,12 +301,84 @@ fn a_machine_that_runs_no_agent_is_ready_when_power_reads_on() {
         s.disks.clear();
     };
     let mut b = Bench::of([spec_with("m0", runs_none)]);
-    let id = b.reserve("ada", ask("", Want::Image));
+    assert_eq!(b.refused_ask(ask("", Want::Image)), Code::NotFound, "nobody can prove it clean");
+    let id = b.reserve("ada", any());
     b.obey_until("m0", |p| *p == Phase::Evidence);
     assert_ne!(b.status(id), "ready");
     b.obey();
     assert_eq!(b.status(id), "ready");
     assert_eq!(b.boards[&name("m0")].legs, [true]);
+}
+
+fn any() -> Ask {
+    Ask { clean: CleanLevel::Any, ..ask("", Want::Image) }
+}
+
+/// A board that says that it is up, within a minute.
+fn speaks() -> Bench {
+    Bench::of([spec_with("m0", |s| {
+        let within = serde_json::json!({ "within": 60_000 });
+        s.ready = DriverSpec::named("console");
+        s.ready.fields = std::sync::Arc::new(within.as_object().unwrap().clone());
+        s.disks.clear();
+    })])
+}
+
+/// The turn and try that somebody is to watch for.
+fn watched(b: &Bench) -> Vec<(u64, u32)> {
+    let turn = |(_, e): &(_, Effect)| match e {
+        Effect::Witness { turn, .. } => Some(*turn),
+        _ => None,
+    };
+    b.effects.iter().filter_map(turn).collect()
+}
+
+#[test]
+fn a_board_without_an_agent_is_ready_when_it_only_has_power() {
+    let mut b = speaks();
+    let id = b.reserve("ada", any());
+    b.obey_until("m0", |p| *p == Phase::Evidence);
+    let turn = watched(&b)[0];
+    b.effects.retain(|(_, e)| !matches!(e, Effect::Witness { .. }));
+    b.obey();
+    assert_eq!(b.phase("m0"), Phase::Evidence, "it has power and said nothing");
+    let says = |turn| Fact::Witnessed { machine: name("m0"), turn, result: Ok("READY v1".into()) };
+    let epoch = b.lab.meta().epoch;
+    b.event(Event::Fact { epoch, fact: says((turn.0, turn.1 + 1)) });
+    b.event(Event::Fact { epoch, fact: says((turn.0 - 1, turn.1)) });
+    assert_eq!(b.phase("m0"), Phase::Evidence, "another boot said it");
+    b.event(Event::Fact { epoch, fact: says(turn) });
+    b.obey();
+    assert_eq!(b.status(id), "ready");
+    b.event(Event::Fact { epoch, fact: says(turn) });
+    assert_eq!(b.status(id), "ready", "said twice");
+}
+
+#[test]
+fn a_board_that_never_speaks_is_waited_for_longer_than_the_inventory_says() {
+    let mut b = speaks();
+    b.reserve("ada", any());
+    b.obey_until("m0", |p| *p == Phase::Evidence);
+    b.effects.retain(|(_, e)| !matches!(e, Effect::Witness { .. }));
+    b.obey();
+    b.live(60_000 + 2 * LATEST);
+    assert!(b.failures("m0")[0].contains("ready.console"), "{:?}", b.failures("m0"));
+}
+
+#[test]
+fn what_a_board_said_while_no_daemon_listened_is_waited_for() {
+    let mut b = speaks();
+    let id = b.reserve("ada", any());
+    b.obey_until("m0", |p| *p == Phase::Evidence);
+    let before = watched(&b)[0];
+    b.effects.retain(|(_, e)| !matches!(e, Effect::Witness { .. }));
+    b.obey();
+    b.restart();
+    assert_eq!(b.phase("m0"), Phase::Off, "it is started again");
+    b.obey();
+    b.live(2 * LATEST);
+    assert_eq!(b.status(id), "ready");
+    assert_eq!(b.machine("m0").failures, 0, "which is nobody's fault; before: {before:?}");
 }
 
 #[test]

@@ -109,7 +109,9 @@ impl Redfish {
     async fn light(&self, session: &mut Session, on: bool) -> Result<(), DriverError> {
         let system = self.system(session).await?;
         let mut chassis = Vec::new();
-        for path in system.json.get("Links").map(|links| redfish::references(links, "Chassis")).unwrap_or_default() {
+        for path in
+            system.json.get("Links").map(|links| redfish::references(links, "Chassis")).unwrap_or_default()
+        {
             chassis.push(session.get(&path).await?);
         }
         for resource in std::iter::once(&system).chain(&chassis) {
@@ -337,7 +339,8 @@ impl Power for Redfish {
 
     fn identify(&self, on: bool) -> Task<'_, String> {
         Box::pin(async move {
-            let mut session = self.service.session(&format!("have the light of {} blink", self.machine)).await?;
+            let mut session =
+                self.service.session(&format!("have the light of {} blink", self.machine)).await?;
             let done = self.light(&mut session, on).await;
             session.end().await;
             done.map(|()| if on { "its light blinks until `--off`" } else { "its light is off" }.to_owned())

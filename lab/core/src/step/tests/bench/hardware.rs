@@ -74,7 +74,12 @@ impl Bench {
                 let result = self.quirks.sick.map_or(Ok(()), |said| Err(said.to_owned()));
                 self.fact(epoch, Fact::Checked { machine, nonce, result });
             }
-            Effect::Act { machine, act, .. } => self.fact(epoch, Fact::Acted { machine, act, result: Ok(()) }),
+            Effect::Witness { machine, turn, .. } => {
+                self.fact(epoch, Fact::Witnessed { machine, turn, result: Ok("READY".into()) });
+            }
+            Effect::Act { machine, act, .. } => {
+                self.fact(epoch, Fact::Acted { machine, act, result: Ok(()) })
+            }
             Effect::Tell { .. } | Effect::Dismiss { .. } => {}
         }
         true

@@ -1,0 +1,159 @@
+"""Boards that never run our agent: up is what the console, an ssh server or a
+program says; an SD switch is put home before each boot. Prints one line per
+step and `ok` or what was wrong."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from wiring import PATIENCE, PITSTOP, Line, Machine, Wrong, demand, say
+
+INVENTORY = """format = 1
+[class.board]
+power.command = {{ on = ["touch", "{dir}/on-{{name}}"], off = ["rm", "-f", "{dir}/on-{{name}}"], status = ["test", "-e", "{dir}/on-{{name}}"] }}
+boot.power = {{}}
+timeout = {{ power = "20s" }}
+[machine.speaks]
+class = "board"
+console.main.unix = {{ path = "{dir}/line-speaks" }}
+ready.console = {{ line = "^speaks is on$", within = "60s" }}
+switch.sd.command = {{ run = ["{mux}", "{dir}/sd", "{{position}}"], positions = ["host", "dut"], read = ["cat", "{dir}/sd"] }}
+[machine.mute]
+class = "board"
+console.main.unix = {{ path = "{dir}/line-mute" }}
+ready.console = {{ line = "^READY", within = "3s" }}
+[machine.answers]
+class = "board"
+console = {{}}
+ready.ssh = {{ address = "127.0.0.1:{ssh}", within = "60s" }}
+[machine.asked]
+class = "board"
+console = {{}}
+ready.command = {{ run = ["test", "-e", "{dir}/up"], within = "60s" }}
+[machine.powered]
+class = "board"
+console = {{}}
+ready.power = {{}}
+"""
+
+
+class Greeter(threading.Thread):
+    """An ssh server while the board has power."""
+
+    def __init__(self, outlet):
+        super().__init__(daemon=True)
+        self.outlet = outlet
+        self.server = socket.create_server(("127.0.0.1", 0))
+
+    def run(self):
+        while True:
+            peer = self.server.accept()[0]
+            if self.outlet.exists():
+                peer.sendall(b"SSH-2.0-board\r\n")
+            peer.close()
+
+
+class Lab:
+    def __init__(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="pb"))
+        self.stop = threading.Event()
+        self.greeter = Greeter(self.dir / "on-answers")
+        self.greeter.start()
+        nowhere = "http://127.0.0.1:9"
+        Machine("speaks", self.dir / "on-speaks", Line(self.dir / "line-speaks"), nowhere, self.stop).start()
+        Machine("mute", self.dir / "on-mute", Line(self.dir / "line-mute"), nowhere, self.stop).start()
+        mux = self.dir / "mux"
+        mux.write_text('#!/bin/sh\necho "$2" >"$1"\n')
+        mux.chmod(0o700)
+        (self.dir / "sd").write_text("host\n")
+        port = self.greeter.server.getsockname()[1]
+        (self.dir / "inventory.toml").write_text(INVENTORY.format(dir=self.dir, mux=mux, ssh=port))
+        self.env = dict(os.environ, PITSTOP_SOCKET=str(self.dir / "sock"), PITSTOP_DATA=str(self.dir / "data"))
+        self.log = open(self.dir / "log", "ab")
+        args = [PITSTOP, "serve", "--inventory", str(self.dir / "inventory.toml")]
+        self.daemon = subprocess.Popen(args, env=self.env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        end = time.monotonic() + PATIENCE
+        while self.cli("status").returncode != 0:
+            demand(time.monotonic() < end, f"the daemon does not serve; see {self.dir}/log")
+            time.sleep(0.1)
+        self.ok("admin", "enrol", "state=new", "--count", "5")
+
+    def cli(self, *args):
+        return subprocess.run([PITSTOP, *args], env=self.env, capture_output=True, text=True, timeout=PATIENCE)
+
+    def ok(self, *args):
+        done = self.cli(*args)
+        demand(done.returncode == 0, f"pitstop {' '.join(args)}: exit {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def events(self, machine):
+        lines = self.ok("events", machine, "--all", "-n", "10000", "-o", "jsonl").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def end(self):
+        self.daemon.terminate()
+        self.daemon.wait()
+        self.stop.set()
+        subprocess.run(["rm", "-rf", str(self.dir)], check=True)
+
+
+def told(lab, machine, words):
+    texts = [event["text"] for event in lab.events(machine)]
+    demand(any(words in text for text in texts), f"{machine}: nothing says “{words}”: {texts}")
+
+
+def main():
+    lab = Lab()
+    reserve = ("reserve", "--clean", "any", "--want", "image", "--timeout", "100s")
+    try:
+        refused = lab.cli("reserve", "name=speaks", "--want", "image", "--timeout", "5s")
+        demand(refused.returncode == 3 and "proven clean" in refused.stderr, f"a board nobody proves: {refused}")
+        lab.ok(*reserve, "name=speaks")
+        told(lab, "speaks", "up: console main says: speaks is on")
+        demand((lab.dir / "sd").read_text() == "dut\n", "the SD card is the host's still")
+        say("a line on the console shows that a board is up; its SD card is its own")
+        lab.ok("switch", "speaks", "sd", "host")
+        demand((lab.dir / "sd").read_text() == "host\n", "the holder's switch did not move")
+        lab.ok("release", "speaks")
+        lab.ok(*reserve, "name=speaks")
+        demand((lab.dir / "sd").read_text() == "dut\n", "what one holder left is the next one's trouble")
+        lab.ok("release", "speaks")
+        say("what a holder did to a switch is undone before the next boot")
+        lab.ok(*reserve, "name=answers")
+        told(lab, "answers", "up: its ssh server answers: SSH-2.0-board")
+        lab.ok("release", "answers")
+        waiting = subprocess.Popen([PITSTOP, *reserve, "name=asked"], env=lab.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        end = time.monotonic() + PATIENCE
+        while not (lab.dir / "on-asked").exists():
+            demand(time.monotonic() < end, "asked is not switched on")
+            time.sleep(0.05)
+        (lab.dir / "up").touch()
+        demand(waiting.wait(PATIENCE) == 0, f"asked: {waiting.stderr.read()}")
+        lab.ok("release", "asked")
+        lab.ok(*reserve, "name=powered")
+        lab.ok("release", "powered")
+        say("so do an ssh server, a program, and power alone")
+        # It is the only one that suits, so the reservation waits for it until it may no more.
+        failed = lab.cli(*reserve[:-1], "60s", "name=mute")
+        demand(failed.returncode == 6 and "quarantined: boot" in failed.stderr, f"a board that never says it: {failed}")
+        told(lab, "mute", "nothing of what `ready.console` waits for")
+        why = lab.cli("why", "mute").stdout
+        demand("console: mute is on" in why, f"what it said instead is not shown: {why}")
+        say("a board that never says it fails, with what it said instead")
+    except Wrong as wrong:
+        print(f"boards: {wrong}")
+        return 1
+    finally:
+        lab.end()
+    print("boards: ok")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
