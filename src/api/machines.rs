@@ -8,7 +8,7 @@ use super::{Shared, view};
 use axum::Json;
 use axum::extract::{Path, State};
 use pitstop_core::Lab;
-use pitstop_core::event::{Act, Caller, PowerAction, Request};
+use pitstop_core::event::{Act, Caller, Nudge, PowerAction, Request};
 use pitstop_core::id::ReservationId;
 use pitstop_core::why::{Reason, Why as CoreWhy};
 use pitstop_wire::api::{
@@ -103,6 +103,9 @@ pub async fn power(
         PowerDo::On => PowerAction::On,
         PowerDo::Off => PowerAction::Off,
         PowerDo::Cycle => PowerAction::Cycle,
+        PowerDo::Soft => PowerAction::Nudge(Nudge::Soft),
+        PowerDo::Reset => PowerAction::Nudge(Nudge::Reset),
+        PowerDo::Nmi => PowerAction::Nudge(Nudge::Nmi),
     };
     let request = Request::Power { machine: machine.clone(), action: core, force };
     let answer = app.desk.ask(asked.caller, request).await?;

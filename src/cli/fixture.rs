@@ -108,16 +108,27 @@ async fn list(cx: &Context, machine: &str) -> Result {
 }
 
 /// Listened to before it is asked for: none of its records is missed.
-async fn listen(cx: &Context, machine: &str) -> Result<EventStream> {
+pub async fn listen(cx: &Context, machine: &str) -> Result<EventStream> {
     let query = EventQuery { machine: Some(machine.to_owned()), ..EventQuery::default() };
     let mut news = cx.client.events(query).await?;
     news.next().await?;
     Ok(news)
 }
 
-async fn follow(cx: &Context, machine: &str, news: &mut EventStream, mut done: Done, how: &How) -> Result {
+async fn follow(cx: &Context, machine: &str, news: &mut EventStream, done: Done, how: &How) -> Result {
+    let done = wait(machine, news, done, how.timeout).await?;
+    cx.out.object(&done, machine, |out| out.line(&done.text))
+}
+
+/// Waits for the end of what was begun.
+pub async fn wait(
+    machine: &str,
+    news: &mut EventStream,
+    done: Done,
+    timeout: Option<Duration>,
+) -> Result<Done> {
     let what = done.answer.get("what").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    let limit = how.timeout.unwrap_or(LIMIT);
+    let limit = timeout.unwrap_or(LIMIT);
     let ended = tokio::time::timeout(limit, async {
         loop {
             let Update::Record(event) = news.next().await?.update else { continue };
@@ -128,20 +139,13 @@ async fn follow(cx: &Context, machine: &str, news: &mut EventStream, mut done: D
             }
         }
     });
-    let failed =
-        |code, text: String| Fail::from(ApiError::new(code, text).hint(format!("pitstop events {machine}")));
+    let failed = |code, text: String| {
+        Fail::from(ApiError::new(code, format!("{machine}: {text}")).hint(format!("pitstop events {machine}")))
+    };
     match ended.await {
-        Ok(Ok(None)) => {
-            done.text = format!("{machine}  {what}");
-            cx.out.object(&done, machine, |out| out.line(&done.text))
-        }
-        Ok(Ok(Some(text))) => {
-            Err(failed(Code::MachineFailed, format!("{machine}: {}", text.trim_start_matches("✗ "))))
-        }
+        Ok(Ok(None)) => Ok(Done { text: format!("{machine}  {what}"), ..done }),
+        Ok(Ok(Some(text))) => Err(failed(Code::MachineFailed, text.trim_start_matches("✗ ").to_owned())),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(failed(
-            Code::TimedOut,
-            format!("{machine}: {what}: not known to be done in {} s", limit.as_secs()),
-        )),
+        Err(_) => Err(failed(Code::TimedOut, format!("{what}: not known to be done in {} s", limit.as_secs()))),
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The machine (yours if there is only one), then on, off, cycle or status (the default).
+    /// The machine (yours if there is only one), then on, off, cycle, soft, reset, nmi or status (the
+    /// default).
     #[arg(required = true, num_args = 1..=2, value_names = ["MACHINE", "ACTION"])]
     words: Vec<String>,
     /// Override the holder (admins); needs --reason.
@@ -55,6 +56,12 @@ pub async fn switch(
     timeout: Option<Duration>,
 ) -> Result<Done> {
     let name = MachineName::new(machine).map_err(|e| Fail::usage(e.to_string()))?;
+    if matches!(ask.action, PowerDo::Soft | PowerDo::Reset | PowerDo::Nmi) {
+        // Nothing to read back: the leg stays as it is.
+        let mut news = super::fixture::listen(cx, machine).await?;
+        let done = cx.client.power(machine, ask, key).await?;
+        return super::fixture::wait(machine, &mut news, done, timeout).await;
+    }
     // Listened to before the command is given: none of its records is missed.
     let query = EventQuery { machine: Some(machine.to_string()), ..EventQuery::default() };
     let mut news = cx.client.events(query).await?;
@@ -77,6 +84,9 @@ fn meant(words: &[String]) -> Result<(Option<&str>, Option<PowerDo>)> {
         "on" => Some(Some(PowerDo::On)),
         "off" => Some(Some(PowerDo::Off)),
         "cycle" => Some(Some(PowerDo::Cycle)),
+        "soft" => Some(Some(PowerDo::Soft)),
+        "reset" => Some(Some(PowerDo::Reset)),
+        "nmi" => Some(Some(PowerDo::Nmi)),
         "status" => Some(None),
         _ => None,
     };
@@ -87,7 +97,7 @@ fn meant(words: &[String]) -> Result<(Option<&str>, Option<PowerDo>)> {
         }),
         [machine, word] => match action(word) {
             Some(action) => Ok((Some(machine), action)),
-            None => Err(Fail::usage(format!("`{word}` is no power action; say on, off, cycle or status"))
+            None => Err(Fail::usage(format!("`{word}` is no power action; say on, off, cycle, soft, reset, nmi or status"))
                 .hint(format!("pitstop power {machine} cycle"))),
         },
         _ => Err(Fail::usage("on, off, cycle or status?")),

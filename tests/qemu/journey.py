@@ -198,10 +198,10 @@ def use(lab, began):
     say(began, "marker file and raw marker blocks are on the disk")
 
 
-def reboot(lab, began):
+def reboot(lab, began, words, *how):
     """The tenant boots the machine himself: still his, seen, no retry."""
     before, seen = lab.machine()["agent"]["boot_id"], len(lab.events())
-    lab.cli("run", "vm", "--", "sh", "-c", "(sleep 1; reboot) >/dev/null 2>&1 &")
+    lab.ok(*how)
     lab.until("the machine boots again", lambda: (lab.machine().get("agent") or {}).get("boot_id") not in (None, before))
     row = lab.machine()
     demand(row["state"] == "in-use", f"after his own reboot the machine is {row['state']}")
@@ -209,7 +209,7 @@ def reboot(lab, began):
     demand(not [k for k in kinds if k in ("phase-entered", "phase-failed", "power-intended", "turn-started")],
            f"the reboot was taken for a failure: {kinds}")
     demand(b"test" in lab.ok("run", "vm", "--", "hostname"), "no command runs after the reboot")
-    say(began, "tenant's reboot: still his, a new boot id, nothing was retried")
+    say(began, f"{words}: still his, a new boot id, nothing was retried")
 
 
 def journey(boot):
@@ -224,7 +224,9 @@ def journey(boot):
         said = lab.ok("console", "vm", "--no-follow")
         demand(b"SeaBIOS" in said or b"iPXE" in said, f"the console missed the firmware: {said[:300]}")
         use(lab, began)
-        reboot(lab, began)
+        reboot(lab, began, "tenant's reboot", "run", "vm", "--", "sh", "-c", "(sleep 1; reboot) >/dev/null 2>&1 &")
+        if boot == "direct":
+            reboot(lab, began, "tenant's reset", "power", "vm", "reset")
         lab.ok("release", "vm")
         lab.until_state("free")
         demand(not lab.qemus(), "free, and a QEMU still runs")

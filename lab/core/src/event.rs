@@ -214,6 +214,31 @@ pub enum PowerAction {
     Off,
     /// Off, read back, on.
     Cycle,
+    /// The machine is asked, or made to start again: what it is switched by
+    /// stays as it is.
+    Nudge(Nudge),
+}
+
+/// What a device can do to a machine without switching it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nudge {
+    /// Its system is asked to shut down.
+    Soft,
+    /// It starts again, with power on all the time.
+    Reset,
+    /// A non-maskable interrupt: most systems panic, and write down why.
+    Nmi,
+}
+
+impl Nudge {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Soft => "soft",
+            Self::Reset => "reset",
+            Self::Nmi => "nmi",
+        }
+    }
 }
 
 /// What is done to something beside a machine.
@@ -231,6 +256,8 @@ pub enum Act {
         /// Which.
         button: String,
     },
+    /// What switches the machine does this to it.
+    Nudge(Nudge),
 }
 
 impl std::fmt::Display for Act {
@@ -238,6 +265,7 @@ impl std::fmt::Display for Act {
         match self {
             Self::Flip { switch, position } => write!(f, "switch {switch} to {position}"),
             Self::Press { button } => write!(f, "press {button}"),
+            Self::Nudge(nudge) => write!(f, "power {}", nudge.word()),
         }
     }
 }

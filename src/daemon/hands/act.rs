@@ -52,6 +52,7 @@ impl Rig {
                 Some(Err(e)) => Err(e.clone()),
                 None => return Err(format!("there is no switch {switch}")),
             },
+            Act::Nudge(_) => return Err("that is for the power leg".to_owned()),
             Act::Press { button } => match fixtures.buttons.get(button) {
                 Some(Ok(button)) => button.press().await,
                 Some(Err(e)) => Err(e.clone()),

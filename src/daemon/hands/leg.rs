@@ -111,7 +111,7 @@ impl Job<'_> {
             }
         };
         loop {
-            match self.command(eye, &on).await {
+            match self.command(rig, eye, &on).await {
                 Ok(()) if !part.spec.readback => {
                     sleep(Duration::from_millis(part.spec.min_off_ms)).await;
                     part.saw(want);
@@ -134,7 +134,8 @@ impl Job<'_> {
         }
     }
 
-    async fn command(&self, eye: &Eye<'_>, on: &PowerOn) -> Result<(), DriverError> {
+    async fn command(&self, rig: &Rig, eye: &Eye<'_>, on: &PowerOn) -> Result<(), DriverError> {
+        let _quiet = rig.nudged().lock().await;
         let _turn = self.inner.runners.turn(eye.power.limits()).await;
         // The daemon may have been stopped since its timers were set.
         if self.left().is_zero() {

@@ -26,7 +26,7 @@ use super::agents::Agents;
 use check::Check;
 use leg::{Job, Order};
 use pitstop_core::effect::Effect;
-use pitstop_core::event::{Act, Fact};
+use pitstop_core::event::{Act, Fact, Nudge};
 use pitstop_core::id::{Epoch, IntentId};
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::{Reading, Switch};
@@ -43,6 +43,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+/// How long a machine's device may take to nudge it.
+const NUDGED: Duration = Duration::from_secs(20);
 
 /// What the hands need of the consoles.
 pub trait Attention: Send + Sync {
@@ -224,7 +227,10 @@ impl Inner {
         let inner = self.clone();
         self.runtime.spawn(async move {
             let result = match inner.rigs.get(&machine) {
-                Some(rig) => rig.act(&act, || inner.front.now() <= until).await,
+                Some(rig) => match act {
+                    Act::Nudge(nudge) => inner.nudge(&rig, nudge, until).await,
+                    _ => rig.act(&act, || inner.front.now() <= until).await,
+                },
                 None => Err(format!("{machine} is not in the inventory")),
             };
             if let Err(e) = &result {
@@ -232,6 +238,21 @@ impl Inner {
             }
             inner.front.fact(epoch, Fact::Acted { machine, act, result });
         });
+    }
+
+    /// Through the first leg, which is the one named `power`.
+    async fn nudge(&self, rig: &Rig, nudge: Nudge, until: LabTime) -> Result<(), String> {
+        let power = rig.leg(0).ok_or("it has no power leg")?.power().map_err(|e| e.to_string())?;
+        // No power command is given meanwhile, and this not between two of them.
+        let _quiet = rig.nudged().lock().await;
+        let _turn = self.runners.turn(power.limits()).await;
+        if self.front.now() > until {
+            return Err("its time was over before it was begun".to_owned());
+        }
+        match tokio::time::timeout(NUDGED, power.nudge(nudge)).await {
+            Ok(done) => done.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("no answer within {} s", NUDGED.as_secs())),
+        }
     }
 
     /// The core does not know where this daemon is reached: the seed's

@@ -44,6 +44,9 @@ pub struct Rig {
     boot: Result<Arc<dyn Boot>, DriverError>,
     consoles: Vec<NamedConsole>,
     fixtures: Fixtures,
+    /// Held while the machine is nudged or a command is given: a reset must
+    /// not come between an on and the machine's first boot.
+    nudged: tokio::sync::Mutex<()>,
 }
 
 /// One leg and its driver.
@@ -87,7 +90,7 @@ impl Rig {
         let consoles =
             spec.consoles.keys().map(|name| (name.clone(), factories.console(&site, name))).collect();
         let fixtures = Fixtures::of(factories, &site);
-        Self { legs, boot: factories.boot(&site), consoles, fixtures, spec, site }
+        Self { legs, boot: factories.boot(&site), consoles, fixtures, spec, site, nudged: Default::default() }
     }
 
     /// A rig of given drivers.
@@ -98,8 +101,7 @@ impl Rig {
             legs,
             boot: Ok(boot),
             consoles: Vec::new(),
-            fixtures: Fixtures::default(),
-        }
+            fixtures: Fixtures::default(), nudged: Default::default() }
     }
 
     /// Whether it is what the inventory says now.
@@ -130,6 +132,11 @@ impl Rig {
     /// A leg by its index.
     pub fn leg(&self, index: usize) -> Option<&LegRig> {
         self.legs.get(index)
+    }
+
+    /// Held by who nudges the machine, and by who gives it a command.
+    pub(super) fn nudged(&self) -> &tokio::sync::Mutex<()> {
+        &self.nudged
     }
 
     /// The switches and buttons.

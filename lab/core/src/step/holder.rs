@@ -2,7 +2,7 @@
 
 use super::Step;
 use crate::effect::{Boot, Effect};
-use crate::event::{Act, Caller, PowerAction};
+use crate::event::{Act, Caller, Nudge, PowerAction};
 use crate::id::ReservationId;
 use crate::machine::{Content, DiskPlan, Goal, Health, Machine, Purpose, Stage, Switch};
 use crate::record::Change;
@@ -69,12 +69,31 @@ impl Step<'_> {
         action: PowerAction,
         force: Option<&str>,
     ) -> Result<Value, ApiError> {
-        match self.machine(name) {
-            Some(machine) if caller.admin && machine.is_out_of_use() => {
+        match (self.machine(name), action) {
+            (_, PowerAction::Nudge(nudge)) => self.nudge(caller, name, nudge, force),
+            (Some(machine), _) if caller.admin && machine.is_out_of_use() => {
                 self.admin_power(&machine, action, force)
             }
             _ => self.holder_power(caller, name, action, force),
         }
+    }
+
+    /// The machine is asked, or starts again. Whatever becomes of its agent is
+    /// the holder's own doing.
+    fn nudge(
+        &mut self,
+        caller: &Caller,
+        name: &MachineName,
+        nudge: Nudge,
+        force: Option<&str>,
+    ) -> Result<Value, ApiError> {
+        self.may_act(caller, name, force)?;
+        self.still_known(name)?;
+        if self.machine(name).is_some_and(|m| m.legs.is_empty()) {
+            return Err(ApiError::new(Code::Conflict, format!("{name} has no power leg")));
+        }
+        self.change(Change::PowerByHolder { machine: name.clone(), action: nudge.word().to_owned() });
+        Ok(self.begin_act(name, Act::Nudge(nudge)))
     }
 
     /// An admin repairs a machine, or wires it. It is given to nobody before
@@ -95,6 +114,7 @@ impl Step<'_> {
         let (word, want) = match action {
             PowerAction::On => ("on", Switch::On),
             PowerAction::Off => ("off", Switch::Off),
+            PowerAction::Nudge(nudge) => return Ok(self.begin_act(name, Act::Nudge(nudge))),
             PowerAction::Cycle => {
                 return Err(no(format!("{name} is out of use, where power is not cycled in one go"))
                     .hint(format!("pitstop power {name} off, then on")));
@@ -135,6 +155,7 @@ impl Step<'_> {
             PowerAction::On => ("on", Switch::On),
             PowerAction::Off => ("off", Switch::Off),
             PowerAction::Cycle => ("cycle", Switch::Off),
+            PowerAction::Nudge(nudge) => return Ok(self.begin_act(name, Act::Nudge(nudge))),
         };
         self.change(Change::PowerByHolder { machine: name.clone(), action: word.to_owned() });
         self.switch_all(name, want, Boot::AsIs);
@@ -152,15 +173,11 @@ impl Step<'_> {
         act: Act,
         force: Option<&str>,
     ) -> Result<Value, ApiError> {
-        match self.machine(name) {
-            Some(machine) if caller.admin && machine.is_out_of_use() => {
-                reason_if_new(&machine, force)?;
-            }
-            _ => drop(self.in_use(caller, name, force)?),
-        }
+        self.may_act(caller, name, force)?;
         let (kind, of, wanted) = match (&act, self.spec(name)) {
             (Act::Flip { switch, .. }, spec) => ("switch", spec.map(|s| &s.switches), switch),
             (Act::Press { button }, spec) => ("button", spec.map(|s| &s.buttons), button),
+            (Act::Nudge(nudge), _) => return self.nudge(caller, name, *nudge, force),
         };
         let has: Vec<&str> = of.into_iter().flat_map(|all| all.keys().map(String::as_str)).collect();
         if !has.contains(&wanted.as_str()) {
@@ -172,11 +189,24 @@ impl Step<'_> {
             };
             return Err(ApiError::new(Code::NotFound, text).hint(hint));
         }
+        Ok(self.begin_act(name, act))
+    }
+
+    fn may_act(&mut self, caller: &Caller, name: &MachineName, force: Option<&str>) -> Result<(), ApiError> {
+        match self.machine(name) {
+            Some(machine) if caller.admin && machine.is_out_of_use() => {
+                reason_if_new(&machine, force).map(drop)
+            }
+            _ => self.in_use(caller, name, force).map(drop),
+        }
+    }
+
+    fn begin_act(&mut self, name: &MachineName, act: Act) -> Value {
         let what = act.to_string();
         self.change(Change::ActBegun { machine: name.clone(), what: what.clone() });
         let until = self.now() + ACT_BEGINS;
         self.effect(Effect::Act { machine: name.clone(), act, until });
-        Ok(json!({ "machine": name, "what": what }))
+        json!({ "machine": name, "what": what })
     }
 
     pub(crate) fn acted(&mut self, machine: MachineName, act: &Act, result: Result<(), String>) {

@@ -22,6 +22,7 @@ use crate::error::{DriverError, Task};
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{FieldKind, FieldSchema};
+use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_wire::agent::{AgentParams, Secret};
 use std::path::PathBuf;
@@ -36,6 +37,15 @@ pub trait Power: Send + Sync {
     /// Reads the leg now. `Unknown` and errors are different news, but
     /// neither is off.
     fn read(&self) -> Task<'_, Reading>;
+
+    /// Asks or nudges the machine, and leaves its power as it is. `Ok` means
+    /// that it was accepted.
+    fn nudge(&self, how: Nudge) -> Task<'_, ()> {
+        let what = format!("do a power {}", how.word());
+        Box::pin(std::future::ready(Err(DriverError::new("power", what, "what switches this machine cannot")
+            .permanent()
+            .next("`off` and `on` it can"))))
+    }
 
     /// Has a light on the machine blink, or stop. What it does then, as a
     /// sentence about the machine.

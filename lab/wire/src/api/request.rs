@@ -111,6 +111,12 @@ pub enum PowerDo {
     Off,
     /// Off, read back, on.
     Cycle,
+    /// Its system is asked to shut down.
+    Soft,
+    /// It starts again, with power on all the time.
+    Reset,
+    /// A non-maskable interrupt.
+    Nmi,
 }
 
 impl PowerDo {
@@ -120,6 +126,9 @@ impl PowerDo {
             Self::On => "on",
             Self::Off => "off",
             Self::Cycle => "cycle",
+            Self::Soft => "soft",
+            Self::Reset => "reset",
+            Self::Nmi => "nmi",
         }
     }
 }

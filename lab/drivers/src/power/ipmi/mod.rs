@@ -10,6 +10,7 @@ use crate::error::{DriverError, Task};
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
+use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use std::sync::Arc;
 
@@ -112,6 +113,18 @@ impl Power for Ipmi {
 
     fn read(&self) -> Task<'_, Reading> {
         Box::pin(self.state())
+    }
+
+    /// IPMI 2.0, section 28.3: the NMI is its "pulse diagnostic interrupt".
+    fn nudge(&self, how: Nudge) -> Task<'_, ()> {
+        Box::pin(async move {
+            let (what, word) = match how {
+                Nudge::Soft => ("ask for its shutdown", "soft"),
+                Nudge::Reset => ("reset", "reset"),
+                Nudge::Nmi => ("interrupt", "diag"),
+            };
+            self.bmc.ask(what, &["chassis", "power", word]).await.map(drop)
+        })
     }
 
     /// IPMI 2.0, section 28.5: the light goes out by itself.

@@ -14,6 +14,7 @@ use crate::error::{DriverError, Task};
 use crate::site::Site;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
+use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use std::sync::Arc;
 
@@ -160,6 +161,17 @@ impl Power for Libvirt {
 
     fn read(&self) -> Task<'_, Reading> {
         Box::pin(async move { self.state(&format!("read the power of {}", self.machine)).await })
+    }
+
+    fn nudge(&self, how: Nudge) -> Task<'_, ()> {
+        Box::pin(async move {
+            let (what, word) = match how {
+                Nudge::Soft => ("ask for the shutdown of", "shutdown"),
+                Nudge::Reset => ("reset", "reset"),
+                Nudge::Nmi => ("interrupt", "inject-nmi"),
+            };
+            self.virsh(&format!("{what} {}", self.machine), &[word]).await.map(drop)
+        })
     }
 
     fn limits(&self) -> &PowerLimits {

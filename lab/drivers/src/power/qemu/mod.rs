@@ -18,6 +18,7 @@ use launch::Build;
 use monitor::Monitor;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
+use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -199,6 +200,23 @@ impl Power for Qemu {
             match want {
                 Switch::On => self.on(on, turn).await,
                 Switch::Off => self.off(turn).await,
+            }
+        })
+    }
+
+    fn nudge(&self, how: Nudge) -> Task<'_, ()> {
+        Box::pin(async move {
+            let (what, command) = match how {
+                Nudge::Soft => ("ask for the shutdown of", "system_powerdown"),
+                Nudge::Reset => ("reset", "system_reset"),
+                Nudge::Nmi => ("interrupt", "inject-nmi"),
+            };
+            let _turn = self.turn.lock().await;
+            match self.connect(what).await? {
+                Some(mut monitor) => {
+                    monitor.ask(command).await.map(drop).map_err(|e| self.failed(what, e))
+                }
+                None => Err(self.failed(what, "it is off")),
             }
         })
     }

@@ -13,6 +13,7 @@ use crate::web::tls;
 use hyper::{Method, StatusCode};
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
+use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -272,6 +273,31 @@ impl Redfish {
 
 /// Has a system switched, once. `Ok`: it was accepted, or is so already.
 async fn reset(session: &mut Session, system: &Resource, want: Switch) -> Result<(), DriverError> {
+    let kinds: &[&str] = match want {
+        Switch::On => &["On", "ForceOn"],
+        // Nothing that asks the machine itself, or pushes a button that may
+        // switch it on: off is off.
+        Switch::Off => &["ForceOff"],
+    };
+    let refused = match act(session, system, kinds).await? {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused,
+    };
+    // Many refuse what is so already, or do not offer it then.
+    let word = if want == Switch::On { "On" } else { "Off" };
+    match session.get(&system.path).await {
+        Ok(now) if now.json["PowerState"] == word => Ok(()),
+        _ => Err(refused),
+    }
+}
+
+/// Has the first of these kinds of reset done that the BMC offers, once. The
+/// inner error: it does not offer or does not do it.
+async fn act(
+    session: &mut Session,
+    system: &Resource,
+    kinds: &[&str],
+) -> Result<Result<(), DriverError>, DriverError> {
     let action = &system.json["Actions"]["#ComputerSystem.Reset"];
     let Some(target) = action["target"].as_str().and_then(redfish::path) else {
         return Err(session
@@ -279,12 +305,6 @@ async fn reset(session: &mut Session, system: &Resource, want: Switch) -> Result
             .permanent());
     };
     let offered = reset_types(session, action).await?;
-    let kinds: &[&str] = match want {
-        Switch::On => &["On", "ForceOn"],
-        // Nothing that asks the machine itself, or pushes a button that may
-        // switch it on: off is off.
-        Switch::Off => &["ForceOff"],
-    };
     let kind = match &offered {
         None => kinds.first(),
         Some(offered) => kinds.iter().find(|kind| offered.iter().any(|o| o == *kind)),
@@ -292,7 +312,7 @@ async fn reset(session: &mut Session, system: &Resource, want: Switch) -> Result
     let refused = match kind {
         Some(kind) => {
             let told = session.tell(Method::POST, &target, &json!({"ResetType": kind}), None).await?;
-            let Err(refusal) = told else { return Ok(()) };
+            let Err(refusal) = told else { return Ok(Ok(())) };
             let error = session.refused(&refusal);
             if matches!(refusal.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
                 return Err(error);
@@ -306,12 +326,7 @@ async fn reset(session: &mut Session, system: &Resource, want: Switch) -> Result
                 .permanent()
         }
     };
-    // Many refuse what is so already, or do not offer it then.
-    let word = if want == Switch::On { "On" } else { "Off" };
-    match session.get(&system.path).await {
-        Ok(now) if now.json["PowerState"] == word => Ok(()),
-        _ => Err(refused),
-    }
+    Ok(Err(refused))
 }
 
 /// The kinds of reset that the BMC offers, beside the action or in a resource
@@ -335,6 +350,24 @@ impl Power for Redfish {
 
     fn read(&self) -> Task<'_, Reading> {
         Box::pin(self.state())
+    }
+
+    fn nudge(&self, how: Nudge) -> Task<'_, ()> {
+        Box::pin(async move {
+            let (what, kinds): (_, &[&str]) = match how {
+                Nudge::Soft => ("ask for the shutdown of", &["GracefulShutdown"]),
+                Nudge::Reset => ("reset", &["ForceRestart"]),
+                Nudge::Nmi => ("interrupt", &["Nmi"]),
+            };
+            let mut session = self.service.session(&format!("{what} {}", self.machine)).await?;
+            let done = async {
+                let system = self.system(&mut session).await?;
+                act(&mut session, &system, kinds).await?
+            };
+            let done = done.await;
+            session.end().await;
+            done
+        })
     }
 
     fn identify(&self, on: bool) -> Task<'_, String> {
