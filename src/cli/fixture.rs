@@ -140,12 +140,16 @@ pub async fn wait(
         }
     });
     let failed = |code, text: String| {
-        Fail::from(ApiError::new(code, format!("{machine}: {text}")).hint(format!("pitstop events {machine}")))
+        Fail::from(
+            ApiError::new(code, format!("{machine}: {text}")).hint(format!("pitstop events {machine}")),
+        )
     };
     match ended.await {
         Ok(Ok(None)) => Ok(Done { text: format!("{machine}  {what}"), ..done }),
         Ok(Ok(Some(text))) => Err(failed(Code::MachineFailed, text.trim_start_matches("✗ ").to_owned())),
         Ok(Err(error)) => Err(error),
-        Err(_) => Err(failed(Code::TimedOut, format!("{what}: not known to be done in {} s", limit.as_secs()))),
+        Err(_) => {
+            Err(failed(Code::TimedOut, format!("{what}: not known to be done in {} s", limit.as_secs())))
+        }
     }
 }

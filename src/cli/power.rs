@@ -97,8 +97,10 @@ fn meant(words: &[String]) -> Result<(Option<&str>, Option<PowerDo>)> {
         }),
         [machine, word] => match action(word) {
             Some(action) => Ok((Some(machine), action)),
-            None => Err(Fail::usage(format!("`{word}` is no power action; say on, off, cycle, soft, reset, nmi or status"))
-                .hint(format!("pitstop power {machine} cycle"))),
+            None => Err(Fail::usage(format!(
+                "`{word}` is no power action; say on, off, cycle, soft, reset, nmi or status"
+            ))
+            .hint(format!("pitstop power {machine} cycle"))),
         },
         _ => Err(Fail::usage("on, off, cycle or status?")),
     }

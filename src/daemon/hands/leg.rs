@@ -23,6 +23,11 @@ pub const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::fro
 /// Pause before a command is given again that was answered with an error.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// A pause that many machines on one device do not all end at once.
+fn again() -> Duration {
+    AGAIN.mul_f32(0.75 + fastrand::f32() / 2.0)
+}
+
 /// What is to be done.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -58,8 +63,13 @@ impl Job<'_> {
         let rig = self.inner.rigs.get(machine).ok_or_else(|| format!("{machine} is not in the inventory"))?;
         let part = rig.leg(*leg).ok_or_else(|| format!("{machine} has no leg {leg}"))?;
         let power = part.power().map_err(|e| e.to_string())?.clone();
-        let mut eye =
-            Eye { runners: &self.inner.runners, part, power: &power, last: Err("it was not read".into()) };
+        let mut eye = Eye {
+            runners: &self.inner.runners,
+            part,
+            power: &power,
+            last: Err("it was not read".into()),
+            tries: 0,
+        };
         let left = self.left();
         match timeout(left, self.attempt(&rig, part, &mut eye, witnessed)).await {
             Ok(done) => done,
@@ -70,7 +80,10 @@ impl Job<'_> {
                     Ok(reading) if reading.shows(self.order.want) => {
                         Err(format!("{nothing}: it read {reading:?} only once").to_lowercase())
                     }
-                    last => last.map_err(|e| format!("{nothing}: {e}")),
+                    last => last.map_err(|e| match eye.tries {
+                        0 | 1 => format!("{nothing}: {e}"),
+                        tries => format!("{nothing}, {tries} tries: {e}"),
+                    }),
                 }
             }
         }
@@ -127,8 +140,9 @@ impl Job<'_> {
                     if part.spec.readback && eye.shows(want).await {
                         return eye.last.clone();
                     }
+                    eye.tries += 1;
                     eye.last = Err(e.to_string());
-                    sleep(AGAIN).await;
+                    sleep(again()).await;
                 }
             }
         }
@@ -198,6 +212,8 @@ struct Eye<'a> {
     part: &'a LegRig,
     power: &'a Arc<dyn Power>,
     last: Result<Reading, String>,
+    /// How often the command was answered with an error.
+    tries: u32,
 }
 
 impl Eye<'_> {

@@ -101,7 +101,9 @@ impl Rig {
             legs,
             boot: Ok(boot),
             consoles: Vec::new(),
-            fixtures: Fixtures::default(), nudged: Default::default() }
+            fixtures: Fixtures::default(),
+            nudged: Default::default(),
+        }
     }
 
     /// Whether it is what the inventory says now.

@@ -20,9 +20,9 @@ pub(crate) mod conformance;
 
 use crate::error::{DriverError, Task};
 use crate::site::Site;
+use pitstop_core::event::Nudge;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{FieldKind, FieldSchema};
-use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use pitstop_wire::agent::{AgentParams, Secret};
 use std::path::PathBuf;
@@ -42,9 +42,13 @@ pub trait Power: Send + Sync {
     /// that it was accepted.
     fn nudge(&self, how: Nudge) -> Task<'_, ()> {
         let what = format!("do a power {}", how.word());
-        Box::pin(std::future::ready(Err(DriverError::new("power", what, "what switches this machine cannot")
-            .permanent()
-            .next("`off` and `on` it can"))))
+        Box::pin(std::future::ready(Err(DriverError::new(
+            "power",
+            what,
+            "what switches this machine cannot",
+        )
+        .permanent()
+        .next("`off` and `on` it can"))))
     }
 
     /// Has a light on the machine blink, or stop. What it does then, as a

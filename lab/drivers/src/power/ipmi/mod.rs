@@ -8,9 +8,9 @@ use crate::bmc::{self, Bmc};
 use crate::child::first_line;
 use crate::error::{DriverError, Task};
 use crate::site::Site;
+use pitstop_core::event::Nudge;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
-use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use std::sync::Arc;
 

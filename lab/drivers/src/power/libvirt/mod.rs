@@ -12,9 +12,9 @@ use super::{Power, PowerLimits, PowerOn};
 use crate::child::{first_line, shown};
 use crate::error::{DriverError, Task};
 use crate::site::Site;
+use pitstop_core::event::Nudge;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
-use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use std::sync::Arc;
 

@@ -16,9 +16,9 @@ use crate::process::Verified;
 use crate::site::Site;
 use launch::Build;
 use monitor::Monitor;
+use pitstop_core::event::Nudge;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
-use pitstop_core::event::Nudge;
 use pitstop_core::machine::{Reading, Switch};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -213,9 +213,7 @@ impl Power for Qemu {
             };
             let _turn = self.turn.lock().await;
             match self.connect(what).await? {
-                Some(mut monitor) => {
-                    monitor.ask(command).await.map(drop).map_err(|e| self.failed(what, e))
-                }
+                Some(mut monitor) => monitor.ask(command).await.map(drop).map_err(|e| self.failed(what, e)),
                 None => Err(self.failed(what, "it is off")),
             }
         })
