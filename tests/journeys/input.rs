@@ -66,7 +66,7 @@ const COMMAND_LINES: &[(i32, &str, &[&str])] = &[
     (125, "run board01 -- ls", &["nobody holds it", "pitstop reserve name=board01"]),
     (2, "run board01", &["CMD"]),
     (2, "run board01 -e A -- env", &["is not NAME=VALUE"]),
-    (2, "power board01 blink", &["no power action", "on, off, cycle or status"]),
+    (2, "power board01 blink", &["no power action", "on, off, cycle, soft, reset, nmi or status"]),
     (1, "power board01 on", &["nobody holds it"]),
     (1, "--yes reimage board01", &["nobody holds it"]),
     (2, "reimage board01", &["erases the disks of board01", "--yes"]),

@@ -65,6 +65,9 @@ class Chassis(AbstractSystemsDriver):
 
     def set_power_state(self, identity, state):
         self.known(identity)
+        if state == "ForceRestart":
+            self.ask("set", "reset", "1")
+            return
         if state not in POWER:
             raise error.NotSupportedError(f"{state} is not for this chassis")
         self.ask("set", "power", POWER[state])

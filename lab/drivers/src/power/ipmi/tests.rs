@@ -35,12 +35,15 @@ async fn the_boot_device_is_set_for_what_is_to_boot() {
 }
 
 #[tokio::test]
-async fn a_light_blinks_and_stops() {
+async fn a_light_blinks_and_stops_and_a_reset_is_passed_on() {
     let dir = tempfile::tempdir().unwrap();
     let bmc = Simulator::start(dir.path());
     let power = ipmi(dir.path(), &bmc, none());
     assert!(power.identify(true).await.unwrap().contains("240 s"));
     power.identify(false).await.unwrap();
+    power.set(Switch::On, &PowerOn::Own).await.unwrap();
+    power.nudge(Nudge::Reset).await.unwrap();
+    assert!(bmc.log().ends_with("power 1\nreset 1\n"), "{}", bmc.log());
 }
 
 #[tokio::test]

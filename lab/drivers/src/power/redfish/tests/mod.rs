@@ -393,6 +393,12 @@ async fn the_emulator() {
     power.set(Switch::On, &PowerOn::Disk).await.unwrap();
     assert!(bmc.log().ends_with("power 0\nboot hdd\npower 1\n"), "{}", bmc.log());
     power.set(Switch::Off, &PowerOn::Own).await.unwrap();
+    assert!(power.identify(true).await.unwrap().contains("blinks"));
+    power.identify(false).await.unwrap();
+    power.set(Switch::On, &PowerOn::Own).await.unwrap();
+    power.nudge(Nudge::Reset).await.unwrap();
+    assert!(bmc.log().ends_with("power 1\nreset 1\n"), "{}", bmc.log());
+    power.set(Switch::Off, &PowerOn::Own).await.unwrap();
     std::fs::write(bmc.file("lies"), "").unwrap();
     power.set(Switch::On, &PowerOn::Own).await.unwrap();
     assert_eq!(power.read().await.unwrap(), Reading::Off);
