@@ -30,14 +30,19 @@ fn part(seen: Seen) -> CheckedPart {
     CheckedPart { part, driver, ok, says, ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }
 }
 
-/// `POST /machines/{name}/identify`: a light that blinks. It does nothing to
-/// the machine, and whoever looks for one is seldom its holder.
+/// `POST /machines/{name}/identify`: a light that blinks. It is a command to
+/// hardware all the same, so it is for admins and the holder.
 pub async fn identify(
     State(app): State<Shared>,
     Name(machine): Name,
     asked: Asked<IdentifyRequest>,
 ) -> Answer<Done> {
     let lab = app.desk.snapshot().await?;
+    let row = lab.machine(&machine).ok_or_else(|| no_machine(&lab, &machine))?;
+    let holder = row.reservation().and_then(|id| lab.reservation(id)).map(|r| &r.owner);
+    if holder != Some(&asked.caller.user) {
+        only_admins(&asked.caller)?;
+    }
     let told = app.examiner.identify(&machine, asked.body.on).await;
     match told.ok_or_else(|| no_machine(&lab, &machine))? {
         Ok(text) => Ok(done(format!("{machine}  {text}"), serde_json::json!({ "machine": machine }))),

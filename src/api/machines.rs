@@ -99,15 +99,17 @@ pub async fn power(
     asked: Asked<PowerRequest>,
 ) -> Answer<Done> {
     let PowerRequest { action, force } = asked.body;
-    let core = match action {
-        PowerDo::On => PowerAction::On,
-        PowerDo::Off => PowerAction::Off,
-        PowerDo::Cycle => PowerAction::Cycle,
-        PowerDo::Soft => PowerAction::Nudge(Nudge::Soft),
-        PowerDo::Reset => PowerAction::Nudge(Nudge::Reset),
-        PowerDo::Nmi => PowerAction::Nudge(Nudge::Nmi),
+    let power = |action| Request::Power { machine: machine.clone(), action, force: force.clone() };
+    let nudge =
+        |nudge| Request::Fixture { machine: machine.clone(), act: Act::Nudge(nudge), force: force.clone() };
+    let request = match action {
+        PowerDo::On => power(PowerAction::On),
+        PowerDo::Off => power(PowerAction::Off),
+        PowerDo::Cycle => power(PowerAction::Cycle),
+        PowerDo::Soft => nudge(Nudge::Soft),
+        PowerDo::Reset => nudge(Nudge::Reset),
+        PowerDo::Nmi => nudge(Nudge::Nmi),
     };
-    let request = Request::Power { machine: machine.clone(), action: core, force };
     let answer = app.desk.ask(asked.caller, request).await?;
     Ok(done(
         format!("{machine}: power {}; follow it with `pitstop power {machine} status`", action.word()),

@@ -1,5 +1,6 @@
 //! Effects: what is to be done about a decision. They leave only after the
-//! records of their step are committed; a lost effect is found again on start.
+//! records of their step are committed; a lost effect is
+//! found again on start, but for an act of a person ([`Effect::Act`]): he is told that it was not done.
 
 use crate::event::Act;
 use crate::id::IntentId;
@@ -25,7 +26,9 @@ pub enum Effect {
         intent: IntentId,
         /// On or off.
         want: Switch,
-        /// What an `on` is to boot.
+        /// What an `on` is to boot. [`Boot::AsIs`] is a person's command; with
+        /// any other the machine is on a turn, and what stands beside it is
+        /// put back to where a machine has it that is to boot.
         boot: Boot,
         /// Until when the report is due, and a command may be sent: the
         /// intent's own time counts from the decision, too, however long the
@@ -61,10 +64,12 @@ pub enum Effect {
         /// Program and arguments.
         run: Vec<String>,
     },
-    /// Flip a switch or press a button, and report [`crate::event::Fact::Acted`].
+    /// Flip a switch, press a button or nudge the machine, and report [`crate::event::Fact::Acted`].
     Act {
         /// The machine.
         machine: MachineName,
+        /// The stored intent.
+        intent: IntentId,
         /// What.
         act: Act,
         /// Not to be begun any more after this: the machine may be somebody
@@ -98,6 +103,6 @@ pub enum Boot {
     Agent,
     /// The machine's own disk.
     Disk,
-    /// Whatever the machine does by itself (a holder's own command).
+    /// Whatever the machine does by itself (a person's own command).
     AsIs,
 }

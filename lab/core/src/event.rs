@@ -214,9 +214,6 @@ pub enum PowerAction {
     Off,
     /// Off, read back, on.
     Cycle,
-    /// The machine is asked, or made to start again: what it is switched by
-    /// stays as it is.
-    Nudge(Nudge),
 }
 
 /// What a device can do to a machine without switching it.
@@ -304,6 +301,8 @@ pub enum Fact {
     Acted {
         /// The machine.
         machine: MachineName,
+        /// The intent.
+        intent: IntentId,
         /// What.
         act: Act,
         /// Done, or why not.

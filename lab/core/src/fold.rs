@@ -208,6 +208,8 @@ impl Lab {
             | Change::PowerSettled { .. }
             | Change::PowerSeen { .. }
             | Change::PowerByHolder { .. }
+            | Change::ActBegun { .. }
+            | Change::ActDone { .. }
             | Change::LandingMoved { .. }
             | Change::CycleStopped { .. } => apply_power(machine, record),
             Change::AgentAttached { .. }
@@ -269,6 +271,15 @@ fn apply_power(machine: &mut Machine, record: &Record) {
             if let Some(leg) = machine.legs.get_mut(*leg) {
                 leg.unsettled.push(intent.clone());
             }
+        }
+        Change::ActBegun { intent, .. } => {
+            machine.intents = intent.id;
+            if let Some(leg) = machine.legs.first_mut() {
+                leg.unsettled.push(intent.clone());
+            }
+        }
+        Change::ActDone { intent, .. } => {
+            machine.legs.iter_mut().for_each(|leg| leg.unsettled.retain(|i| i.id != *intent));
         }
         Change::PowerUnsettled { leg, intent, answer, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };

@@ -542,17 +542,22 @@ pub enum Change {
         /// The line, the program, … in words.
         what: String,
     },
-    /// A switch is to be flipped, or a button to be pressed.
+    /// A switch is to be flipped, a button to be pressed or the machine to be
+    /// nudged: until that is over the machine is not anybody else's.
     ActBegun {
         /// The machine.
         machine: MachineName,
         /// In words.
         what: String,
+        /// Until when it may still act, as an intent of the first leg.
+        intent: Intent,
     },
     /// It was done.
     ActDone {
         /// The machine.
         machine: MachineName,
+        /// Its intent.
+        intent: IntentId,
         /// In words.
         what: String,
     },

@@ -37,10 +37,13 @@ pub async fn check(cx: &Context, name: &MachineName, within: Duration) -> Result
         _ => return Err(in_use(&row)),
     };
     let found = look(cx, name, within).await;
+    // However that ended: it is off before anybody can get it.
+    let off = power(cx, name, PowerDo::Off).await;
     if drained {
         cx.client.undrain(name, None).await?;
     }
-    found
+    let found = found?;
+    off.map(|()| found)
 }
 
 fn in_use(row: &Machine) -> Fail {
@@ -84,8 +87,18 @@ async fn look(cx: &Context, name: &MachineName, within: Duration) -> Result<Vec<
     Ok(std::iter::once(power).chain(watch.verdict(within)).collect())
 }
 
+/// Switches the machine, if it is still out of use: somebody may have got it
+/// before it was drained, or another admin have put it back. Only of a new one
+/// the daemon wants a reason, which for one that is held would override its
+/// holder.
 async fn power(cx: &Context, name: &MachineName, action: PowerDo) -> Result {
-    let ask = PowerRequest { action, force: Some(REASON.to_owned()) };
+    let row = cx.client.machine(name.as_str()).await?;
+    let force = match row.state {
+        State::New => Some(REASON.to_owned()),
+        State::Drained => None,
+        _ => return Err(in_use(&row)),
+    };
+    let ask = PowerRequest { action, force };
     switch(cx, name.as_str(), &ask, None, None).await.map(drop)
 }
 

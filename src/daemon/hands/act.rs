@@ -62,8 +62,9 @@ impl Rig {
         done.map_err(|e| e.to_string())
     }
 
-    /// Puts every switch where a machine that is to boot has it, whatever its
-    /// last holder did: an SD card that is still the host's is no disk.
+    /// Puts every switch where a machine that is to boot has it, and lets every
+    /// button go, whatever its last holder did: an SD card that is still the
+    /// host's is no disk, and a button may be pressed since a daemon died.
     ///
     /// # Errors
     /// One that does not move.
@@ -75,6 +76,10 @@ impl Rig {
             if let Some(home) = switch.home() {
                 switch.set(home).await.map_err(|e| e.to_string())?;
             }
+        }
+        for button in fixtures.buttons.values() {
+            let button = button.as_ref().map_err(ToString::to_string)?;
+            button.let_go().await.map_err(|e| e.to_string())?;
         }
         Ok(())
     }

@@ -3,8 +3,9 @@
 
 use super::{Inner, LabHands, Rig, leg};
 use pitstop_core::machine::Reading;
-use pitstop_drivers::DriverError;
+use pitstop_drivers::{DriverError, Switch};
 use pitstop_wire::MachineName;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -40,6 +41,10 @@ impl LabHands {
             let (inner, machine) = (self.inner.clone(), machine.clone());
             looks.spawn(async move { (at, inner.examine_leg(&machine, at).await) });
         }
+        for (at, (name, switch)) in rig.fixtures().switches().enumerate() {
+            let (name, switch) = (name.clone(), switch.clone());
+            looks.spawn(async move { (legs + at, examine_switch(&name, switch).await) });
+        }
         let (inner, machine) = (self.inner.clone(), machine.clone());
         let began = Instant::now();
         inner.attention.ready(&machine, LOOK).await;
@@ -47,7 +52,7 @@ impl LabHands {
         let mut seen: Vec<(usize, Seen)> = looks.join_all().await;
         seen.sort_by_key(|(at, _)| *at);
         let mut seen: Vec<Seen> = seen.into_iter().map(|(_, seen)| seen).collect();
-        let off = !seen.is_empty() && seen.iter().all(|leg| leg.result.as_deref() == Ok(OFF));
+        let off = legs > 0 && seen.iter().take(legs).all(|leg| leg.result.as_deref() == Ok(OFF));
         for (name, line) in inner.attention.lines(&machine) {
             let result = if off && comes_and_goes(&rig, &name) { Ok(WHILE_ON.to_owned()) } else { line };
             let driver = rig.spec.consoles.get(&name).map(|spec| spec.driver.clone()).unwrap_or_default();
@@ -57,22 +62,6 @@ impl LabHands {
                 result,
                 took,
             });
-        }
-        for (name, switch) in rig.fixtures().switches() {
-            let began = Instant::now();
-            let read = async {
-                match switch.as_ref().map_err(ToString::to_string)?.position().await {
-                    Ok(Some(position)) => Ok(position),
-                    Ok(None) => Ok("cannot be read; taken for where it was put".to_owned()),
-                    Err(e) => Err(e.to_string()),
-                }
-            };
-            let result = match timeout(LOOK, read).await {
-                Ok(result) => result,
-                Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
-            };
-            let (part, driver) = (format!("switch {name}"), "switch.command".to_owned());
-            seen.push(Seen { part, driver, result, took: began.elapsed() });
         }
         let boot = rig.boot().and_then(|boot| boot.look()).map_err(|e| e.to_string());
         let driver = format!("boot.{}", rig.spec.boot.driver);
@@ -101,6 +90,23 @@ impl LabHands {
         }
         Some(Err(last))
     }
+}
+
+async fn examine_switch(name: &str, switch: Result<Arc<Switch>, DriverError>) -> Seen {
+    let began = Instant::now();
+    let read = async {
+        match switch.map_err(|e| e.to_string())?.position().await {
+            Ok(Some(position)) => Ok(position),
+            Ok(None) => Ok("cannot be read; taken for where it was put".to_owned()),
+            Err(e) => Err(e.to_string()),
+        }
+    };
+    let result = match timeout(LOOK, read).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no answer within {} s", LOOK.as_secs())),
+    };
+    let (part, driver) = (format!("switch {name}"), "switch.command".to_owned());
+    Seen { part, driver, result, took: began.elapsed() }
 }
 
 fn comes_and_goes(rig: &Rig, console: &str) -> bool {

@@ -71,7 +71,15 @@ impl Job<'_> {
             tries: 0,
         };
         let left = self.left();
-        match timeout(left, self.attempt(&rig, part, &mut eye, witnessed)).await {
+        let carried = async {
+            let reading = self.attempt(&rig, part, &mut eye, witnessed).await?;
+            // Off comes first, whatever else does not work.
+            if self.order.want == Switch::Off && self.is_turn() {
+                rig.go_home().await?;
+            }
+            Ok(reading)
+        };
+        match timeout(left, carried).await {
             Ok(done) => done,
             Err(_) => {
                 let nothing = format!("nothing within {:.1} s", left.as_secs_f32());
@@ -87,6 +95,12 @@ impl Job<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the machine is on a turn: then whatever its last holder did to
+    /// what stands beside it is undone.
+    fn is_turn(&self) -> bool {
+        self.order.boot != Boot::AsIs
     }
 
     /// How much time is left, by the clock the intent is judged by.
@@ -117,13 +131,24 @@ impl Job<'_> {
             Switch::Off => PowerOn::Own,
             Switch::On => {
                 self.before_on(part).await;
-                if self.order.boot != Boot::AsIs {
+                if self.is_turn() {
                     rig.go_home().await?;
                 }
                 self.carry(rig).await?
             }
         };
         loop {
+            // Until it is on, or was refused: what a fuse feels is the first second.
+            let starting = match rig.starting().filter(|_| want == Switch::On) {
+                Some(circuit) => {
+                    let before =
+                        std::mem::replace(&mut eye.last, Err(format!("it waits for {}", circuit.queue)));
+                    let turn = self.inner.runners.turn(circuit).await;
+                    eye.last = before;
+                    turn
+                }
+                None => None,
+            };
             match self.command(rig, eye, &on).await {
                 Ok(()) if !part.spec.readback => {
                     sleep(Duration::from_millis(part.spec.min_off_ms)).await;
@@ -135,6 +160,7 @@ impl Job<'_> {
                 Err(e) if e.permanent => return Err(e.to_string()),
                 // An error proves nothing: look before it is said again.
                 Err(e) => {
+                    drop(starting);
                     // Said twice, one of the two may land later.
                     witnessed.store(false, Ordering::Relaxed);
                     if part.spec.readback && eye.shows(want).await {
@@ -149,7 +175,7 @@ impl Job<'_> {
     }
 
     async fn command(&self, rig: &Rig, eye: &Eye<'_>, on: &PowerOn) -> Result<(), DriverError> {
-        let _quiet = rig.nudged().lock().await;
+        let _quiet = rig.nudged().read().await;
         let _turn = self.inner.runners.turn(eye.power.limits()).await;
         // The daemon may have been stopped since its timers were set.
         if self.left().is_zero() {

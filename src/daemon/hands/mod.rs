@@ -140,7 +140,9 @@ impl Hands for LabHands {
                 Effect::Check { machine, nonce, run } => {
                     self.inner.check(Check { machine, nonce, run }, epoch);
                 }
-                Effect::Act { machine, act, until } => self.inner.act(machine, act, until, epoch),
+                Effect::Act { machine, intent, act, until } => {
+                    self.inner.act(machine, intent, act, until, epoch);
+                }
                 Effect::Witness { machine, turn, until } => self.inner.witness(machine, turn, until, epoch),
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
@@ -206,7 +208,8 @@ impl Inner {
     /// was watched for before.
     fn witness(self: &Arc<Self>, machine: MachineName, turn: (u64, u32), until: LabTime, epoch: Epoch) {
         // Before the task begins: the machine is about to be switched on.
-        let watch = witness::watch(self.clone(), machine.clone());
+        let on = self.lanes().get(&machine).and_then(|lane| lane.last_on.clone());
+        let watch = witness::watch(self.clone(), machine.clone(), on);
         let (inner, name) = (self.clone(), machine.clone());
         let task = self.runtime.spawn(async move {
             let left = Duration::from_millis(until - inner.front.now());
@@ -223,7 +226,7 @@ impl Inner {
 
     /// Flips a switch or presses a button, beside everything else but other
     /// such acts on the machine.
-    fn act(self: &Arc<Self>, machine: MachineName, act: Act, until: LabTime, epoch: Epoch) {
+    fn act(self: &Arc<Self>, machine: MachineName, intent: IntentId, act: Act, until: LabTime, epoch: Epoch) {
         let inner = self.clone();
         self.runtime.spawn(async move {
             let result = match inner.rigs.get(&machine) {
@@ -236,18 +239,23 @@ impl Inner {
             if let Err(e) = &result {
                 tracing::info!(%machine, "{act}: {e}");
             }
-            inner.front.fact(epoch, Fact::Acted { machine, act, result });
+            inner.front.fact(epoch, Fact::Acted { machine, intent, act, result });
         });
     }
 
     /// Through the first leg, which is the one named `power`.
     async fn nudge(&self, rig: &Rig, nudge: Nudge, until: LabTime) -> Result<(), String> {
         let power = rig.leg(0).ok_or("it has no power leg")?.power().map_err(|e| e.to_string())?;
-        // No power command is given meanwhile, and this not between two of them.
-        let _quiet = rig.nudged().lock().await;
-        let _turn = self.runners.turn(power.limits()).await;
-        if self.front.now() > until {
-            return Err("its time was over before it was begun".to_owned());
+        let left = || Duration::from_millis(until - self.front.now());
+        let late = || "its time was over before it was begun".to_owned();
+        let turn = async {
+            // No power command is given meanwhile, and this not between two of them.
+            let quiet = rig.nudged().write().await;
+            (quiet, self.runners.turn(power.limits()).await)
+        };
+        let _turn = tokio::time::timeout(left(), turn).await.map_err(|_| late())?;
+        if left().is_zero() {
+            return Err(late());
         }
         match tokio::time::timeout(NUDGED, power.nudge(nudge)).await {
             Ok(done) => done.map_err(|e| e.to_string()),

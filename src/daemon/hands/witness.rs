@@ -7,6 +7,7 @@ use pitstop_drivers::{Evidence, factories};
 use pitstop_wire::MachineName;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 /// Between two questions to a machine that is not up yet.
@@ -14,7 +15,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// What was seen; or why nothing ever can be. A console is listened to from
 /// the call on, not from when the answer is first waited for.
-pub(super) fn watch(inner: Arc<Inner>, machine: MachineName) -> Answer<'static, Result<String, String>> {
+/// Nothing else is asked before the power-on that `on` tells of is done: what
+/// answers before that is the last boot.
+pub(super) fn watch(
+    inner: Arc<Inner>,
+    machine: MachineName,
+    on: Option<watch::Receiver<bool>>,
+) -> Answer<'static, Result<String, String>> {
     let rig = inner.rigs.get(&machine);
     let evidence = match &rig {
         Some(rig) => factories().evidence(&rig.site).map_err(|e| e.to_string()),
@@ -23,10 +30,24 @@ pub(super) fn watch(inner: Arc<Inner>, machine: MachineName) -> Answer<'static, 
     match evidence {
         Err(why) => Box::pin(async { Err(why) }),
         Ok(Evidence::Line { console, line }) => {
-            let said = inner.attention.says(&machine, &console, line);
-            Box::pin(async move { Ok(format!("console {console} says: {}", said.await?)) })
+            let mut said = inner.attention.says(&machine, &console, line.clone());
+            Box::pin(async move {
+                loop {
+                    match said.await {
+                        Ok(said) => return Ok(format!("console {console} says: {said}")),
+                        // A reload may have opened it anew.
+                        Err(e) => tracing::debug!(%machine, "console {console}: {e}"),
+                    }
+                    sleep(AGAIN).await;
+                    said = inner.attention.says(&machine, &console, line.clone());
+                }
+            })
         }
         Ok(Evidence::Asked(asked)) => Box::pin(async move {
+            if let Some(mut on) = on {
+                // One that was superseded drops its end, and so will we be.
+                let _ = on.wait_for(|done| *done).await;
+            }
             loop {
                 match asked.ask().await {
                     Ok(Some(said)) => return Ok(said),

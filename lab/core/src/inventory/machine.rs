@@ -86,6 +86,9 @@ impl MachineReader<'_, '_> {
         let consoles = self.consoles(table, owner);
         let boot = self.slot(Kind::Boot, table, owner);
         let ready = self.slot(Kind::Ready, table, owner);
+        if let (Some(ready), Some(entry)) = (&ready, table.get("ready")) {
+            self.sees_power(ready, &legs, entry);
+        }
         let reimage = self.optional_slot(Kind::Reimage, table, owner);
         let shell = self.optional_slot(Kind::Shell, table, owner);
         let switches = self.named_slots(Kind::Switch, table, owner);
@@ -103,6 +106,20 @@ impl MachineReader<'_, '_> {
             buttons,
             ..rest
         })
+    }
+
+    /// Only our agent shows by its new boot id that it is not the last boot
+    /// that still runs. Anything else says so only of a machine that was off.
+    fn sees_power(&mut self, ready: &DriverSpec, legs: &[LegSpec], entry: &Entry) {
+        let Some(blind) = legs.iter().find(|leg| !leg.readback) else { return };
+        if ready.driver != "agent" {
+            let what = format!(
+                "`ready.{}` cannot tell this boot from the last one: `{}` is not read back",
+                ready.driver, blind.name
+            );
+            let problem = Problem::new(entry.key, what).expected("`ready.agent`, or legs that can be read");
+            self.drivers.problems.raise(problem);
+        }
     }
 
     /// Everything that is not a driver.

@@ -41,7 +41,6 @@ pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Probl
         inventory.lab = lab(table, problems);
     }
     for (name, entry, table) in named(root, "circuit", problems) {
-        not_yet::usable("circuit.*", entry.key, problems);
         inventory.circuits.insert(name.to_string(), circuit(name, entry, table, problems));
     }
     for (name, entry, table) in named(root, "resource", problems) {
@@ -91,6 +90,9 @@ fn circuit(name: &str, entry: &Entry, table: &Table, problems: &mut Problems) ->
     let path = format!("`circuit.{name}`");
     let reader = Reader::new(table, &path);
     reader.only(&["max_starting", "max_on", "note"], problems);
+    if let Some(entry) = table.get("max_on") {
+        not_yet::usable("circuit.*.max_on", entry.key, problems);
+    }
     let circuit = Circuit {
         max_starting: reader.count("max_starting", 1, problems),
         max_on: reader.count("max_on", 1, problems),

@@ -7,7 +7,7 @@
 use super::dice::{Chance, Pick, Who};
 use super::labs::IMAGES;
 use super::{Happening, Sim};
-use crate::event::{Answer, Caller, Event, PowerAction, Request};
+use crate::event::{Act, Answer, Caller, Event, Nudge, PowerAction, Request};
 use crate::id::{ReservationId, SecretHash};
 use crate::lab::Timer;
 use crate::reservation::{Ask, CleanLevel, Hold, Reservation, Role, Status, Want};
@@ -330,6 +330,10 @@ impl Sim {
             let actions = [PowerAction::On, PowerAction::Off, PowerAction::Cycle];
             let action = self.dice.one(who, Pick::Kind, &actions);
             self.ask(client, None, Request::Power { machine: machine.clone(), action, force: None });
+        }
+        if self.happens(who, Chance::Nudges) {
+            let act = Act::Nudge(Nudge::Reset);
+            self.ask(client, None, Request::Fixture { machine: machine.clone(), act, force: None });
         }
         if self.happens(who, Chance::Runs) {
             let command = "make check".to_owned();

@@ -139,6 +139,7 @@ chances! {
     deed Trusts "trusts an image" 20,
     deed RestoresImages "adds the images again" 2,
     deed Repairs "switches a machine out of use" 3,
+    deed Nudges "resets its machine" 6,
 }
 
 /// What a number is drawn for.

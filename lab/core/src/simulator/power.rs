@@ -10,7 +10,7 @@ use super::dice::{Chance, Pick, Who};
 use super::labs::Kind;
 use super::{Happening, Sim};
 use crate::effect::{Boot, Effect};
-use crate::event::{Answer, BootAnswer, Event, Fact};
+use crate::event::{Act, Answer, BootAnswer, Event, Fact};
 use crate::fence::Fence;
 use crate::id::{Epoch, IntentId};
 use crate::machine::{Reading, Switch};
@@ -83,12 +83,7 @@ impl Sim {
                 let fact = Fact::Witnessed { machine, turn, result: Ok("READY".into()) };
                 self.boards[board].witness = Some((epoch, fact));
             }
-            Effect::Act { machine, act, .. } => {
-                self.at(
-                    1_000,
-                    Happening::Fact(epoch, Box::new(Fact::Acted { machine, act, result: Ok(()) })),
-                );
-            }
+            Effect::Act { machine, intent, act, .. } => self.nudge(machine, intent, act, epoch),
             Effect::Dismiss { machine, .. } => {
                 let Some(board) = self.board_of(&machine) else { return };
                 for agent in &self.boards[board].agents {
@@ -96,6 +91,20 @@ impl Sim {
                 }
             }
         }
+    }
+
+    /// The board starts again, now or much later; whoever nudged it hears that
+    /// it did only in the first case.
+    fn nudge(&mut self, machine: MachineName, intent: IntentId, act: Act, epoch: Epoch) {
+        let Some(number) = self.board_of(&machine) else { return };
+        let boot = self.boards[number].boot;
+        let who = Who::board(number);
+        let late = self.happens(who, Chance::PowerLate);
+        let delay = self.dice.between(who, Pick::Delay, 100, if late { 40_000 } else { 900 });
+        self.at(delay, Happening::Reboot { board: number, boot });
+        let result = if late { Err("no answer".into()) } else { Ok(()) };
+        let fact = Fact::Acted { machine, intent, act, result };
+        self.at(1_000, Happening::Fact(epoch, Box::new(fact)));
     }
 
     /// Whether a command is obeyed late. One that nobody recorded is dangerous

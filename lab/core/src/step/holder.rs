@@ -2,9 +2,9 @@
 
 use super::Step;
 use crate::effect::{Boot, Effect};
-use crate::event::{Act, Caller, Nudge, PowerAction};
-use crate::id::ReservationId;
-use crate::machine::{Content, DiskPlan, Goal, Health, Machine, Purpose, Stage, Switch};
+use crate::event::{Act, Caller, PowerAction};
+use crate::id::{IntentId, ReservationId};
+use crate::machine::{Content, DiskPlan, Goal, Health, Intent, Machine, Purpose, Stage, Switch};
 use crate::record::Change;
 use crate::reservation::Want;
 use pitstop_wire::{ApiError, Code, MachineName};
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 
 /// How long after it was asked for a switch may begin to move (ms).
 const ACT_BEGINS: u64 = 10_000;
+/// How long a program or device may take for an act that does not say (ms).
+const ACT_LASTS: u64 = 20_000;
 
 impl Step<'_> {
     /// The machine, if this caller may act on it: its holder, or an admin
@@ -69,31 +71,12 @@ impl Step<'_> {
         action: PowerAction,
         force: Option<&str>,
     ) -> Result<Value, ApiError> {
-        match (self.machine(name), action) {
-            (_, PowerAction::Nudge(nudge)) => self.nudge(caller, name, nudge, force),
-            (Some(machine), _) if caller.admin && machine.is_out_of_use() => {
+        match self.machine(name) {
+            Some(machine) if caller.admin && machine.is_out_of_use() => {
                 self.admin_power(&machine, action, force)
             }
             _ => self.holder_power(caller, name, action, force),
         }
-    }
-
-    /// The machine is asked, or starts again. Whatever becomes of its agent is
-    /// the holder's own doing.
-    fn nudge(
-        &mut self,
-        caller: &Caller,
-        name: &MachineName,
-        nudge: Nudge,
-        force: Option<&str>,
-    ) -> Result<Value, ApiError> {
-        self.may_act(caller, name, force)?;
-        self.still_known(name)?;
-        if self.machine(name).is_some_and(|m| m.legs.is_empty()) {
-            return Err(ApiError::new(Code::Conflict, format!("{name} has no power leg")));
-        }
-        self.change(Change::PowerByHolder { machine: name.clone(), action: nudge.word().to_owned() });
-        Ok(self.begin_act(name, Act::Nudge(nudge)))
     }
 
     /// An admin repairs a machine, or wires it. It is given to nobody before
@@ -114,7 +97,6 @@ impl Step<'_> {
         let (word, want) = match action {
             PowerAction::On => ("on", Switch::On),
             PowerAction::Off => ("off", Switch::Off),
-            PowerAction::Nudge(nudge) => return Ok(self.begin_act(name, Act::Nudge(nudge))),
             PowerAction::Cycle => {
                 return Err(no(format!("{name} is out of use, where power is not cycled in one go"))
                     .hint(format!("pitstop power {name} off, then on")));
@@ -127,10 +109,7 @@ impl Step<'_> {
         self.change(Change::PowerByAdmin { machine: to, action: word.to_owned(), reason: why });
         // It boots what is on its disks, and that writes there.
         if want == Switch::On {
-            let unused = |at: &usize| !matches!(machine.disks[*at].content, Content::Used { .. });
-            for disk in (0..machine.disks.len()).filter(unused) {
-                self.change(Change::DiskUsed { machine: name.clone(), disk, by: None });
-            }
+            self.distrust_disks(machine);
         }
         self.switch_all(name, want, Boot::AsIs);
         Ok(self.switched(name, word, 1))
@@ -155,7 +134,6 @@ impl Step<'_> {
             PowerAction::On => ("on", Switch::On),
             PowerAction::Off => ("off", Switch::Off),
             PowerAction::Cycle => ("cycle", Switch::Off),
-            PowerAction::Nudge(nudge) => return Ok(self.begin_act(name, Act::Nudge(nudge))),
         };
         self.change(Change::PowerByHolder { machine: name.clone(), action: word.to_owned() });
         self.switch_all(name, want, Boot::AsIs);
@@ -164,8 +142,17 @@ impl Step<'_> {
         Ok(self.switched(name, word, commands))
     }
 
-    /// A switch or a button, by whoever may switch power: an SD card taken
-    /// from a machine is as good as its plug pulled.
+    /// What was proven is not any more: somebody may write there by hand.
+    fn distrust_disks(&mut self, machine: &Machine) {
+        for (disk, row) in machine.disks.iter().enumerate() {
+            if matches!(row.content, Content::Proven(_)) {
+                self.change(Change::DiskUsed { machine: machine.name.clone(), disk, by: None });
+            }
+        }
+    }
+
+    /// A switch, a button or a nudge, by whoever may switch power: an SD card
+    /// taken from a machine is as good as its plug pulled.
     pub(crate) fn act(
         &mut self,
         caller: &Caller,
@@ -173,51 +160,85 @@ impl Step<'_> {
         act: Act,
         force: Option<&str>,
     ) -> Result<Value, ApiError> {
-        self.may_act(caller, name, force)?;
-        let (kind, of, wanted) = match (&act, self.spec(name)) {
-            (Act::Flip { switch, .. }, spec) => ("switch", spec.map(|s| &s.switches), switch),
-            (Act::Press { button }, spec) => ("button", spec.map(|s| &s.buttons), button),
-            (Act::Nudge(nudge), _) => return self.nudge(caller, name, *nudge, force),
-        };
-        let has: Vec<&str> = of.into_iter().flat_map(|all| all.keys().map(String::as_str)).collect();
-        if !has.contains(&wanted.as_str()) {
-            let text = format!("{name} has no {kind} `{wanted}`");
-            let hint = if has.is_empty() {
-                format!("it has no {kind}")
-            } else {
-                format!("it has {}", has.join(", "))
-            };
-            return Err(ApiError::new(Code::NotFound, text).hint(hint));
-        }
-        Ok(self.begin_act(name, act))
-    }
-
-    fn may_act(&mut self, caller: &Caller, name: &MachineName, force: Option<&str>) -> Result<(), ApiError> {
+        self.still_known(name)?;
         match self.machine(name) {
             Some(machine) if caller.admin && machine.is_out_of_use() => {
-                reason_if_new(&machine, force).map(drop)
+                let reason = reason_if_new(&machine, force)?.map(str::to_owned);
+                self.distrust_disks(&machine);
+                let action = act.to_string();
+                self.change(Change::PowerByAdmin { machine: name.clone(), action, reason });
             }
-            _ => self.in_use(caller, name, force).map(drop),
+            _ => drop(self.in_use(caller, name, force)?),
         }
-    }
-
-    fn begin_act(&mut self, name: &MachineName, act: Act) -> Value {
+        self.has_fixture(name, &act)?;
+        if let Act::Nudge(nudge) = &act {
+            // Whatever becomes of its agent is the holder's own doing.
+            let action = nudge.word().to_owned();
+            self.change(Change::PowerByHolder { machine: name.clone(), action });
+        }
         let what = act.to_string();
-        self.change(Change::ActBegun { machine: name.clone(), what: what.clone() });
+        let id = self.lab.machines.get(name).map_or(0, |m| m.intents) + 1;
         let until = self.now() + ACT_BEGINS;
-        self.effect(Effect::Act { machine: name.clone(), act, until });
-        json!({ "machine": name, "what": what })
+        let may_land_until = until + self.act_lasts(name, &act);
+        // What it does to the machine may be as much as switching it on.
+        let intent = Intent { id, want: Switch::On, may_land_until, open: false, twin: true };
+        self.change(Change::ActBegun { machine: name.clone(), what: what.clone(), intent });
+        self.effect(Effect::Act { machine: name.clone(), intent: id, act, until });
+        Ok(json!({ "machine": name, "what": what }))
     }
 
-    pub(crate) fn acted(&mut self, machine: MachineName, act: &Act, result: Result<(), String>) {
-        if self.machine(&machine).is_none() {
+    /// Whether the machine has what is to be flipped, pressed or nudged.
+    fn has_fixture(&self, name: &MachineName, act: &Act) -> Result<(), ApiError> {
+        let spec = self.spec(name);
+        let (kind, of, wanted) = match act {
+            Act::Flip { switch, .. } => ("switch", spec.map(|s| &s.switches), switch),
+            Act::Press { button } => ("button", spec.map(|s| &s.buttons), button),
+            Act::Nudge(_) if spec.is_some_and(|s| s.legs.is_empty()) => {
+                return Err(ApiError::new(Code::Conflict, format!("{name} has no power leg")));
+            }
+            Act::Nudge(_) => return Ok(()),
+        };
+        let has: Vec<&str> = of.into_iter().flat_map(|all| all.keys().map(String::as_str)).collect();
+        if has.contains(&wanted.as_str()) {
+            return Ok(());
+        }
+        let hint =
+            if has.is_empty() { format!("it has no {kind}") } else { format!("it has {}", has.join(", ")) };
+        Err(ApiError::new(Code::NotFound, format!("{name} has no {kind} `{wanted}`")).hint(hint))
+    }
+
+    /// How long an act may take once it was begun: its program, once more to
+    /// let go or to read, and as long again for a device that was slow.
+    fn act_lasts(&self, name: &MachineName, act: &Act) -> u64 {
+        let spec = self.spec(name);
+        let driver = match act {
+            Act::Flip { switch, .. } => spec.and_then(|s| s.switches.get(switch)),
+            Act::Press { button } => spec.and_then(|s| s.buttons.get(button)),
+            Act::Nudge(_) => None,
+        };
+        let ms = |field: &str| driver.and_then(|d| d.ms(field));
+        2 * ms("timeout").unwrap_or(ACT_LASTS) + ms("press").unwrap_or(0) + self.limits(name).power_ms
+    }
+
+    /// An act is over. One that failed may still be done later.
+    pub(crate) fn acted(
+        &mut self,
+        name: &MachineName,
+        intent: IntentId,
+        act: &Act,
+        result: Result<(), String>,
+    ) {
+        if self.machine(name).is_none() {
             return;
         }
-        let what = act.to_string();
-        self.change(match result {
-            Ok(()) => Change::ActDone { machine, what },
-            Err(answer) => Change::ActFailed { machine, what, answer },
-        });
+        let (machine, what) = (name.clone(), act.to_string());
+        match result {
+            Ok(()) => {
+                self.change(Change::ActDone { machine, intent, what });
+                self.power_progress(name);
+            }
+            Err(answer) => self.change(Change::ActFailed { machine, what, answer }),
+        }
     }
 
     fn switched(&self, name: &MachineName, word: &str, commands: u64) -> Value {

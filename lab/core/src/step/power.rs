@@ -35,7 +35,7 @@ impl Step<'_> {
             let intent = Intent { id, want, may_land_until, open: true, twin };
             self.change(Change::PowerIntended { machine: name.clone(), leg, intent });
             // A machine boots when its last leg comes on.
-            let boot = if leg + 1 == machine.legs.len() { boot } else { Boot::AsIs };
+            let boot = if want == Switch::Off || leg + 1 == machine.legs.len() { boot } else { Boot::AsIs };
             self.effect(Effect::Power { machine: name.clone(), leg, intent: id, want, boot, until });
         }
     }
@@ -82,7 +82,7 @@ impl Step<'_> {
                 self.power_result(&machine, leg, intent, want, result, witnessed);
             }
             Fact::Witnessed { machine, turn, result } => self.witnessed(&machine, turn, result),
-            Fact::Acted { machine, act, result } => self.acted(machine, &act, result),
+            Fact::Acted { machine, intent, act, result } => self.acted(&machine, intent, &act, result),
             Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
             Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),
         }
@@ -215,7 +215,7 @@ impl Step<'_> {
                 let rest = self.off_may_be_given(name, machine) - self.now();
                 self.ask_later(name, ASK_AGAIN.max(rest));
                 if rest == 0 {
-                    self.switch_all(name, Switch::Off, Boot::AsIs);
+                    self.switch_all(name, Switch::Off, Boot::Disk);
                 }
             }
             return;
@@ -369,7 +369,7 @@ impl Step<'_> {
             let waits = machine.turn().is_some_and(|t| !matches!(t.phase, Phase::Disk { .. } | Phase::Seed));
             if self.off_again(name, &machine) {
                 self.ask_later(name, self.limits(name).power_ms);
-                self.switch_all(name, Switch::Off, Boot::AsIs);
+                self.switch_all(name, Switch::Off, Boot::Disk);
             } else if landed || waits {
                 self.observe_all(name);
             } else {

@@ -123,9 +123,16 @@ impl Step<'_> {
             Phase::Seed => self.begin_seed(name),
             Phase::Serve => self.begin_serve(name),
             Phase::Evidence => {
-                // Before it is on: its first word may be the one.
-                self.watch_for_evidence(name, deadline);
+                // A console is listened to before it is on, since its first
+                // word may be the one; nothing else is asked before that.
+                let listens = self.spec(name).is_some_and(|s| s.ready.driver == "console");
+                if listens {
+                    self.watch_for_evidence(name, deadline);
+                }
                 self.switch_all(name, Switch::On, Boot::Disk);
+                if !listens {
+                    self.watch_for_evidence(name, deadline);
+                }
                 self.power_progress(name); // without legs nobody will report
             }
             Phase::Check => self.begin_check(name),
@@ -135,7 +142,7 @@ impl Step<'_> {
 
     fn begin_off(&mut self, name: &MachineName) {
         self.dismiss(name, "the machine is switched off");
-        self.switch_all(name, Switch::Off, Boot::AsIs);
+        self.switch_all(name, Switch::Off, Boot::Disk);
         self.power_progress(name);
     }
 

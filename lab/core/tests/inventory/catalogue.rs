@@ -119,7 +119,8 @@ const BOOT: &[DriverSchema] = &[
     planned("u-boot"),
 ];
 
-const AGENT: &[DriverSchema] = &[built("agent", &[], &[]), planned("console"), planned("command")];
+const AGENT: &[DriverSchema] =
+    &[built("agent", &[], &[]), built("power", &[], &[]), planned("console"), planned("command")];
 const SHELL: &[DriverSchema] = &[planned("ssh")];
 const BY_COMMAND: &[DriverSchema] = &[planned("command")];
 const HOSTS: &[DriverSchema] = &[built("local", &[], &[]), planned("ssh")];

@@ -91,7 +91,6 @@ pub struct HostError {
 #[derive(Debug)]
 pub struct Host {
     name: String,
-    spec: DriverSpec,
     target: (String, u16),
     user: String,
     key: Option<Place>,
@@ -119,7 +118,6 @@ impl Host {
         let at_once = usize::try_from(spec.int("at_once").unwrap_or(DEFAULT_AT_ONCE)).unwrap_or(1);
         Ok(Self {
             name: name.to_owned(),
-            spec: spec.clone(),
             target: address::split(given).ok_or_else(|| wrong(format!("`{given}` is no address")))?,
             user: spec.text("user").unwrap_or_default().to_owned(),
             key: Place::of(spec, "key"),
@@ -148,27 +146,23 @@ impl HostError {
 
 /// The hosts of an inventory.
 #[derive(Debug, Default)]
-pub struct Hosts(BTreeMap<String, Result<Arc<Host>, HostError>>);
+pub struct Hosts(BTreeMap<String, (DriverSpec, Result<Arc<Host>, HostError>)>);
 
 impl Hosts {
     /// Those of an inventory. One that is the same as in `old` stays the same,
     /// and with it what is under way there.
     pub fn of(specs: &BTreeMap<String, DriverSpec>, old: &Self) -> Self {
         let host = |(name, spec): (&String, &DriverSpec)| {
-            let kept = old.0.get(name).and_then(|host| host.as_ref().ok()).filter(|host| host.spec == *spec);
-            let host = kept.cloned().map_or_else(|| Host::of(name, spec).map(Arc::new), Ok);
-            (name.clone(), host)
+            let kept = old.0.get(name).filter(|(was, _)| was == spec).map(|(_, host)| host.clone());
+            let host = kept.unwrap_or_else(|| Host::of(name, spec).map(Arc::new));
+            (name.clone(), (spec.clone(), host))
         };
         Self(specs.iter().map(host).collect())
     }
 
-    /// Whether these are the hosts that the inventory has.
-    pub fn fit(&self, specs: &BTreeMap<String, DriverSpec>) -> bool {
-        self.0.len() == specs.len()
-            && specs.iter().all(|(name, spec)| match self.0.get(name) {
-                Some(Ok(host)) => host.spec == *spec,
-                _ => false,
-            })
+    /// Whether these are, of those named, the hosts that the inventory has.
+    pub fn fit(&self, specs: &BTreeMap<String, DriverSpec>, named: &[&str]) -> bool {
+        named.iter().all(|name| self.0.get(*name).map(|(spec, _)| spec) == specs.get(*name))
     }
 }
 
@@ -192,8 +186,8 @@ impl Bench {
             DriverError::new(driver, format!("use what {} has at {name}", site.name()), what).permanent()
         };
         match site.hosts.0.get(name) {
-            Some(Ok(host)) => Ok(Self::There(host.clone())),
-            Some(Err(e)) => Err(failed(e.to_string())),
+            Some((_, Ok(host))) => Ok(Self::There(host.clone())),
+            Some((_, Err(e))) => Err(failed(e.to_string())),
             None => Err(failed("there is no such host".to_owned())),
         }
     }

@@ -18,6 +18,8 @@ pub const BEGIN: &str = "pitstop-begin:\n";
 /// Stands at the end of what a program printed to its standard error, with
 /// its exit code: a lost connection must not look like exit code 0.
 pub const END: &str = "pitstop-exit:";
+/// Stands in the place of the exit code where there is no such program.
+pub const NONE: &str = "none";
 /// Says that a line is open, and what it can do.
 pub const OPEN: &str = "pitstop-open:";
 
@@ -27,6 +29,8 @@ printf 'pitstop-begin:\n'; printf 'pitstop-begin:\n' >&2
 { cat <&3; kill -s KILL 0; } >/dev/null 2>&1 &
 { sleep "$1"; kill -s KILL 0; } >/dev/null 2>&1 3<&- &
 shift
+if ! command -v "$1" >/dev/null; then printf '\npitstop-exit:none\n' >&2; exit; fi
+LC_ALL=C; export LC_ALL
 "$@" </dev/null 3<&-
 code=$?
 trap '' TERM

@@ -6,7 +6,7 @@
 //! which brings the thread back at once.
 
 use super::login::{Cut, KINDS, Refused, Words};
-use super::script::{self, BEGIN, END};
+use super::script::{self, BEGIN, END, NONE};
 use super::{Host, HostError};
 use crate::child::{MAX_OUTPUT, Ran, RunError};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -44,16 +44,12 @@ impl Host {
         }
     }
 
-    /// What a shell says with its exit code of a program that it could not
-    /// start (XCU 2.8.2).
-    fn judge(&self, argv: &[String], ran: Ran) -> Result<Ran, RunError> {
-        let program = argv.first().map_or("", String::as_str);
-        let what = match ran.status.code() {
-            Some(127) => format!("there is no program {program}"),
-            Some(126) => format!("{program} cannot be run"),
-            _ => return Ok(ran),
-        };
-        Err(RunError::Host(self.failed(what).permanent().next(format!("is it installed on {}?", self.name))))
+    fn judge(&self, argv: &[String], ran: Option<Ran>) -> Result<Ran, RunError> {
+        ran.ok_or_else(|| {
+            let program = argv.first().map_or("", String::as_str);
+            let what = format!("there is no program {program}");
+            RunError::Host(self.failed(what).permanent().next(format!("is it installed on {}?", self.name)))
+        })
     }
 
     /// Logs in, with one kind of host key after the other until one is known,
@@ -127,7 +123,7 @@ impl Host {
         session: &Session,
         channel: &mut Channel,
         socket: &TcpStream,
-    ) -> Result<Ran, HostError> {
+    ) -> Result<Option<Ran>, HostError> {
         let (mut out, mut err) = (Output::default(), Output::default());
         while !channel.eof() {
             let some = self.read(channel, 0, &mut out)? | self.read(channel, 1, &mut err)?;
@@ -135,6 +131,9 @@ impl Host {
                 // Whoever has a deadline cuts the connection, which ends this.
                 wait(session, socket, None, PAUSE).map_err(|e| self.failed(e))?;
             }
+        }
+        if err.said(NONE) {
+            return Ok(None);
         }
         let code = err.code().ok_or_else(|| {
             let said = String::from_utf8_lossy(&err.kept);
@@ -148,7 +147,7 @@ impl Host {
         };
         let err = text(err.kept);
         let err = err.rsplit_once(END).map_or(err.as_str(), |(before, _)| before).trim_end_matches('\n');
-        Ok(Ran { status: ExitStatus::from_raw(code << 8), out: text(out.kept), err: err.to_owned() })
+        Ok(Some(Ran { status: ExitStatus::from_raw(code << 8), out: text(out.kept), err: err.to_owned() }))
     }
 
     /// Reads what there is of one of a command's outputs. Whether there was something.
@@ -185,6 +184,11 @@ impl Output {
         self.kept.extend(bytes.iter().take(free));
         self.tail.extend_from_slice(bytes);
         self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+    }
+
+    /// Whether the script's last word was this.
+    fn said(&self, word: &str) -> bool {
+        String::from_utf8_lossy(&self.tail).ends_with(&format!("{END}{word}\n"))
     }
 
     /// The exit code that the script wrote last.

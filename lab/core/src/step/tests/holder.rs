@@ -83,9 +83,45 @@ fn a_switch_is_flipped_by_who_may_switch_power_and_by_nobody_else() {
     assert_eq!(b.count(|c| matches!(c, Change::ActDone { .. })), 3);
     b.event(Event::Fact {
         epoch: b.lab.meta().epoch,
-        fact: Fact::Acted { machine: name("m0"), act: press, result: Err("stuck".into()) },
+        fact: Fact::Acted { machine: name("m0"), intent: 0, act: press, result: Err("stuck".into()) },
     });
     assert_eq!(b.count(|c| matches!(c, Change::ActFailed { answer, .. } if answer == "stuck")), 1);
+}
+
+#[test]
+fn what_one_holder_pressed_acts_on_the_machine_of_the_next() {
+    let mut b = Bench::of([spec_with("m0", |s| {
+        s.buttons.insert("power".into(), DriverSpec::named("command"));
+    })]);
+    let id = b.hold("ada", ask("", Want::Bare));
+    let press = Act::Press { button: "power".into() };
+    b.ok("ada", Request::Fixture { machine: name("m0"), act: press, force: None });
+    b.effects.retain(|(_, e)| !matches!(e, crate::effect::Effect::Act { .. }));
+    assert!(!b.machine("m0").settled());
+    b.release("ada", id);
+    let next = b.reserve("bob", ask("", Want::Bare));
+    b.obey();
+    assert_ne!(b.status(next), "ready", "nobody knows whether it is over");
+    b.restart();
+    b.obey();
+    assert_ne!(b.status(next), "ready", "nor after a restart");
+    b.live(120_000);
+    assert_eq!(b.status(next), "ready");
+}
+
+#[test]
+fn a_card_that_an_admin_took_from_a_machine_out_of_use_is_still_proven() {
+    let mut b = Bench::of([spec_with("m0", |s| {
+        s.switches.insert("sd".into(), DriverSpec::named("command"));
+    })]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.release("ada", id);
+    b.obey();
+    assert_eq!(b.machine("m0").clean(), "proven");
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "card".into() });
+    let act = Act::Flip { switch: "sd".into(), position: "host".into() };
+    b.ok("admin", Request::Fixture { machine: name("m0"), act, force: None });
+    assert_eq!(b.machine("m0").clean(), "used", "before the switch moves");
 }
 
 #[test]

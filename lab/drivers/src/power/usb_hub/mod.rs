@@ -69,7 +69,7 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let mut limits = PowerLimits::of(site, leg);
     if spec.controller.is_none() {
         // Machines on one hub stand in one queue even if nobody said so.
-        limits.queue = format!("usb://{hub}");
+        limits.queue = format!("usb://{}/{hub}", spec.host.as_deref().unwrap_or_default());
     }
     Ok(Arc::new(UsbHub {
         machine: site.name().to_owned(),

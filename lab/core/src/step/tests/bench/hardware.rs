@@ -77,8 +77,8 @@ impl Bench {
             Effect::Witness { machine, turn, .. } => {
                 self.fact(epoch, Fact::Witnessed { machine, turn, result: Ok("READY".into()) });
             }
-            Effect::Act { machine, act, .. } => {
-                self.fact(epoch, Fact::Acted { machine, act, result: Ok(()) })
+            Effect::Act { machine, intent, act, .. } => {
+                self.fact(epoch, Fact::Acted { machine, intent, act, result: Ok(()) });
             }
             Effect::Tell { .. } | Effect::Dismiss { .. } => {}
         }
