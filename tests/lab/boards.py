@@ -36,6 +36,15 @@ ready.ssh = {{ address = "127.0.0.1:{ssh}", within = "60s" }}
 class = "board"
 console = {{}}
 ready.command = {{ run = ["test", "-e", "{dir}/up"], within = "60s" }}
+[circuit.rack]
+max_starting = 1
+[machine."rack[1-3]"]
+tags = {{ kind = "rack" }}
+circuit = "rack"
+power.command = {{ on = ["{slow}", "{dir}", "{{name}}"], off = ["rm", "-f", "{dir}/on-{{name}}"], status = ["test", "-e", "{dir}/on-{{name}}"] }}
+boot.power = {{}}
+console = {{}}
+ready.power = {{}}
 [machine.powered]
 class = "board"
 console = {{}}
@@ -71,9 +80,12 @@ class Lab:
         mux = self.dir / "mux"
         mux.write_text('#!/bin/sh\necho "$2" >"$1"\n')
         mux.chmod(0o700)
+        slow = self.dir / "slow"
+        slow.write_text('#!/bin/sh\nmkdir "$1/starting" || touch "$1/together"\nsleep 0.5\nrmdir "$1/starting"\ntouch "$1/on-$2"\n')
+        slow.chmod(0o700)
         (self.dir / "sd").write_text("host\n")
         port = self.greeter.server.getsockname()[1]
-        (self.dir / "inventory.toml").write_text(INVENTORY.format(dir=self.dir, mux=mux, ssh=port))
+        (self.dir / "inventory.toml").write_text(INVENTORY.format(dir=self.dir, mux=mux, slow=slow, ssh=port))
         self.env = dict(os.environ, PITSTOP_SOCKET=str(self.dir / "sock"), PITSTOP_DATA=str(self.dir / "data"))
         self.log = open(self.dir / "log", "ab")
         args = [PITSTOP, "serve", "--inventory", str(self.dir / "inventory.toml")]
@@ -82,7 +94,7 @@ class Lab:
         while self.cli("status").returncode != 0:
             demand(time.monotonic() < end, f"the daemon does not serve; see {self.dir}/log")
             time.sleep(0.1)
-        self.ok("admin", "enrol", "state=new", "--count", "5")
+        self.ok("admin", "enrol", "state=new", "--count", "8")
 
     def cli(self, *args):
         return subprocess.run([PITSTOP, *args], env=self.env, capture_output=True, text=True, timeout=PATIENCE)
@@ -139,6 +151,9 @@ def main():
         lab.ok(*reserve, "name=powered")
         lab.ok("release", "powered")
         say("so do an ssh server, a program, and power alone")
+        lab.ok(*reserve, "kind=rack", "-n", "3")
+        demand(not (lab.dir / "together").exists(), "two machines of a circuit that bears one started together")
+        say("no more machines of a circuit start together than it bears")
         # It is the only one that suits, so the reservation waits for it until it may no more.
         failed = lab.cli(*reserve[:-1], "60s", "name=mute")
         demand(failed.returncode == 6 and "quarantined: boot" in failed.stderr, f"a board that never says it: {failed}")
