@@ -270,8 +270,8 @@ impl Key {
                 self.asked(*asked, w);
                 self.reading(Some(*reading));
             }
-            // Nobody checks the machine.
-            other @ Fact::Checked { .. } => self.word(&format!("{other:?}")),
+            // Nobody checks the machine, or listens to it.
+            other @ (Fact::Checked { .. } | Fact::Said { .. }) => self.word(&format!("{other:?}")),
         }
     }
 

@@ -1,9 +1,11 @@
 //! The task that has a line: opens it, reads it, writes to it, opens it again.
 
+use super::listener::{Heard, Listener};
 use super::ring::{Input, MarkKind, Shared};
 use pitstop_drivers::{Console as Driver, DriverError, Line};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -29,7 +31,12 @@ pub struct Task {
     pub driver: Result<Arc<dyn Driver>, DriverError>,
     pub shared: Arc<Shared>,
     pub typed: mpsc::Receiver<Input>,
+    pub listener: Listener,
+    pub tell: Tell,
 }
+
+/// Where what was heard goes.
+pub type Tell = Box<dyn Fn(Heard) + Send>;
 
 enum Event {
     Read(usize),
@@ -106,7 +113,7 @@ impl Task {
         loop {
             let event = std::future::poll_fn(|cx| self.poll(cx, &mut line, &mut buf, &mut pending)).await;
             match event {
-                Event::Read(n) => self.shared.push(&buf[..n]),
+                Event::Read(n) => self.take(&buf[..n]),
                 Event::Lost(why) => return why,
                 Event::Wrote => {}
                 Event::Typed(Some(Input::Keys(keys))) => pending.extend(keys),
@@ -118,6 +125,12 @@ impl Task {
                 Event::Typed(None) => return "the console is closed".into(),
             }
         }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.shared.push(bytes);
+        let boot = self.shared.boots.load(Ordering::Acquire);
+        self.listener.hear(boot, bytes).into_iter().for_each(&self.tell);
     }
 
     /// Reading comes first and never waits for writing: a machine that does

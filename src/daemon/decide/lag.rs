@@ -88,6 +88,7 @@ fn name(event: &Event) -> &'static str {
         Event::Request(..) => "request",
         Event::Fact { fact: Fact::Power { .. }, .. } => "power-done",
         Event::Fact { fact: Fact::Read { .. }, .. } => "power-read",
+        Event::Fact { fact: Fact::Said { .. }, .. } => "console-said",
         Event::Fact { fact: Fact::Checked { .. }, .. } => "health-checked",
         Event::Hello(_) => "hello",
         Event::Agent { report: Report::Done { .. }, .. } => "step-done",

@@ -376,6 +376,7 @@ async fn a_controller_that_hangs_collects_no_readings() {
             Fact::Read { .. } => readings += 1,
             Fact::Power { .. } => powered = true,
             Fact::Checked { .. } => panic!("nobody asked for a health check"),
+            Fact::Said { .. } => panic!("nobody listens to consoles"),
         }
     }
     while !bench.hands.inner.looking().is_empty() {

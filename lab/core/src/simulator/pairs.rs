@@ -39,7 +39,7 @@ const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 46] = [
+const EVENTS: [&str; 48] = [
     "start",
     "start (restored)",
     "daemon drains",
@@ -86,6 +86,8 @@ const EVENTS: [&str; 46] = [
     "image trusted",
     "well",
     "not well",
+    "panics",
+    "says",
 ];
 
 /// How often each event met each state.
@@ -121,7 +123,7 @@ impl Pairs {
         let mut of = |name: &MachineName| self.0[lab.machine(name).map_or(NOBODY, |m| state(m))][kind] += 1;
         match event {
             Event::Fact {
-                fact: Fact::Power { machine, .. } | Fact::Read { machine, .. } | Fact::Checked { machine, .. },
+                fact: Fact::Power { machine, .. } | Fact::Read { machine, .. } | Fact::Checked { machine, .. } | Fact::Said { machine, .. },
                 ..
             }
             | Event::Agent { machine, .. }
@@ -238,6 +240,8 @@ fn kind(lab: &Lab, event: &Event) -> usize {
             Ok(()) => "well",
             Err(_) => "not well",
         },
+        Event::Fact { fact: Fact::Said { saying, .. }, .. } if saying.ends_the_boot() => "panics",
+        Event::Fact { fact: Fact::Said { .. }, .. } => "says",
         Event::Hello(hello) => hello_name(lab, hello),
         Event::Agent { machine, nonce, boot_id, report } => report_name(lab, machine, nonce, boot_id, report),
         Event::BootRequest { lane: true, .. } => "boot request (lane)",
