@@ -75,6 +75,11 @@ pub fn now() -> u64 {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
+    // Watchers stay on this thread: it is one core's worth of them.
+    tokio::task::LocalSet::new().run_until(run()).await
+}
+
+async fn run() -> Result<()> {
     let scratch = common::scratch()?;
     let place = Place::of(&scratch)?;
     let before = place::load()?;
@@ -118,14 +123,13 @@ async fn measure(scratch: &Path, kind: Kind, mut load: Load, found: &mut Found) 
 }
 
 async fn under_load(server: &Server, source: &mut Program, load: Load, found: &mut Found) -> Result<()> {
-    let seen = Seen { consoles: vec![Default::default(); load.consoles], ..Seen::default() };
-    let book = Book::new(seen.into());
+    let book = Book::new(Seen::of(load.consoles).into());
     let (keys, typed) = mpsc::channel(1);
     let mut tasks = Watching::default();
     let mut typed = Some(typed);
     for console in 0..load.consoles {
         let link = server.place.attach(console, console == 0).await?;
-        tasks.0.push(tokio::spawn(watch::follow(console, link, book.clone(), typed.take())));
+        tasks.0.push(tokio::task::spawn_local(watch::follow(console, link, book.clone(), typed.take())));
     }
     let mut hung = Vec::new();
     for _ in 0..load.hung {

@@ -26,7 +26,11 @@ impl fmt::Display for Report {
         let (before, after) = self.loads;
         writeln!(f, "{}; load {before} before, {after} after; medians of {}", self.place, self.rounds)?;
         for (load, rows) in &self.tables {
-            writeln!(f, "\n| {} | CPU-s/MB | × floor | RSS MiB (PSS) | procs | byte → client p50 / p99 ms | key → answer p50 ms | × floor | lost client / log / line |", load.name)?;
+            writeln!(
+                f,
+                "\n| {} | CPU-s/MB | × floor | RSS MiB (PSS) | procs | byte → client p50 / p99 ms | key → answer p50 ms | × floor | lost client / log / line |",
+                load.name
+            )?;
             writeln!(f, "|---|---:|---:|---:|---:|---:|---:|---:|---:|")?;
             for (kind, found) in rows {
                 writeln!(f, "{}", row(*kind, found, floor(rows)))?;
@@ -96,7 +100,10 @@ impl Report {
                 println!("missed: {}: {cpu:.3} CPU-s/MB, promised are {CPU_LIMIT}", load.name);
             }
             if echo > ECHO_LIMIT {
-                println!("missed: {}: an echo takes {echo:.2} × the floor, promised are {ECHO_LIMIT}", load.name);
+                println!(
+                    "missed: {}: an echo takes {echo:.2} × the floor, promised are {ECHO_LIMIT}",
+                    load.name
+                );
             }
         }
         Ok(())

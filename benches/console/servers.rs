@@ -49,7 +49,8 @@ pub struct Program {
 impl Program {
     /// Starts it and waits until it is ready.
     pub async fn start(args: &[String]) -> Result<Self> {
-        let program = std::env::var_os("PITSTOP_BENCH_LINE").context("start this with benches/console/run")?;
+        let program =
+            std::env::var_os("PITSTOP_BENCH_LINE").context("start this with benches/console/run")?;
         let mut command = Command::new(program);
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn()?;
@@ -233,7 +234,10 @@ ready.agent = {}
     .to_owned();
     for i in 0..consoles {
         let (name, device) = (machine(i), text(&ports.join(format!("con{i}"))));
-        write!(inventory, "[machine.{name}]\nclass = \"bench\"\nconsole.main.serial = {{ device = \"{device}\" }}\n")?;
+        write!(
+            inventory,
+            "[machine.{name}]\nclass = \"bench\"\nconsole.main.serial = {{ device = \"{device}\" }}\n"
+        )?;
     }
     let mut daemon = Daemon::of(scratch, &inventory)?;
     daemon.start()?;

@@ -30,7 +30,8 @@ fn parent(pid: u32) -> Option<u32> {
 /// Processor seconds of all threads there are, to the nanosecond: ticks of
 /// 10 ms would be most of what is measured here.
 pub fn processor(pids: &[u32]) -> f64 {
-    let tasks = pids.iter().flat_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten());
+    let tasks =
+        pids.iter().flat_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten());
     let spent = |task: PathBuf| -> Option<u64> {
         let text = std::fs::read_to_string(task.join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse().ok()
@@ -46,7 +47,8 @@ pub fn memory(pids: &[u32]) -> (f64, f64) {
         let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let field = |name: &str| -> f64 {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
+            let kib =
+                line.and_then(|rest| rest.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
             kib.unwrap_or_default() / 1024.0
         };
         resident += field("Rss:");

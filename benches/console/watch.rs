@@ -39,6 +39,13 @@ pub struct Seen {
     pub last: u64,
 }
 
+impl Seen {
+    /// Nothing yet, of so many consoles.
+    pub fn of(consoles: usize) -> Self {
+        Self { consoles: vec![Arrived::default(); consoles], ..Self::default() }
+    }
+}
+
 /// A handle to it.
 pub type Book = Arc<Mutex<Seen>>;
 

@@ -261,7 +261,10 @@ fn told(piece: Piece) -> (FromConsole, Vec<u8>) {
         Piece::Skipped { position, bytes } => (FromConsole::Skipped { position, bytes }, Vec::new()),
         Piece::Seats(seats) => {
             let (writer, you, names) = (seats.writer, seats.you, seats.watchers);
-            (FromConsole::Seats { writer, you, watchers: names.len(), names, down: seats.line.err() }, Vec::new())
+            (
+                FromConsole::Seats { writer, you, watchers: names.len(), names, down: seats.line.err() },
+                Vec::new(),
+            )
         }
         Piece::Closed(reason) => (FromConsole::Closed { reason }, Vec::new()),
     }

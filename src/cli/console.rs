@@ -70,9 +70,9 @@ fn since(text: &str) -> std::result::Result<Since, String> {
         "boot" => Ok(Since::Boot),
         "reserve" => Ok(Since::Reserve),
         other => other.parse().map(Since::Bytes).or_else(|_| {
-            super::times::duration(other)
-                .map(Since::Ago)
-                .map_err(|e| format!("`{text}` is none of `boot`, `reserve`, a time ago, a number of bytes: {e}"))
+            super::times::duration(other).map(Since::Ago).map_err(|e| {
+                format!("`{text}` is none of `boot`, `reserve`, a time ago, a number of bytes: {e}")
+            })
         }),
     }
 }
@@ -105,7 +105,13 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
     let machine = super::pick::machine(cx, machine).await?;
     let ask = ConsoleRequest { console: console.map(str::to_owned), ..Default::default() };
     if let Some(pattern) = &args.grep {
-        return grep::run(cx, &machine, ConsoleRequest { no_follow: true, ..replay(args, ask, None) }, pattern).await;
+        return grep::run(
+            cx,
+            &machine,
+            ConsoleRequest { no_follow: true, ..replay(args, ask, None) },
+            pattern,
+        )
+        .await;
     }
     if args.send_break || args.sysrq.is_some() {
         return keys::send(cx, &machine, ConsoleRequest { steal: args.steal, ..ask }, args.sysrq).await;

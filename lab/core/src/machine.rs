@@ -309,7 +309,9 @@ impl Phase {
     /// is on.
     pub fn runs(&self) -> bool {
         match self {
-            Self::BootAgent | Self::Disk { .. } | Self::Seed | Self::Serve | Self::Evidence | Self::Check => true,
+            Self::BootAgent | Self::Disk { .. } | Self::Seed | Self::Serve | Self::Evidence | Self::Check => {
+                true
+            }
             Self::Off | Self::HandOff | Self::Rest | Self::Settle => false,
         }
     }

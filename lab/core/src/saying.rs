@@ -4,7 +4,6 @@
 
 use regex::bytes::RegexSet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// What printk may put before a message: its level, the time, the task or
 /// processor that speaks.
@@ -69,13 +68,18 @@ struct Data {
     rule: Vec<Rule>,
 }
 
-#[derive(Deserialize)]
+/// A rule as it is written down.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rule {
-    saying: Saying,
-    pattern: String,
-    yes: Vec<String>,
-    no: Vec<String>,
+pub struct Rule {
+    /// What a line means that matches.
+    pub saying: Saying,
+    /// What it must look like; `{printk}` is what the kernel puts first.
+    pub pattern: String,
+    /// Lines that are meant.
+    pub yes: Vec<String>,
+    /// Lines that only look so.
+    pub no: Vec<String>,
 }
 
 impl Data {
@@ -111,12 +115,12 @@ impl Rules {
         any.into_iter().flatten().filter_map(|at| self.sayings.get(at).copied())
     }
 
-    /// The samples of each rule: what is meant by it, and what only looks so.
+    /// The same as they are written down, with their samples.
     ///
     /// # Errors
     /// As [`Rules::builtin`].
-    pub fn samples() -> Result<BTreeMap<Saying, (Vec<String>, Vec<String>)>, RulesError> {
-        Ok(Data::builtin()?.rule.into_iter().map(|rule| (rule.saying, (rule.yes, rule.no))).collect())
+    pub fn written() -> Result<Vec<Rule>, RulesError> {
+        Ok(Data::builtin()?.rule)
     }
 }
 
@@ -127,9 +131,9 @@ mod tests {
     #[test]
     fn every_rule_hears_what_it_is_for_and_nothing_that_only_mentions_it() {
         let rules = Rules::builtin().unwrap();
-        let samples = Rules::samples().unwrap();
-        assert_eq!(samples.len(), 6);
-        for (saying, (yes, no)) in &samples {
+        let written = Rules::written().unwrap();
+        assert_eq!(written.len(), 6);
+        for Rule { saying, yes, no, .. } in &written {
             assert!(yes.len() >= 3 && no.len() >= 3, "{saying:?} has too few samples");
             for line in yes {
                 let heard: Vec<_> = rules.heard(line.as_bytes()).collect();

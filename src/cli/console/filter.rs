@@ -148,7 +148,10 @@ impl Perform for Screen {
             ([], 'r') => {
                 self.undo.insert("\x1b[r");
             }
-            ([], 'A'..='H' | 'J' | 'K' | 'L' | 'M' | 'P' | 'S' | 'T' | 'X' | '@' | 'd' | 'e' | 'f' | 's' | 'u') => {}
+            (
+                [],
+                'A'..='H' | 'J' | 'K' | 'L' | 'M' | 'P' | 'S' | 'T' | 'X' | '@' | 'd' | 'e' | 'f' | 's' | 'u',
+            ) => {}
             ([b'?'], 'h' | 'l') => {
                 let undo = params.iter().flatten().map(|mode| mode_undo(*mode));
                 let Some(undo) = undo.collect::<Option<Vec<_>>>() else { return };
@@ -211,7 +214,10 @@ mod tests {
 
     #[test]
     fn words_are_lines_without_colours() {
-        assert_eq!(shown(Keep::Words, b"\x1b[1mone\x1b[0m\r\n\ttwo\r10 %\r20 %\r\n"), "one\n\ttwo\n10 %\n20 %\n");
+        assert_eq!(
+            shown(Keep::Words, b"\x1b[1mone\x1b[0m\r\n\ttwo\r10 %\r20 %\r\n"),
+            "one\n\ttwo\n10 %\n20 %\n"
+        );
     }
 
     #[test]

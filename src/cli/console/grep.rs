@@ -28,13 +28,13 @@ pub async fn run(cx: &Context, machine: &MachineName, ask: ConsoleRequest, patte
                     any |= line_matches(cx, pattern, at, &line)?;
                 }
             }
-            FromConsole::Mark { position, at, text } => {
-                if pattern.is_match(text.as_bytes()) {
-                    any = true;
-                    print(cx, position, format!("-- {} {text} --", clock_seconds(at)).as_bytes())?;
-                }
+            FromConsole::Mark { position, at, text } if pattern.is_match(text.as_bytes()) => {
+                any = true;
+                print(cx, position, format!("-- {} {text} --", clock_seconds(at)).as_bytes())?;
             }
-            FromConsole::Skipped { bytes, .. } => cx.out.say(&format!("-- {bytes} bytes are missing here --")),
+            FromConsole::Skipped { bytes, .. } => {
+                cx.out.say(&format!("-- {bytes} bytes are missing here --"))
+            }
             FromConsole::Closed { reason } => return Err(Fail::internal(format!("closed: {reason}"))),
             _ => {}
         }

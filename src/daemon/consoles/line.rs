@@ -14,8 +14,6 @@ use tokio::time::Instant;
 
 /// Pieces of input that wait for the line.
 pub const INPUT: usize = 64;
-/// Bytes of input taken from the queue before the line took them.
-const MAX_PENDING: usize = 64 << 10;
 /// Bytes of one read: what a line gives at once.
 const READ: usize = 4096;
 /// Shortest and longest pause before a line is tried again.
@@ -117,10 +115,9 @@ impl Task {
                 Event::Lost(why) => return why,
                 Event::Wrote => {}
                 Event::Typed(Some(Input::Keys(keys))) => pending.extend(keys),
-                Event::Typed(Some(Input::Break)) => {
-                    if let Err(e) = line.send_break() {
-                        self.shared.mark(MarkKind::Note, format!("no break: {}", e.answer));
-                    }
+                Event::Typed(Some(Input::Break(answer))) => {
+                    // Who asked may have left.
+                    let _ = answer.send(line.send_break().map_err(|e| e.answer));
                 }
                 Event::Typed(None) => return "the console is closed".into(),
             }
@@ -163,9 +160,7 @@ impl Task {
         } else if let Poll::Ready(Err(e)) = Pin::new(&mut *line).poll_flush(cx) {
             return Poll::Ready(Event::Lost(e.to_string()));
         }
-        if pending.len() < MAX_PENDING {
-            return self.typed.poll_recv(cx).map(Event::Typed);
-        }
-        Poll::Pending
+        // A break comes behind the keys that were typed before it.
+        if pending.is_empty() { self.typed.poll_recv(cx).map(Event::Typed) } else { Poll::Pending }
     }
 }

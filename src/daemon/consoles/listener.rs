@@ -94,8 +94,16 @@ mod tests {
         for cut in 0..line.len() {
             let mut ears = listener();
             let (one, two) = line.split_at(cut);
-            assert_eq!(sayings(&mut ears, 1, &[b"noise\r\n", one, two, line]), [Saying::KernelPanic], "{cut}");
-            assert_eq!(sayings(&mut ears, 2, &[line]), [Saying::KernelPanic], "after the next power-on again");
+            assert_eq!(
+                sayings(&mut ears, 1, &[b"noise\r\n", one, two, line]),
+                [Saying::KernelPanic],
+                "{cut}"
+            );
+            assert_eq!(
+                sayings(&mut ears, 2, &[line]),
+                [Saying::KernelPanic],
+                "after the next power-on again"
+            );
         }
     }
 

@@ -101,7 +101,9 @@ fn words(change: &Change, actor: &Actor) -> Option<(MarkKind, String)> {
         Change::Granted { reservation, .. } => {
             Some((MarkKind::Reserve, format!("reserved for {reservation}")))
         }
-        Change::ConsoleSaid { saying, .. } if saying.is_trouble() => note(format!("noticed: {}", saying.words())),
+        Change::ConsoleSaid { saying, .. } if saying.is_trouble() => {
+            note(format!("noticed: {}", saying.words()))
+        }
         Change::InUse { .. } => note("handed over".into()),
         Change::TurnStarted { purpose: Purpose::Turnaround, .. } => note("released".into()),
         Change::PhaseEntered { phase, .. } => note(format!("phase: {}", phase.name())),

@@ -221,8 +221,7 @@ impl Consoles {
         let dir = inner.dir.join(machine.as_str()).join(console);
         let end = journal::end_of(&dir);
         let (input, typed) = mpsc::channel(line::INPUT);
-        let shared =
-            Arc::new(Shared::new(Ring::new(&end), dir, input, inner.stamp.clone()));
+        let shared = Arc::new(Shared::new(Ring::new(&end), dir, input, inner.stamp.clone()));
         inner.journal.adopt(&shared);
         let name = format!("{machine}/{console}");
         let listener = Listener::new(inner.rules.clone());

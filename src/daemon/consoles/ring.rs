@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Bytes kept in memory per console: 22 s at 115200 baud.
 pub const RING: usize = 256 << 10;
@@ -177,12 +177,12 @@ pub fn line_start(bytes: &[u8]) -> usize {
 }
 
 /// What is typed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Input {
     /// Keys.
     Keys(Vec<u8>),
-    /// A break.
-    Break,
+    /// A break; the answer is whether it was sent.
+    Break(oneshot::Sender<Result<(), String>>),
 }
 
 /// Shared by the task, the journal and the watchers of one console. The lock

@@ -8,7 +8,7 @@ use pitstop_core::time::LabTime;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Most bytes in one piece.
 const PIECE: usize = 32 << 10;
@@ -390,7 +390,9 @@ impl Keyboard {
     /// As [`Keyboard::type_in`].
     pub async fn send_break(&self) -> Result<(), String> {
         self.may()?;
-        self.send(Input::Break).await
+        let (answer, is_sent) = oneshot::channel();
+        self.send(Input::Break(answer)).await?;
+        is_sent.await.unwrap_or_else(|_| Err("the line was lost".into()))
     }
 
     async fn send(&self, input: Input) -> Result<(), String> {

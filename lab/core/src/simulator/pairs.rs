@@ -123,7 +123,11 @@ impl Pairs {
         let mut of = |name: &MachineName| self.0[lab.machine(name).map_or(NOBODY, |m| state(m))][kind] += 1;
         match event {
             Event::Fact {
-                fact: Fact::Power { machine, .. } | Fact::Read { machine, .. } | Fact::Checked { machine, .. } | Fact::Said { machine, .. },
+                fact:
+                    Fact::Power { machine, .. }
+                    | Fact::Read { machine, .. }
+                    | Fact::Checked { machine, .. }
+                    | Fact::Said { machine, .. },
                 ..
             }
             | Event::Agent { machine, .. }

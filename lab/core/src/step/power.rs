@@ -82,7 +82,9 @@ impl Step<'_> {
                 self.power_result(&machine, leg, intent, want, result, witnessed);
             }
             Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
-            Fact::Said { machine, nonce, saying, line } => self.said(&machine, nonce.as_deref(), saying, &line),
+            Fact::Said { machine, nonce, saying, line } => {
+                self.said(&machine, nonce.as_deref(), saying, &line)
+            }
             Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),
         }
     }

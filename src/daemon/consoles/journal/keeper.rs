@@ -217,7 +217,9 @@ fn drop_oldest(mut all: Vec<Kept>, most: u64) -> Result<(), JournalError> {
         size -= kept.size;
     }
     if size > most {
-        tracing::warn!("console journals take {size} bytes, more than the {most} they may: what is left is needed");
+        tracing::warn!(
+            "console journals take {size} bytes, more than the {most} they may: what is left is needed"
+        );
     }
     Ok(())
 }

@@ -58,7 +58,11 @@ impl Segment {
 
     /// Where its bytes are.
     pub fn path(&self, dir: &Path) -> PathBuf {
-        if self.packed { packed_path(dir, self.start, self.len) } else { segment_path(dir, self.start, "log") }
+        if self.packed {
+            packed_path(dir, self.start, self.len)
+        } else {
+            segment_path(dir, self.start, "log")
+        }
     }
 
     /// Its bytes from `position` on.

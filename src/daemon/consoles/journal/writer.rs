@@ -38,7 +38,9 @@ impl Journal {
     /// Starts the thread.
     pub fn start(keeper: Keeper) -> std::io::Result<Self> {
         let (sender, orders) = channel();
-        std::thread::Builder::new().name("journal".into()).spawn(move || Rounds::new(keeper).work(&orders))?;
+        std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || Rounds::new(keeper).work(&orders))?;
         Ok(Self { sender })
     }
 
@@ -111,8 +113,10 @@ impl Rounds {
             self.writers.values_mut().for_each(Writer::close);
         }
         let keeper = &self.keeper;
-        let writer =
-            self.writers.entry(console.as_ptr() as usize).or_insert_with(|| Writer::new(&shared, keeper.clone()));
+        let writer = self
+            .writers
+            .entry(console.as_ptr() as usize)
+            .or_insert_with(|| Writer::new(&shared, keeper.clone()));
         writer.drain(&shared);
     }
 }
