@@ -239,8 +239,7 @@ impl Writer {
         }
         if let Some(mark) = mark {
             if mark.kind == MarkKind::Boot {
-                self.close();
-                self.begin(mark.position)?;
+                self.begin(mark.position, true)?;
             }
             self.note(mark.stamp, mark.position, mark.kind.word(), mark.text.clone())?;
         }
@@ -261,21 +260,22 @@ impl Writer {
     fn files(&mut self, position: u64) -> Result<&mut Files, JournalError> {
         let fits = self.open.as_ref().is_some_and(|f| f.end == position && position - f.start < SEGMENT);
         if !fits {
-            self.begin(position)?;
+            let fresh = self.open.is_some();
+            self.begin(position, fresh)?;
         }
         self.open.as_mut().ok_or_else(|| at("open", &self.dir)(std::io::ErrorKind::NotFound.into()))
     }
 
     /// Opens a segment at `position`: the last one, if it ends there and has
-    /// room, else a new one.
-    fn begin(&mut self, position: u64) -> Result<(), JournalError> {
+    /// room and no `fresh` one is wanted, else a new one.
+    fn begin(&mut self, position: u64, fresh: bool) -> Result<(), JournalError> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(at("make", &self.dir))?;
-        let was_open = self.open.take().is_some();
+        self.open = None;
         let segments = Segments::of(&self.dir);
         let last = segments.list.last().copied();
         // After a restart the last segment goes on, torn index line or not.
         let goes_on =
-            last.filter(|s| !was_open && !s.packed && s.end() == position && s.len < SEGMENT && s.len > 0);
+            last.filter(|s| !fresh && !s.packed && s.end() == position && s.len < SEGMENT && s.len > 0);
         let start = goes_on.map_or(position, |s| s.start);
         let open = |kind: &str| {
             let path = segment_path(&self.dir, start, kind);

@@ -129,7 +129,7 @@ async fn the_evidence_of_an_open_failure_is_dropped_for_what_came_later() {
     assert_eq!(first, b"VFS: Unable to mount root fs\r\n", "{:?}", place.files(""));
     // Proven: nobody asks any more.
     place.bench.consoles.release(&m1());
-    place.say(&mut machine, b"x").await;
+    place.say(&mut machine, &noise(100 << 10)).await;
     place.boot();
     place.bench.consoles.flush();
     assert!(Segments::of(&place.dir()).read(0, 30).is_empty(), "{:?}", place.files(""));
