@@ -149,7 +149,8 @@ impl Server {
     pub async fn stop(self) -> Result<()> {
         let processes = self.processes()?;
         if let Running::Peer(mut child) = self.running {
-            for pid in processes.iter().rev() {
+            // Parents first: conserver starts a child again that ends before it.
+            for pid in &processes {
                 if let Some(pid) = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw) {
                     // It may have ended with its parent.
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
