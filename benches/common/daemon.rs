@@ -31,9 +31,17 @@ impl Daemon {
     /// # Errors
     /// The files cannot be written.
     pub fn new(scratch: &Path, machines: usize) -> Result<Self> {
+        Self::of(scratch, &inventory(machines))
+    }
+
+    /// The lab of this inventory.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn of(scratch: &Path, inventory: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("lab-").tempdir_in(scratch)?;
         let sockets = tempfile::Builder::new().prefix("pb").tempdir()?;
-        std::fs::write(dir.path().join("inventory.toml"), inventory(machines))?;
+        std::fs::write(dir.path().join("inventory.toml"), inventory)?;
         Ok(Self { dir, sockets, child: None })
     }
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 pub fn scratch() -> anyhow::Result<PathBuf> {
     std::env::var_os("PITSTOP_BENCH_SCRATCH")
         .map(PathBuf::from)
-        .ok_or_else(|| anyhow::anyhow!("start this with benches/allocation/run or benches/latency/run"))
+        .ok_or_else(|| anyhow::anyhow!("start this with benches/NAME/run"))
 }
 
 /// Whether rounds are short: to see that it works, not to be believed.

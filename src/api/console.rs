@@ -5,9 +5,10 @@ use super::error::{Refusal, not_found};
 use super::extract::{Asked, Name};
 use super::run::{Io, accept, upgrade};
 use crate::daemon::Desk;
-use crate::daemon::consoles::{ConsoleError, Keyboard, Piece, Replay, Watcher};
+use crate::daemon::consoles::{ConsoleError, Consoles, Keyboard, Piece, Replay, Watcher};
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
+use hyper_util::rt::TokioIo;
 use pitstop_client::frames::{FrameReader, write_frame};
 use pitstop_core::Lab;
 use pitstop_core::event::Caller;
@@ -15,8 +16,12 @@ use pitstop_core::id::RecordNo;
 use pitstop_wire::api::{ConsoleRequest, Time};
 use pitstop_wire::console::{FromConsole, PIECE, ToConsole};
 use pitstop_wire::{ApiError, Code, MachineName};
-use tokio::io::split;
+use std::io::Cursor;
+use std::task::Poll;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, split};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes of the past that are shown unless said.
 const DEFAULT_REPLAY: u64 = 16 << 10;
@@ -36,22 +41,103 @@ pub async fn console(
     if body.write {
         may_type(&lab, &caller, &machine)?;
     }
-    let replay = match &body {
-        ConsoleRequest { from: Some(position), .. } => Replay::From(*position),
-        ConsoleRequest { since_boot: true, .. } => Replay::SinceBoot,
-        ConsoleRequest { last, .. } => Replay::Last(last.unwrap_or(DEFAULT_REPLAY)),
-    };
+    let replay = replay(&body);
     let attached = app.consoles.attach(&machine, body.console.as_deref(), replay, &caller.user);
     let (watcher, keyboard) = attached.map_err(|e| match e {
         ConsoleError::NoMachine(_) | ConsoleError::None(_) | ConsoleError::NoSuch { .. } => {
             not_found(e.to_string())
         }
     })?;
-    let seat = Seat { desk: app.desk.clone(), caller, machine, follow: !body.no_follow };
+    let seat = Seat { desk: app.desk.clone(), caller, machine };
     if body.write {
         seat.take(&keyboard, body.steal).await?;
     }
-    Ok(accept(upgrade, app.closing.clone(), move |io| seat.serve(io, watcher, keyboard)))
+    let consoles = app.consoles.clone();
+    Ok(accept(upgrade, app.closing.clone(), move |io| async move {
+        let (mut io, mut watcher) = (io, watcher);
+        if replayed(&mut io, &mut watcher).await && !body.no_follow {
+            follow(&consoles, seat, io, watcher, keyboard).await;
+        }
+    }))
+}
+
+fn replay(body: &ConsoleRequest) -> Replay {
+    match body {
+        ConsoleRequest { from: Some(position), .. } => Replay::From(*position),
+        ConsoleRequest { all: true, .. } => Replay::All,
+        ConsoleRequest { lines: Some(lines), .. } => {
+            Replay::Lines(usize::try_from(*lines).unwrap_or(usize::MAX))
+        }
+        ConsoleRequest { since: Some(ms), .. } => Replay::Since(*ms),
+        ConsoleRequest { since_reserve: true, .. } => Replay::SinceReserve,
+        ConsoleRequest { since_boot: true, .. } => Replay::SinceBoot,
+        ConsoleRequest { last, .. } => Replay::Last(last.unwrap_or(DEFAULT_REPLAY)),
+    }
+}
+
+/// Sends what was there at the attach; whether the client took it.
+async fn replayed(io: &mut Io, watcher: &mut Watcher) -> bool {
+    let (console, position) = (watcher.console.clone(), watcher.position());
+    let mut message = (FromConsole::Attached { console, position }, Vec::new());
+    loop {
+        if !sent(io, &message).await {
+            return false;
+        }
+        match message.0 {
+            FromConsole::Replayed => return true,
+            FromConsole::Closed { .. } => return false,
+            _ => {}
+        }
+        message =
+            if watcher.replayed() { (FromConsole::Replayed, Vec::new()) } else { told(watcher.next().await) };
+    }
+}
+
+/// Sends a frame; whether the client took it before it counts as dead.
+async fn sent<W: AsyncWrite + Unpin>(to: &mut W, message: &(FromConsole, Vec<u8>)) -> bool {
+    let mut sending = std::pin::pin!(write_frame(to, &message.0, &message.1));
+    // Nearly always there is room, and no need of a timer.
+    let at_once = std::future::poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+    let sent = match at_once {
+        Poll::Ready(sent) => sent,
+        Poll::Pending => match tokio::time::timeout(Watcher::STALL, sending).await {
+            Ok(sent) => sent,
+            Err(_) => return false,
+        },
+    };
+    sent.is_ok()
+}
+
+/// Follows the console live, where it is read: neither a byte on its way to
+/// the client nor a key on its way to the machine then waits for two threads.
+async fn follow(consoles: &Consoles, seat: Seat, io: Io, watcher: Watcher, keyboard: Keyboard) {
+    match io.into_inner().downcast::<TokioIo<UnixStream>>() {
+        Ok(parts) => {
+            let early = Cursor::new(parts.read_buf);
+            let socket = match parts.io.into_inner().into_std() {
+                Ok(socket) => socket,
+                Err(e) => return tracing::debug!("a connection cannot be followed: {e}"),
+            };
+            let live = async move {
+                match UnixStream::from_std(socket) {
+                    Ok(socket) => {
+                        let (reader, writer) = socket.into_split();
+                        seat.serve(early.chain(reader), writer, watcher, keyboard).await;
+                    }
+                    Err(e) => tracing::debug!("a connection cannot be followed: {e}"),
+                }
+            };
+            // It ends with whoever waits here, when the daemon closes.
+            let live = AbortOnDropHandle::new(consoles.spawn(live));
+            if let Err(e) = live.await {
+                tracing::warn!("a console's watcher ended: {e}");
+            }
+        }
+        Err(other) => {
+            let (reader, writer) = split(TokioIo::new(other));
+            seat.serve(reader, writer, watcher, keyboard).await;
+        }
+    }
 }
 
 fn taken(machine: &MachineName, who: &str) -> ApiError {
@@ -80,17 +166,23 @@ struct Seat {
     desk: Desk,
     caller: Caller,
     machine: MachineName,
-    follow: bool,
 }
 
 impl Seat {
     /// Reads, writes and watches side by side, so that a client who does not
     /// read cannot keep his own keys from arriving, nor the other way round.
-    async fn serve(self, io: Io, mut watcher: Watcher, keyboard: Keyboard) {
-        let (reader, mut writer) = split(io);
+    async fn serve(
+        self,
+        reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
+        mut watcher: Watcher,
+        keyboard: Keyboard,
+    ) {
         let mut reader = FrameReader::new(reader);
         let (refuse, mut refused) = mpsc::channel::<String>(4);
         let typing = async {
+            // Dropped at the end of what is typed: nothing more is refused then.
+            let refuse = refuse;
             while let Ok(Some(frame)) = reader.next::<ToConsole>().await {
                 if let Err(reason) = self.obey(frame.message, &frame.body, &keyboard).await {
                     // A client who does not read hears it no more.
@@ -99,33 +191,23 @@ impl Seat {
             }
         };
         let showing = async {
-            let attached =
-                FromConsole::Attached { console: watcher.console.clone(), position: watcher.position() };
-            let mut message = (attached, Vec::new());
-            let mut replayed = false;
             loop {
-                let over = matches!(message.0, FromConsole::Closed { .. });
-                let sent =
-                    tokio::time::timeout(Watcher::STALL, write_frame(&mut writer, &message.0, &message.1));
-                if !matches!(sent.await, Ok(Ok(()))) || over {
-                    return;
-                }
-                if !replayed && watcher.replayed() {
-                    replayed = true;
-                    message = (FromConsole::Replayed, Vec::new());
-                    continue;
-                }
-                if replayed && !self.follow {
-                    return;
-                }
-                message = tokio::select! {
+                let message = tokio::select! {
                     piece = watcher.next() => told(piece),
-                    Some(reason) = refused.recv() => (FromConsole::Refused { reason }, Vec::new()),
+                    reason = refused.recv() => match reason {
+                        Some(reason) => (FromConsole::Refused { reason }, Vec::new()),
+                        // Whoever has hung up watches no more, and has heard what was refused.
+                        None => return,
+                    },
                 };
+                let over = matches!(message.0, FromConsole::Closed { .. });
+                if !sent(&mut writer, &message).await || over {
+                    return;
+                }
             }
         };
         tokio::select! {
-            () = typing => {}
+            () = async { typing.await; std::future::pending().await } => {}
             () = showing => {}
         }
     }
@@ -178,8 +260,11 @@ fn told(piece: Piece) -> (FromConsole, Vec<u8>) {
         ),
         Piece::Skipped { position, bytes } => (FromConsole::Skipped { position, bytes }, Vec::new()),
         Piece::Seats(seats) => {
-            let (writer, you, watchers) = (seats.writer, seats.you, seats.watchers);
-            (FromConsole::Seats { writer, you, watchers, down: seats.line.err() }, Vec::new())
+            let (writer, you, names) = (seats.writer, seats.you, seats.watchers);
+            (
+                FromConsole::Seats { writer, you, watchers: names.len(), names, down: seats.line.err() },
+                Vec::new(),
+            )
         }
         Piece::Closed(reason) => (FromConsole::Closed { reason }, Vec::new()),
     }

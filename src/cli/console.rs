@@ -1,17 +1,22 @@
-//! `pitstop console`: watch a machine's serial line, or type on it.
+//! `pitstop console`: watch a machine's serial line, search what it said, or
+//! type on it.
 
 mod escape;
+mod filter;
+mod grep;
+mod keys;
+mod show;
+mod terminal;
 
 use super::fail::Fail;
-use super::times::clock_seconds;
+use super::out::Format;
 use super::{Context, Result};
-use escape::{Act, Escape};
-use pitstop_client::ConsoleLink;
+use filter::Keep;
+use pitstop_wire::MachineName;
 use pitstop_wire::api::ConsoleRequest;
-use pitstop_wire::console::{FromConsole, ToConsole};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use std::io::{IsTerminal, Read, Write};
-use tokio::sync::mpsc;
+use regex::bytes::Regex;
+use std::io::IsTerminal as _;
+use std::time::Duration;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -23,29 +28,71 @@ pub struct Args {
     #[arg(short, long, conflicts_with = "no_follow")]
     write: bool,
     /// Take it from whoever has it.
-    #[arg(long, requires = "write")]
+    #[arg(long)]
     steal: bool,
-    /// Replay from then on: `boot` (the last power-on, the default), or so many bytes back.
-    #[arg(long, value_name = "boot|BYTES", value_parser = since)]
+    /// Begin at the last power-on, where the machine was given to you, so long ago, or so many bytes back. Unless
+    /// said: one screen on a terminal, else `boot`.
+    #[arg(long, value_name = "boot|reserve|5m|BYTES", value_parser = since)]
     since: Option<Since>,
+    /// Begin so many lines back.
+    #[arg(long, value_name = "N", conflicts_with = "since")]
+    lines: Option<u32>,
+    /// Begin at the oldest byte that is kept.
+    #[arg(long, conflicts_with_all = ["since", "lines"])]
+    all: bool,
     /// End after the replay.
     #[arg(long)]
     no_follow: bool,
+    /// Print the lines that match, of all that is kept or since then, and end. 1: there are none.
+    #[arg(long, value_name = "RE", value_parser = Regex::new, conflicts_with_all = ["write", "steal"])]
+    grep: Option<Regex>,
+    /// Send a break, and end.
+    #[arg(long = "break", conflicts_with_all = ["write", "grep", "sysrq"])]
+    send_break: bool,
+    /// Send a break and this key, and end: `t` has a Linux kernel list its tasks, `b` reboot.
+    #[arg(long, value_name = "KEY", value_parser = sysrq, conflicts_with_all = ["write", "grep"])]
+    sysrq: Option<char>,
+    /// The key that, at a line's beginning, begins what is for pitstop itself; or `none`.
+    #[arg(long, value_name = "KEY|none", default_value = "~", value_parser = escape_key)]
+    escape: EscapeKey,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
     Boot,
+    Reserve,
+    Ago(Duration),
     Bytes(u64),
 }
 
 fn since(text: &str) -> std::result::Result<Since, String> {
     match text {
         "boot" => Ok(Since::Boot),
-        other => other
-            .parse()
-            .map(Since::Bytes)
-            .map_err(|_| format!("`{text}` is neither `boot` nor a number of bytes")),
+        "reserve" => Ok(Since::Reserve),
+        other => other.parse().map(Since::Bytes).or_else(|_| {
+            super::times::duration(other).map(Since::Ago).map_err(|e| {
+                format!("`{text}` is none of `boot`, `reserve`, a time ago, a number of bytes: {e}")
+            })
+        }),
+    }
+}
+
+/// Keys that the kernel knows are letters and digits.
+fn sysrq(text: &str) -> std::result::Result<char, String> {
+    match text.chars().collect::<Vec<_>>()[..] {
+        [key] if key.is_ascii_alphanumeric() => Ok(key),
+        _ => Err(format!("`{text}` is no key: one letter or digit, as in `--sysrq t`")),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct EscapeKey(Option<u8>);
+
+fn escape_key(text: &str) -> std::result::Result<EscapeKey, String> {
+    match text.as_bytes() {
+        b"none" => Ok(EscapeKey(None)),
+        [key] if key.is_ascii_graphic() && !b".?bwtr".contains(key) => Ok(EscapeKey(Some(*key))),
+        _ => Err(format!("`{text}` is no key that could be one: `~`, `^`, `none`")),
     }
 }
 
@@ -56,152 +103,65 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
             None => (None, None),
         };
     let machine = super::pick::machine(cx, machine).await?;
+    let ask = ConsoleRequest { console: console.map(str::to_owned), ..Default::default() };
+    if let Some(pattern) = &args.grep {
+        return grep::run(
+            cx,
+            &machine,
+            ConsoleRequest { no_follow: true, ..replay(args, ask, None) },
+            pattern,
+        )
+        .await;
+    }
+    if args.send_break || args.sysrq.is_some() {
+        return keys::send(cx, &machine, ConsoleRequest { steal: args.steal, ..ask }, args.sysrq).await;
+    }
+    if args.steal && !args.write {
+        return Err(Fail::usage("--steal takes the keyboard: with --write, --break or --sysrq"));
+    }
     let ask = ConsoleRequest {
-        console: console.map(str::to_owned),
         write: args.write,
         steal: args.steal,
-        last: match args.since {
-            Some(Since::Bytes(bytes)) => Some(bytes),
-            _ => None,
-        },
-        since_boot: !matches!(args.since, Some(Since::Bytes(_))),
         no_follow: args.no_follow,
-        from: None,
+        ..replay(args, ask, screen(args.no_follow))
     };
-    let link = cx.client.console(&machine, ask).await?;
-    let terminal = args.write && std::io::stdin().is_terminal();
-    let raw = if terminal { Some(Raw::on()?) } else { None };
-    let show = Show { cx, machine: &machine, raw: raw.is_some(), last: None };
-    show.follow(link, args.write.then(keys)).await
+    attach(cx, args, &machine, ask).await
 }
 
-/// What is shown, and where.
-struct Show<'a> {
-    cx: &'a Context,
-    machine: &'a str,
-    /// Line ends need a carriage return.
-    raw: bool,
-    last: Option<(Option<String>, usize, Option<String>)>,
+async fn attach(cx: &Context, args: &Args, machine: &MachineName, ask: ConsoleRequest) -> Result {
+    let link = cx.client.console(machine, ask).await?;
+    let interactive = args.write && std::io::stdin().is_terminal();
+    let signals = if interactive { Some(terminal::signals()?) } else { None };
+    let raw = if interactive { Some(terminal::Raw::on()?) } else { None };
+    let keep = match cx.out.format {
+        Format::Raw => None,
+        _ if std::io::stdout().is_terminal() => Some(Keep::Paint),
+        _ => Some(Keep::Words),
+    };
+    let show = show::Show::new(cx, machine, raw.is_some(), args.escape.0, keep);
+    show.follow(link, args.write.then(keys::read), signals).await
 }
 
-impl Show<'_> {
-    async fn follow(mut self, mut link: ConsoleLink, keys: Option<mpsc::Receiver<Vec<u8>>>) -> Result {
-        let mut keys = keys;
-        let mut escape = Escape::default();
-        loop {
-            tokio::select! {
-                frame = link.next() => match frame? {
-                    Some(frame) => self.show(&frame.message, &frame.body)?,
-                    None => return Ok(()),
-                },
-                typed = recv(&mut keys) => {
-                    let Some(typed) = typed else {
-                        // The end of a file that was typed in.
-                        keys = None;
-                        link.finish();
-                        continue;
-                    };
-                    let (out, act) = if self.raw { escape.take(&typed) } else { (typed, None) };
-                    if !out.is_empty() {
-                        link.say(ToConsole::Input, out).await;
-                    }
-                    match act {
-                        Some(Act::Quit) => {
-                            self.note("left");
-                            return Ok(());
-                        }
-                        Some(Act::Break) => link.say(ToConsole::Break, Vec::new()).await,
-                        Some(Act::Write) => link.say(ToConsole::Write { steal: false }, Vec::new()).await,
-                        Some(Act::Watch) => link.say(ToConsole::Watch, Vec::new()).await,
-                        Some(Act::Help) => self.note("~. leave  ~b break  ~w take the keyboard  ~r give it back  ~~ a tilde"),
-                        None => {}
-                    }
-                }
-            }
-        }
-    }
-
-    fn show(&mut self, message: &FromConsole, body: &[u8]) -> Result {
-        match message {
-            FromConsole::Output { .. } => {
-                let mut stdout = std::io::stdout().lock();
-                stdout.write_all(body)?;
-                stdout.flush()?;
-            }
-            FromConsole::Attached { console, .. } => {
-                self.note(&format!("{} console {console}; ~? for keys", self.machine));
-            }
-            FromConsole::Mark { at, text, .. } => self.note(&format!("{} {text}", clock_seconds(*at))),
-            FromConsole::Skipped { bytes, .. } => self.note(&format!("{bytes} bytes are missing here")),
-            FromConsole::Refused { reason } => self.note(&format!("refused: {reason}")),
-            FromConsole::Closed { reason } => self.note(&format!("closed: {reason}")),
-            FromConsole::Replayed => {}
-            FromConsole::Seats { writer, you, watchers, down } => {
-                // Only what others do is news.
-                let now = (writer.clone(), *watchers, down.clone());
-                if self.last.replace(now.clone()) != Some(now) {
-                    let writes = match (you, writer) {
-                        (true, _) => "you write".to_owned(),
-                        (false, Some(writer)) => format!("{writer} writes"),
-                        (false, None) => "nobody writes".to_owned(),
-                    };
-                    let down = down.as_ref().map(|why| format!(" · line down: {why}")).unwrap_or_default();
-                    self.note(&format!("{writes} · {watchers} watch{down}"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Our own words, between those of the machine.
-    fn note(&self, text: &str) {
-        let end = if self.raw { "\r" } else { "" };
-        self.cx.out.say(&format!("{end}-- {text} --{end}"));
-    }
+/// Lines of the terminal that is followed on.
+fn screen(no_follow: bool) -> Option<u32> {
+    let follows = !no_follow && std::io::stdout().is_terminal();
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok().filter(|_| follows)?;
+    Some(u32::from(size.ws_row)).filter(|rows| *rows > 1)
 }
 
-async fn recv(keys: &mut Option<mpsc::Receiver<Vec<u8>>>) -> Option<Vec<u8>> {
-    match keys {
-        Some(keys) => keys.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Reads keys in a thread of its own: a read of a terminal cannot be
-/// cancelled.
-fn keys() -> mpsc::Receiver<Vec<u8>> {
-    let (send, keys) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        let mut stdin = std::io::stdin().lock();
-        let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = stdin.read(&mut buffer) {
-            if send.blocking_send(buffer[..n].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    keys
-}
-
-/// The terminal passes every key on, until this is dropped.
-struct Raw {
-    before: Termios,
-}
-
-impl Raw {
-    fn on() -> Result<Self> {
-        let failed = |e: rustix::io::Errno| Fail::internal(format!("the terminal cannot be set: {e}"));
-        let before = tcgetattr(std::io::stdin()).map_err(failed)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw).map_err(failed)?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+/// Where the replay begins; by default `screen` lines back, for a search at
+/// the oldest byte, else at the last power-on.
+fn replay(args: &Args, ask: ConsoleRequest, screen: Option<u32>) -> ConsoleRequest {
+    let millis = |ago: Duration| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+    match (args.since, args.lines.or(screen)) {
+        _ if args.all => ConsoleRequest { all: true, ..ask },
+        (Some(Since::Boot), _) => ConsoleRequest { since_boot: true, ..ask },
+        (Some(Since::Reserve), _) => ConsoleRequest { since_reserve: true, ..ask },
+        (Some(Since::Ago(ago)), _) => ConsoleRequest { since: Some(millis(ago)), ..ask },
+        (Some(Since::Bytes(bytes)), _) => ConsoleRequest { last: Some(bytes), ..ask },
+        (None, Some(lines)) => ConsoleRequest { lines: Some(lines), ..ask },
+        (None, None) if args.grep.is_some() => ConsoleRequest { all: true, ..ask },
+        (None, None) => ConsoleRequest { since_boot: true, ..ask },
     }
 }
 
@@ -210,9 +170,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replay_begins_at_boot_or_some_bytes_back() {
+    fn a_replay_begins_at_boot_at_the_reservation_some_time_ago_or_some_bytes_back() {
         assert_eq!(since("boot"), Ok(Since::Boot));
+        assert_eq!(since("reserve"), Ok(Since::Reserve));
+        assert_eq!(since("5m"), Ok(Since::Ago(Duration::from_secs(300))));
         assert_eq!(since("4096"), Ok(Since::Bytes(4096)));
-        assert!(since("yesterday").is_err());
+        assert!(since("yesterday").unwrap_err().contains("`boot`"));
+    }
+
+    #[test]
+    fn a_key_is_one_key() {
+        assert_eq!(sysrq("t"), Ok('t'));
+        assert!(sysrq("reboot").is_err() && sysrq("\r").is_err() && sysrq("").is_err());
+        assert_eq!(escape_key("none"), Ok(EscapeKey(None)));
+        assert_eq!(escape_key("^"), Ok(EscapeKey(Some(b'^'))));
+        assert!(escape_key(".").is_err(), "what follows it would mean two things");
     }
 }

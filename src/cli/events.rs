@@ -124,7 +124,7 @@ fn print(cx: &Context, event: &Event) -> Result {
         Format::Json | Format::Jsonl => cx.out.json(event),
         Format::Csv => cx.out.line(&csv(event)),
         Format::Name => cx.out.line(&event.number.to_string()),
-        Format::Table | Format::Wide => cx.out.line(&line(event)),
+        Format::Table | Format::Wide | Format::Raw => cx.out.line(&line(event)),
     }
 }
 

@@ -212,6 +212,8 @@ fn has(verb: &Verb, format: Format) -> Result {
         (Verb::Ls(_) | Verb::Events(_) | Verb::Report(_) | Verb::Image(image::Verb::Ls), Format::Csv) => {
             (true, "")
         }
+        (Verb::Console(_), Format::Raw) => (true, ""),
+        (_, Format::Raw) => (false, "raw is for console"),
         (_, Format::Csv) => (false, "csv is for lists: ls, events, report, image ls; here -o json"),
         _ => (true, ""),
     };

@@ -21,6 +21,8 @@ pub enum Format {
     Csv,
     /// Names only.
     Name,
+    /// The bytes themselves, whatever they do to a terminal: consoles.
+    Raw,
 }
 
 /// When to use colours.
@@ -125,7 +127,7 @@ impl Out {
             // Refused before anything was done.
             Format::Csv => Err(Fail::usage("one thing is no list: -o json")),
             Format::Name => self.line(name),
-            Format::Table | Format::Wide => human(self),
+            Format::Table | Format::Wide | Format::Raw => human(self),
         }
     }
 
@@ -150,7 +152,7 @@ impl Out {
             Format::Jsonl => items.iter().try_for_each(|item| self.json(item)),
             Format::Csv => self.lines(&table.csv(items)),
             Format::Name => items.iter().try_for_each(|item| self.line(&(table.name)(item))),
-            Format::Table | Format::Wide => self.lines(&table.text(items, self)),
+            Format::Table | Format::Wide | Format::Raw => self.lines(&table.text(items, self)),
         }
     }
 

@@ -257,6 +257,8 @@ fn a_format_that_a_verb_does_not_have_is_refused_before_anything_is_done() {
         let Err(fail) = has(&verb, Format::Csv) else { panic!("`{line} -o csv` was taken") };
         assert_eq!(fail.code(false), 2, "{line}");
     }
+    assert!(has(&parsed("ls").unwrap().verb.unwrap(), Format::Raw).is_err());
+    assert!(has(&parsed("console x").unwrap().verb.unwrap(), Format::Raw).is_ok());
     for line in ["ls", "events", "image ls"] {
         assert!(has(&parsed(line).unwrap().verb.unwrap(), Format::Csv).is_ok(), "{line}");
     }

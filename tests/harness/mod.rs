@@ -177,7 +177,8 @@ impl Lab {
     }
 
     /// `pitstop ARGS` with this lab's socket and data directory.
-    fn command(&self, args: &[&str]) -> std::process::Command {
+    /// `pitstop ARGS`, not started yet.
+    pub fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pitstop"));
         self.at_home(command.args(args));
         command

@@ -10,6 +10,7 @@
 mod harness;
 
 mod blame;
+mod console;
 mod crowd;
 mod disks;
 mod faults;

@@ -5,6 +5,7 @@ use crate::inventory::model::Inventory;
 use crate::machine::{ImageRef, Reading, Switch};
 use crate::record::Actor;
 use crate::reservation::Ask;
+use crate::saying::Saying;
 use crate::time::{LabTime, WallMs};
 use pitstop_wire::agent::{AgentParams, Hello, Outcome, Welcome};
 use pitstop_wire::{ApiError, MachineName, Selector, UserName};
@@ -317,6 +318,18 @@ pub enum Fact {
         turn: (u64, u32),
         /// What was seen, or why nothing ever can be.
         result: Result<String, String>,
+    },
+    /// A machine said something on its console that means something.
+    Said {
+        /// The machine.
+        machine: MachineName,
+        /// Nonce of the attempt that its boot belongs to, as far as whoever
+        /// listens knew when it was said.
+        nonce: Option<String>,
+        /// What it means.
+        saying: Saying,
+        /// The line.
+        line: String,
     },
     /// A leg was read.
     Read {

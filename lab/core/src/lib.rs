@@ -20,6 +20,7 @@ pub mod machine;
 pub mod queue;
 pub mod record;
 pub mod reservation;
+pub mod saying;
 pub mod simulator;
 mod step;
 pub mod time;

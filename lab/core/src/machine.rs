@@ -305,6 +305,17 @@ impl Phase {
         matches!(self, Self::Off | Self::HandOff | Self::Rest)
     }
 
+    /// Whether the phase waits for something that the machine does while it
+    /// is on.
+    pub fn runs(&self) -> bool {
+        match self {
+            Self::BootAgent | Self::Disk { .. } | Self::Seed | Self::Serve | Self::Evidence | Self::Check => {
+                true
+            }
+            Self::Off | Self::HandOff | Self::Rest | Self::Settle => false,
+        }
+    }
+
     /// Whether the phase waits for an agent to attach.
     pub fn awaits_attach(&self) -> bool {
         matches!(self, Self::BootAgent | Self::Evidence)

@@ -10,6 +10,7 @@ use crate::machine::{
     Reading,
 };
 use crate::reservation::{Ask, End};
+use crate::saying::Saying;
 use crate::time::{LabTime, WallMs};
 use pitstop_wire::agent::{AgentKind, Hardware};
 use pitstop_wire::{MachineName, UserName};
@@ -420,6 +421,16 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// The machine said something on its console. Nothing changes but the
+    /// history.
+    ConsoleSaid {
+        /// The machine.
+        machine: MachineName,
+        /// What it means.
+        saying: Saying,
+        /// The line.
+        line: String,
+    },
     /// The session is over; its key opens nothing any more.
     AgentDismissed {
         /// The machine.
@@ -645,6 +656,7 @@ impl Change {
             | AgentResumed { machine, .. }
             | AgentLost { machine }
             | AgentRefused { machine, .. }
+            | ConsoleSaid { machine, .. }
             | AgentDismissed { machine }
             | StepTold { machine, .. }
             | StepDone { machine, .. }

@@ -270,10 +270,11 @@ impl Key {
                 self.asked(*asked, w);
                 self.reading(Some(*reading));
             }
-            // Nobody checks the machine, or flips anything.
-            other @ (Fact::Checked { .. } | Fact::Acted { .. } | Fact::Witnessed { .. }) => {
-                self.word(&format!("{other:?}"))
-            }
+            // Nobody checks the machine, flips anything or listens to it.
+            other @ (Fact::Checked { .. }
+            | Fact::Said { .. }
+            | Fact::Acted { .. }
+            | Fact::Witnessed { .. }) => self.word(&format!("{other:?}")),
         }
     }
 

@@ -62,6 +62,9 @@ pub enum FromConsole {
         you: bool,
         /// Connections that watch, this one too.
         watchers: usize,
+        /// Their users, in the order they came.
+        #[serde(default)]
+        names: Vec<String>,
         /// Why the line is not open; absent while it is.
         down: Option<String>,
     },

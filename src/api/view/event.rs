@@ -201,6 +201,10 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::AgentResumed { .. } => detail("agent came back"),
         Change::AgentLost { .. } => detail("agent's connection lost"),
         Change::AgentRefused { reason, .. } => story(format!("▲ an agent was refused: {reason}")),
+        Change::ConsoleSaid { saying, line, .. } if saying.is_trouble() => {
+            story(format!("▲ {} on the console: {line}", saying.words()))
+        }
+        Change::ConsoleSaid { saying, .. } => story(format!("{} on the console", saying.words())),
         Change::AgentDismissed { .. } => detail("agent dismissed"),
         Change::StepTold { step, what, .. } => detail(format!("step {step}: {what}")),
         Change::StepDone { step, .. } => detail(format!("step {step} done")),

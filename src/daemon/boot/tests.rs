@@ -90,8 +90,9 @@ async fn a_tenant_who_asks_for_a_neighbours_parameters_gets_none_and_burns_nothi
         ca: "cafe".into(),
     };
     let rigs = Arc::new(Rigs::new(places.clone()));
+    let hosts = Arc::new(pitstop_drivers::host::Hosts::of(&inventory.hosts, &Default::default()));
     for spec in inventory.machines.values() {
-        rigs.insert(Rig::new(pitstop_drivers::factories(), spec, &inventory, &Arc::default(), &places));
+        rigs.insert(Rig::new(pitstop_drivers::factories(), spec, &inventory, &hosts, &places));
     }
     let front = Arc::new(Loop::default());
     let images = Arc::new(pitstop_image::ImageStore::open(&dir.path().join("images")).unwrap());

@@ -1,9 +1,11 @@
 //! The task that has a line: opens it, reads it, writes to it, opens it again.
 
+use super::listener::{Heard, Listener};
 use super::ring::{Input, MarkKind, Shared};
 use pitstop_drivers::{Console as Driver, DriverError, Line};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
@@ -12,8 +14,6 @@ use tokio::time::Instant;
 
 /// Pieces of input that wait for the line.
 pub const INPUT: usize = 64;
-/// Bytes of input taken from the queue before the line took them.
-const MAX_PENDING: usize = 64 << 10;
 /// Bytes of one read: what a line gives at once.
 const READ: usize = 4096;
 /// Shortest and longest pause before a line is tried again.
@@ -29,7 +29,12 @@ pub struct Task {
     pub driver: Result<Arc<dyn Driver>, DriverError>,
     pub shared: Arc<Shared>,
     pub typed: mpsc::Receiver<Input>,
+    pub listener: Listener,
+    pub tell: Tell,
 }
+
+/// Where what was heard goes.
+pub type Tell = Box<dyn Fn(Heard) + Send>;
 
 enum Event {
     Read(usize),
@@ -106,18 +111,23 @@ impl Task {
         loop {
             let event = std::future::poll_fn(|cx| self.poll(cx, &mut line, &mut buf, &mut pending)).await;
             match event {
-                Event::Read(n) => self.shared.push(&buf[..n]),
+                Event::Read(n) => self.take(&buf[..n]),
                 Event::Lost(why) => return why,
                 Event::Wrote => {}
                 Event::Typed(Some(Input::Keys(keys))) => pending.extend(keys),
-                Event::Typed(Some(Input::Break)) => {
-                    if let Err(e) = line.send_break() {
-                        self.shared.mark(MarkKind::Note, format!("no break: {}", e.answer));
-                    }
+                Event::Typed(Some(Input::Break(answer))) => {
+                    // Who asked may have left.
+                    let _ = answer.send(line.send_break().map_err(|e| e.answer));
                 }
                 Event::Typed(None) => return "the console is closed".into(),
             }
         }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        self.shared.push(bytes);
+        let boot = self.shared.boots.load(Ordering::Acquire);
+        self.listener.hear(boot, bytes).into_iter().for_each(&self.tell);
     }
 
     /// Reading comes first and never waits for writing: a machine that does
@@ -150,9 +160,7 @@ impl Task {
         } else if let Poll::Ready(Err(e)) = Pin::new(&mut *line).poll_flush(cx) {
             return Poll::Ready(Event::Lost(e.to_string()));
         }
-        if pending.len() < MAX_PENDING {
-            return self.typed.poll_recv(cx).map(Event::Typed);
-        }
-        Poll::Pending
+        // A break comes behind the keys that were typed before it.
+        if pending.is_empty() { self.typed.poll_recv(cx).map(Event::Typed) } else { Poll::Pending }
     }
 }

@@ -1,11 +1,12 @@
 //! What the lab decides becomes marks between the bytes of the consoles.
 
-use super::{Consoles, MarkKind};
+use super::{Consoles, MarkKind, Said};
 use crate::daemon::Desk;
+use pitstop_core::event::Fact;
 use pitstop_core::machine::{Health, Purpose, Switch};
 use pitstop_core::record::{Actor, Change, Record};
 use pitstop_wire::agent::AgentKind;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -14,7 +15,26 @@ use tokio::sync::broadcast::error::RecvError;
 /// is silently missing, and nobody types into a machine that may have become
 /// somebody else's.
 pub fn follow(consoles: Consoles, desk: &Desk) -> impl Future<Output = ()> + use<> {
-    follow_records(consoles, desk.subscribe())
+    let (records, desk) = (desk.subscribe(), desk.clone());
+    async move {
+        match desk.snapshot().await {
+            Ok(lab) => lab.machines().for_each(|machine| {
+                let attempt = machine.turn().and_then(|turn| turn.attempt.as_ref());
+                consoles.attempt(&machine.name, attempt.map(|a| a.nonce.as_str()));
+            }),
+            Err(e) => tracing::warn!("consoles do not know which attempts are under way: {}", e.message),
+        }
+        tokio::join!(follow_records(consoles.clone(), records), tell(&consoles, &desk));
+    }
+}
+
+/// Reports what machines are heard to say.
+async fn tell(consoles: &Consoles, desk: &Desk) {
+    let told = consoles.inner.told.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut told) = told else { return };
+    while let Some(Said { machine, nonce, heard }) = told.recv().await {
+        desk.fact(desk.epoch(), Fact::Said { machine, nonce, saying: heard.saying, line: heard.line });
+    }
 }
 
 pub(super) async fn follow_records(consoles: Consoles, mut records: Receiver<Arc<[Record]>>) {
@@ -34,6 +54,16 @@ fn mark(consoles: &Consoles, record: &Record) {
     let Some(machine) = record.change.machine() else { return };
     if let Some((kind, text)) = words(&record.change, &record.actor) {
         consoles.mark(machine, kind, &text);
+    }
+    match &record.change {
+        Change::AttemptStarted { nonce, .. } => consoles.attempt(machine, Some(nonce)),
+        Change::TurnStarted { .. } | Change::InUse { .. } => consoles.attempt(machine, None),
+        Change::PhaseFailed { .. } => consoles.hold(machine),
+        Change::MachineReady { .. }
+        | Change::ProofPassed { .. }
+        | Change::Freed { good: true, .. }
+        | Change::HealthSet { health: Health::Good, .. } => consoles.release(machine),
+        _ => {}
     }
     // Whoever typed for the old holder, or while there was none, does not
     // type for the next one.
@@ -70,7 +100,12 @@ fn words(change: &Change, actor: &Actor) -> Option<(MarkKind, String)> {
         },
         Change::ActBegun { what, .. } => note(what.clone()),
         Change::ActFailed { what, answer, .. } => note(format!("{what} failed: {answer}")),
-        Change::Granted { reservation, .. } => note(format!("reserved for {reservation}")),
+        Change::Granted { reservation, .. } => {
+            Some((MarkKind::Reserve, format!("reserved for {reservation}")))
+        }
+        Change::ConsoleSaid { saying, .. } if saying.is_trouble() => {
+            note(format!("noticed: {}", saying.words()))
+        }
         Change::InUse { .. } => note("handed over".into()),
         Change::TurnStarted { purpose: Purpose::Turnaround, .. } => note("released".into()),
         Change::PhaseEntered { phase, .. } => note(format!("phase: {}", phase.name())),

@@ -2,8 +2,9 @@
 //! keyboard for one.
 //!
 //! ```text
-//!  line ─▶ task ─▶ ring ─▶ journal (a thread that may wait for the disk)
-//!                   └────▶ watchers (each with a cursor, may be slow)
+//!  line ─▶ task ─▶ ring ─▶ journal (a thread that may wait for the disk) ─▶ keeper (packs, drops the oldest)
+//!           │       └────▶ watchers (each with a cursor, may be slow)
+//!           └─▶ listener (what means something becomes a fact)
 //! ```
 //!
 //! The task that reads a line waits for nobody: it puts bytes into the ring
@@ -15,6 +16,7 @@
 mod journal;
 mod line;
 mod listen;
+mod listener;
 mod marks;
 mod plain;
 mod ring;
@@ -23,23 +25,25 @@ mod watcher;
 #[cfg(test)]
 mod tests;
 
-pub use journal::{JournalError, Segments};
+pub use journal::{JournalError, Quota, Segments};
 pub use marks::follow;
 pub use ring::{Mark, MarkKind, Stamp};
 pub use watcher::{Keyboard, Piece, Replay, Seats, Watcher};
 
 use super::Clock;
 use super::hands::{Answer, Attention, Rigs};
-use journal::Journal;
+use journal::{Journal, Keeper};
 use line::Task;
+use listener::{Heard, Listener};
 use pitstop_core::id::RecordNo;
+use pitstop_core::saying::Rules;
 use pitstop_drivers::{Console as Driver, DriverError};
 use pitstop_wire::MachineName;
 use regex::Regex;
 use ring::{Ring, Shared};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -53,9 +57,25 @@ struct Inner {
     dir: PathBuf,
     stamp: Arc<dyn Fn() -> Stamp + Send + Sync>,
     journal: Journal,
+    keeper: Keeper,
+    rules: Arc<Rules>,
+    /// What is heard, and who asks for it.
+    tell: mpsc::Sender<Said>,
+    told: Mutex<Option<mpsc::Receiver<Said>>>,
     runtime: tokio::runtime::Handle,
     all: RwLock<BTreeMap<MachineName, Vec<Arc<Entry>>>>,
 }
+
+/// What a machine was heard to say.
+struct Said {
+    machine: MachineName,
+    /// Nonce of the attempt that its boot belongs to.
+    nonce: Option<String>,
+    heard: Heard,
+}
+
+/// Sayings that wait for the decision loop. There are a handful per boot.
+const SAID: usize = 1024;
 
 /// One console and the task that reads it.
 struct Entry {
@@ -126,6 +146,18 @@ impl Consoles {
         dir: &Path,
         stamp: impl Fn() -> Stamp + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
+        Self::with_quota(dir, stamp, Quota::default())
+    }
+
+    /// The same with so much room on the disk.
+    ///
+    /// # Errors
+    /// As [`Consoles::start`].
+    pub fn with_quota(
+        dir: &Path,
+        stamp: impl Fn() -> Stamp + Send + Sync + 'static,
+        quota: Quota,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         // It lives as long as the process: the runtime is never dropped, so
@@ -133,10 +165,16 @@ impl Consoles {
         std::thread::Builder::new()
             .name("consoles".into())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+        let keeper = Keeper::start(dir, quota)?;
+        let (tell, told) = mpsc::channel(SAID);
         let inner = Inner {
             dir: dir.to_owned(),
             stamp: Arc::new(stamp),
-            journal: Journal::start()?,
+            journal: Journal::start(keeper.clone())?,
+            keeper,
+            rules: Arc::new(Rules::builtin().map_err(std::io::Error::other)?),
+            tell,
+            told: Mutex::new(Some(told)),
             runtime: handle,
             all: RwLock::default(),
         };
@@ -185,13 +223,61 @@ impl Consoles {
         let dir = inner.dir.join(machine.as_str()).join(console);
         let end = journal::end_of(&dir);
         let (input, typed) = mpsc::channel(line::INPUT);
-        let shared =
-            Arc::new(Shared::new(Ring::new(end.position, end.boot), dir, input, inner.stamp.clone()));
+        let shared = Arc::new(Shared::new(Ring::new(&end), dir, input, inner.stamp.clone()));
         inner.journal.adopt(&shared);
         let name = format!("{machine}/{console}");
-        let task = Task { name, driver: driver.clone(), shared: shared.clone(), typed };
+        let listener = Listener::new(inner.rules.clone());
+        let tell = self.teller(machine, &shared);
+        let task = Task { name, driver: driver.clone(), shared: shared.clone(), typed, listener, tell };
         let task = inner.runtime.spawn(task.run()).abort_handle();
         Entry { name: console.to_owned(), driver, shared, task }
+    }
+
+    /// Hands on what this console's machine was heard to say.
+    fn teller(&self, machine: &MachineName, shared: &Arc<Shared>) -> line::Tell {
+        let (tell, machine, shared) = (self.inner.tell.clone(), machine.clone(), Arc::downgrade(shared));
+        Box::new(move |heard| {
+            let nonce = shared.upgrade().and_then(|shared| shared.ring().attempt.clone());
+            let said = Said { machine: machine.clone(), nonce, heard };
+            if let Err(e) = tell.try_send(said) {
+                tracing::warn!("{machine} said something that nobody takes: {e}");
+            }
+        })
+    }
+
+    /// From now on what the machine says belongs to this attempt, or to none.
+    fn attempt(&self, machine: &MachineName, nonce: Option<&str>) {
+        for entry in self.entries(machine) {
+            entry.shared.ring().attempt = nonce.map(str::to_owned);
+        }
+    }
+
+    /// The machine failed: what it said in this boot is evidence, and stays.
+    fn hold(&self, machine: &MachineName) {
+        for entry in self.entries(machine) {
+            let (boot, end) = {
+                let ring = entry.shared.ring();
+                (ring.boot.unwrap_or(ring.end()), ring.end())
+            };
+            self.inner.keeper.hold(&entry.shared.dir, boot, end);
+        }
+    }
+
+    /// What it said then is needed by nobody any more.
+    fn release(&self, machine: &MachineName) {
+        for entry in self.entries(machine) {
+            self.inner.keeper.release(&entry.shared.dir);
+        }
+    }
+
+    /// Runs what follows a console live where the console is read: whoever
+    /// wakes it then need not wake another thread. It must never wait for a
+    /// disk.
+    pub fn spawn<F>(&self, follow: F) -> tokio::task::JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.inner.runtime.spawn(follow)
     }
 
     /// The last lines that a machine said on its first console, oldest first;
@@ -293,6 +379,7 @@ impl Consoles {
     /// Has the journals on disk before it returns (at an orderly end).
     pub fn flush(&self) {
         self.inner.journal.flush();
+        self.inner.keeper.flush();
     }
 }
 

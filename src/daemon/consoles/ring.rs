@@ -1,14 +1,15 @@
 //! The newest bytes of one console, and everything its task, its journal and
 //! its watchers share.
 
+use super::journal::End;
 use pitstop_core::id::RecordNo;
 use pitstop_core::time::{LabTime, WallMs};
 use pitstop_wire::text::one_line;
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Bytes kept in memory per console: 22 s at 115200 baud.
 pub const RING: usize = 256 << 10;
@@ -29,6 +30,8 @@ pub struct Stamp {
 pub enum MarkKind {
     /// A power-on: a boot begins here.
     Boot,
+    /// Somebody was given the machine.
+    Reserve,
     /// Bytes are missing here.
     Gap,
     /// Anything else.
@@ -36,10 +39,17 @@ pub enum MarkKind {
 }
 
 impl MarkKind {
+    /// What a word of the journal's index says; `None` for entries that are
+    /// no marks, and those of newer programs.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Boot, Self::Reserve, Self::Gap, Self::Note].into_iter().find(|kind| kind.word() == word)
+    }
+
     /// The word in the journal's index.
     pub fn word(self) -> &'static str {
         match self {
             Self::Boot => "boot",
+            Self::Reserve => "reserve",
             Self::Gap => "gap",
             Self::Note => "mark",
         }
@@ -69,11 +79,18 @@ pub struct Ring {
     pub numbers: u64,
     /// Where the newest boot begins, if one is known.
     pub boot: Option<u64>,
+    /// Where the newest reservation begins, if one is known.
+    pub reserve: Option<u64>,
+    /// Nonce of the attempt that what is said now belongs to.
+    pub attempt: Option<String>,
     pub line: Result<(), String>,
     pub line_since: Stamp,
     /// Who has the keyboard.
     pub writer: Option<Writer>,
-    pub watchers: usize,
+    /// Number of the connection, and who it is.
+    pub watchers: Vec<(u64, String)>,
+    /// Counts changes of who sits here, and of the line.
+    pub seats: u64,
     pub closed: Option<String>,
     /// Bytes the journal missed.
     pub lost: u64,
@@ -91,17 +108,20 @@ pub struct Writer {
 
 impl Ring {
     /// An empty ring at this position of the journal.
-    pub fn new(position: u64, boot: Option<u64>) -> Self {
+    pub fn new(end: &End) -> Self {
         Self {
             bytes: VecDeque::new(),
-            start: position,
+            start: end.position,
             marks: VecDeque::new(),
             numbers: 0,
-            boot,
+            boot: end.boot,
+            reserve: end.reserve,
+            attempt: None,
             line: Err("not opened yet".into()),
             line_since: Stamp::default(),
             writer: None,
-            watchers: 0,
+            watchers: Vec::new(),
+            seats: 0,
             closed: None,
             lost: 0,
         }
@@ -127,7 +147,19 @@ impl Ring {
     /// Up to `most` bytes from `position` on, as far as they are in memory.
     pub fn get(&self, position: u64, most: usize) -> Vec<u8> {
         let skip = usize::try_from(position.saturating_sub(self.start)).unwrap_or(usize::MAX);
-        self.bytes.iter().skip(skip).take(most).copied().collect()
+        let (front, back) = self.bytes.as_slices();
+        let first = front.get(skip..).unwrap_or_default();
+        let first = &first[..most.min(first.len())];
+        let second = back.get(skip.saturating_sub(front.len())..).unwrap_or_default();
+        let second = &second[..(most - first.len()).min(second.len())];
+        [first, second].concat()
+    }
+
+    /// The first mark with this number or a later one.
+    pub fn mark_from(&self, number: u64) -> Option<&Mark> {
+        // They are in the order of their numbers, without a hole.
+        let first = self.marks.front()?.number;
+        self.marks.get(usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX))
     }
 
     /// All bytes from the first line that begins at or behind `position`.
@@ -145,12 +177,12 @@ pub fn line_start(bytes: &[u8]) -> usize {
 }
 
 /// What is typed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Input {
     /// Keys.
     Keys(Vec<u8>),
-    /// A break.
-    Break,
+    /// A break; the answer is whether it was sent.
+    Break(oneshot::Sender<Result<(), String>>),
 }
 
 /// Shared by the task, the journal and the watchers of one console. The lock
@@ -165,8 +197,12 @@ pub struct Shared {
     pub input: mpsc::Sender<Input>,
     /// Set while the journal knows that there is something to write.
     pub noted: AtomicBool,
-    /// Tells the journal that there is.
+    /// Bytes since it was told; set so far that it knows that it must hurry.
+    unsaved: AtomicUsize,
+    /// Tells the journal.
     wake: Mutex<Option<Wake>>,
+    /// Counts power-ons: what was heard before the newest may be heard again.
+    pub boots: AtomicU64,
     /// Tells the task to try the line at once.
     pub kick: Notify,
     /// Counts tries to open the line, and says whether it is open.
@@ -174,8 +210,12 @@ pub struct Shared {
     stamp: Arc<dyn Fn() -> Stamp + Send + Sync>,
 }
 
-/// How a console tells the journal that there is something to write.
-pub type Wake = Box<dyn Fn() + Send + Sync>;
+/// How a console tells the journal that there is something to write, and
+/// whether it is urgent.
+pub type Wake = Box<dyn Fn(bool) + Send + Sync>;
+
+/// Bytes that may wait for the journal's next round: a quarter of the ring.
+const URGENT: usize = RING / 4;
 
 impl Shared {
     pub fn new(
@@ -190,7 +230,9 @@ impl Shared {
             dir,
             input,
             noted: AtomicBool::new(false),
+            unsaved: AtomicUsize::new(0),
             wake: Mutex::new(None),
+            boots: AtomicU64::new(0),
             kick: Notify::new(),
             tries: watch::Sender::new((0, false)),
             stamp,
@@ -218,19 +260,28 @@ impl Shared {
         self.changes.send_modify(|n| *n += 1);
     }
 
-    fn changed_for_journal(&self) {
+    /// The same, and the journal has `more` bytes (or a mark) to write.
+    fn changed_for_journal(&self, more: usize) {
         self.changed();
-        if !self.noted.swap(true, Ordering::AcqRel)
+        let unsaved = self.unsaved.fetch_add(more, Ordering::AcqRel);
+        let hurry = unsaved < URGENT && unsaved + more >= URGENT;
+        if (hurry || !self.noted.swap(true, Ordering::AcqRel))
             && let Some(wake) = &*self.wake.lock().unwrap_or_else(PoisonError::into_inner)
         {
-            wake();
+            wake(hurry);
         }
+    }
+
+    /// The journal is about to look: what comes from now on is told again.
+    pub fn looked_at(&self) {
+        self.unsaved.store(0, Ordering::Release);
+        self.noted.store(false, Ordering::Release);
     }
 
     /// Bytes came from the machine.
     pub fn push(&self, bytes: &[u8]) {
         self.ring().push(bytes);
-        self.changed_for_journal();
+        self.changed_for_journal(bytes.len());
     }
 
     /// Something happened.
@@ -241,15 +292,20 @@ impl Shared {
         let mut ring = self.ring();
         let (position, number) = (ring.end(), ring.numbers);
         ring.numbers += 1;
-        if kind == MarkKind::Boot {
-            ring.boot = Some(position);
+        match kind {
+            MarkKind::Boot => {
+                ring.boot = Some(position);
+                self.boots.fetch_add(1, Ordering::AcqRel);
+            }
+            MarkKind::Reserve => ring.reserve = Some(position),
+            MarkKind::Gap | MarkKind::Note => {}
         }
         ring.marks.push_back(Mark { position, stamp, kind, text, number });
         if ring.marks.len() > MARKS {
             ring.marks.pop_front();
         }
         drop(ring);
-        self.changed_for_journal();
+        self.changed_for_journal(0);
     }
 
     /// The line opened or was lost.
@@ -261,6 +317,7 @@ impl Shared {
             ring.line_since = now;
         }
         ring.line = line;
+        ring.seats += 1;
         drop(ring);
         self.tries.send_modify(|(n, is)| {
             *n += 1;
@@ -272,7 +329,10 @@ impl Shared {
     /// Whoever has the keyboard has it no more, unless he was found to be
     /// allowed to after this record.
     pub fn free_keyboard(&self, changed: RecordNo) {
-        if self.ring().writer.take_if(|writer| writer.as_of < changed).is_some() {
+        let mut ring = self.ring();
+        if ring.writer.take_if(|writer| writer.as_of < changed).is_some() {
+            ring.seats += 1;
+            drop(ring);
             self.changed();
         }
     }

@@ -1,3 +1,5 @@
+mod on_disk;
+
 use super::*;
 use crate::daemon::hands::Attention as _;
 use pitstop_core::time::LabTime;
@@ -361,4 +363,39 @@ async fn records_that_went_by_unseen_free_every_keyboard_and_leave_a_mark() {
     bench.follow([vec![record(6, turn(Purpose::Turnaround, None))], note(7), note(8)], 2).await;
     assert_eq!(bench.typist(), None);
     assert!(read_to(&mut watcher, "}").await.contains("marks are missing"));
+}
+
+#[tokio::test]
+async fn a_panic_is_told_with_the_attempt_that_it_belongs_to() {
+    let bench = Bench::new();
+    let mut told = bench.consoles.inner.told.lock().unwrap().take().unwrap();
+    let mut machine = bench.plug().await;
+    let nonce = "abc".to_owned();
+    bench.follow([vec![record(6, Change::AttemptStarted { machine: m1(), attempt: 1, nonce })]], 8).await;
+    machine.write_all(b"[    1.0] Kernel panic - not syncing: no init\r\n").await.unwrap();
+    let said = tokio::time::timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+    assert_eq!((said.machine, said.nonce.as_deref()), (m1(), Some("abc")));
+    assert_eq!(said.heard.line, "[    1.0] Kernel panic - not syncing: no init");
+    // Handed over: what a tenant's kernel says belongs to no attempt.
+    bench.follow([vec![record(7, Change::InUse { machine: m1() })]], 8).await;
+    machine.write_all(b"[    9.0] Oops: 0002 [#1] SMP\r\n").await.unwrap();
+    let said = tokio::time::timeout(PATIENCE, told.recv()).await.unwrap().unwrap();
+    assert_eq!(said.nonce, None);
+}
+
+#[tokio::test]
+async fn everybody_knows_who_watches() {
+    let bench = Bench::new();
+    let mut anna = bench.watch(Replay::Nothing);
+    let bob = bench.consoles.attach(&m1(), None, Replay::Nothing, "bob").unwrap();
+    let seats = async |watcher: &mut Watcher, want: &[&str]| loop {
+        if let Piece::Seats(seats) = tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap()
+            && seats.watchers == want
+        {
+            return;
+        }
+    };
+    seats(&mut anna, &["anna", "bob"]).await;
+    drop(bob);
+    seats(&mut anna, &["anna"]).await;
 }

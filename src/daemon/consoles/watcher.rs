@@ -1,20 +1,21 @@
 //! Whoever watches a console, and whoever types.
 
-use super::journal::Segments;
+use super::journal::{Reader, Segments};
 use super::plain;
 use super::ring::{Input, Mark, Ring, Shared, Writer, line_start};
 use pitstop_core::id::RecordNo;
+use pitstop_core::time::LabTime;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Most bytes in one piece.
 const PIECE: usize = 32 << 10;
 /// How far behind the end a watcher goes on who was too slow.
 const CATCH_UP: u64 = 16 << 10;
 /// Most bytes a replay goes back, whatever was asked for.
-const MAX_REPLAY: u64 = 64 << 20;
+const MAX_REPLAY: u64 = 1 << 30;
 /// Bytes that "so many lines" are looked for in.
 const LINES_IN: u64 = 1 << 20;
 /// Characters of a line that is quoted.
@@ -33,6 +34,10 @@ pub enum Replay {
     Lines(usize),
     /// At the newest power-on.
     SinceBoot,
+    /// Where the newest reservation began.
+    SinceReserve,
+    /// Where the machine was so many milliseconds ago.
+    Since(u64),
     /// At the oldest byte there is, within reason.
     All,
 }
@@ -69,8 +74,8 @@ pub struct Seats {
     pub writer: Option<String>,
     /// Whether that is the keyboard attached with this watcher.
     pub you: bool,
-    /// How many watch.
-    pub watchers: usize,
+    /// Who watches, in the order they came.
+    pub watchers: Vec<String>,
     /// Whether the line is open; if not, why.
     pub line: Result<(), String>,
 }
@@ -84,11 +89,13 @@ pub struct Watcher {
     /// The console's name.
     pub console: String,
     position: u64,
+    journal: Reader,
     /// Below this, bytes come from the journal.
     replay_until: u64,
     old_marks: VecDeque<Mark>,
     next_mark: u64,
-    seats: Option<Seats>,
+    /// The count of changes that was told last.
+    seats: Option<u64>,
     changes: watch::Receiver<u64>,
     over: bool,
 }
@@ -104,10 +111,11 @@ pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &
     static IDS: AtomicU64 = AtomicU64::new(1);
     let id = IDS.fetch_add(1, Ordering::Relaxed);
     let changes = shared.changes();
-    let (end, boot, first_mark) = {
+    let (end, boot, reserve, first_mark) = {
         let mut ring = shared.ring();
-        ring.watchers += 1;
-        (ring.end(), ring.boot, ring.marks.front().map_or(ring.numbers, |m| m.number))
+        ring.watchers.push((id, who.to_owned()));
+        ring.seats += 1;
+        (ring.end(), ring.boot, ring.reserve, ring.marks.front().map_or(ring.numbers, |m| m.number))
     };
     let from = match replay {
         Replay::Nothing => end,
@@ -115,6 +123,12 @@ pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &
         Replay::Last(bytes) => cut_at_line(shared, end.saturating_sub(bytes), end),
         Replay::Lines(lines) => lines_back(shared, lines, end),
         Replay::SinceBoot => boot.unwrap_or(end),
+        Replay::SinceReserve => reserve.unwrap_or(end),
+        Replay::Since(ms) => {
+            let then = LabTime(shared.now().at.0.saturating_sub(ms));
+            // What is so new that the index has not got it is in memory.
+            Segments::of(&shared.dir).position_at(then).unwrap_or(shared.ring().start()).min(end)
+        }
         Replay::All => 0,
     };
     let from = from.max(end.saturating_sub(MAX_REPLAY));
@@ -123,6 +137,7 @@ pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &
         id,
         console: console.to_owned(),
         position: from,
+        journal: Reader::of(&shared.dir),
         replay_until: end,
         old_marks: VecDeque::new(),
         next_mark: first_mark,
@@ -234,10 +249,8 @@ impl Watcher {
             self.position += bytes.len() as u64;
             return Some(Piece::Bytes { position, bytes });
         }
-        let seats = self.look_at_seats(&ring);
-        if self.seats.as_ref() != Some(&seats) {
-            self.seats = Some(seats.clone());
-            return Some(Piece::Seats(seats));
+        if self.seats.replace(ring.seats) != Some(ring.seats) {
+            return Some(Piece::Seats(self.look_at_seats(&ring)));
         }
         let closed = ring.closed.clone()?;
         self.over = true;
@@ -249,19 +262,21 @@ impl Watcher {
     fn behind(&mut self, start: u64, end: u64, most: usize) -> Piece {
         if self.position < self.replay_until {
             let most = most.min(usize::try_from(start - self.position).unwrap_or(usize::MAX));
-            let bytes = Segments::of(&self.shared.dir).read(self.position, most);
+            let bytes = self.journal.read(self.position, most);
             if !bytes.is_empty() {
                 let position = self.position;
                 self.position += bytes.len() as u64;
                 return Piece::Bytes { position, bytes };
             }
         }
-        let to = start.max(end.saturating_sub(CATCH_UP));
-        // The journal may begin behind the position asked for.
-        let to = Segments::of(&self.shared.dir)
-            .next_start(self.position)
-            .map_or(to, |at| at.min(to))
-            .max(self.position + 1);
+        let mut to = start.max(end.saturating_sub(CATCH_UP));
+        // The journal may begin behind the position asked for. (Who follows
+        // live does not look: there nobody waits for a disk.)
+        if self.position < self.replay_until
+            && let Some(at) = Segments::of(&self.shared.dir).next_start(self.position)
+        {
+            to = to.min(at).max(self.position + 1);
+        }
         let bytes = to - self.position;
         self.position = to;
         Piece::Skipped { position: to, bytes }
@@ -288,7 +303,7 @@ impl Watcher {
         if self.old_marks.front().is_some_and(|m| m.position <= self.position) {
             return self.old_marks.pop_front().map(Piece::Mark);
         }
-        let mark = ring.marks.iter().find(|m| m.number >= self.next_mark)?;
+        let mark = ring.mark_from(self.next_mark)?;
         if mark.position > self.position {
             return None;
         }
@@ -298,7 +313,7 @@ impl Watcher {
 
     fn next_mark_at(&self, ring: &Ring) -> Option<u64> {
         let old = self.old_marks.front().map(|m| m.position);
-        let new = ring.marks.iter().find(|m| m.number >= self.next_mark).map(|m| m.position);
+        let new = ring.mark_from(self.next_mark).map(|m| m.position);
         [old, new].into_iter().flatten().filter(|at| *at > self.position).min()
     }
 
@@ -306,7 +321,7 @@ impl Watcher {
         Seats {
             writer: ring.writer.as_ref().map(|writer| writer.who.clone()),
             you: ring.writer.as_ref().is_some_and(|writer| writer.id == self.id),
-            watchers: ring.watchers,
+            watchers: ring.watchers.iter().map(|(_, who)| who.clone()).collect(),
             line: ring.line.clone(),
         }
     }
@@ -315,7 +330,8 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         let mut ring = self.shared.ring();
-        ring.watchers = ring.watchers.saturating_sub(1);
+        ring.watchers.retain(|(id, _)| *id != self.id);
+        ring.seats += 1;
         drop(ring);
         self.shared.changed();
     }
@@ -340,6 +356,7 @@ impl Keyboard {
         }
         let writer = Writer { id: self.id, who: self.who.clone(), as_of };
         let stolen = ring.writer.replace(writer).is_some();
+        ring.seats += 1;
         drop(ring);
         if stolen {
             self.shared.mark(super::MarkKind::Note, format!("{} took the keyboard", self.who));
@@ -352,6 +369,7 @@ impl Keyboard {
     pub fn leave(&self) {
         let mut ring = self.shared.ring();
         if ring.writer.take_if(|writer| writer.id == self.id).is_some() {
+            ring.seats += 1;
             drop(ring);
             self.shared.changed();
         }
@@ -372,7 +390,9 @@ impl Keyboard {
     /// As [`Keyboard::type_in`].
     pub async fn send_break(&self) -> Result<(), String> {
         self.may()?;
-        self.send(Input::Break).await
+        let (answer, is_sent) = oneshot::channel();
+        self.send(Input::Break(answer)).await?;
+        is_sent.await.unwrap_or_else(|_| Err("the line was lost".into()))
     }
 
     async fn send(&self, input: Input) -> Result<(), String> {

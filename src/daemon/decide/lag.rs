@@ -90,6 +90,7 @@ fn name(event: &Event) -> &'static str {
         Event::Request(..) => "request",
         Event::Fact { fact: Fact::Power { .. }, .. } => "power-done",
         Event::Fact { fact: Fact::Read { .. }, .. } => "power-read",
+        Event::Fact { fact: Fact::Said { .. }, .. } => "console-said",
         Event::Fact { fact: Fact::Checked { .. }, .. } => "health-checked",
         Event::Fact { fact: Fact::Witnessed { .. }, .. } => "witnessed",
         Event::Fact { fact: Fact::Acted { .. }, .. } => "switched-or-pressed",

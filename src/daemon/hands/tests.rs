@@ -378,7 +378,7 @@ async fn a_controller_that_hangs_collects_no_readings() {
         match wait.await.expect("no report").unwrap().1 {
             Fact::Read { .. } => readings += 1,
             Fact::Power { .. } => powered = true,
-            Fact::Checked { .. } | Fact::Acted { .. } | Fact::Witnessed { .. } => {
+            Fact::Checked { .. } | Fact::Said { .. } | Fact::Acted { .. } | Fact::Witnessed { .. } => {
                 panic!("nobody asked for that")
             }
         }

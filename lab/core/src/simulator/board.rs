@@ -7,6 +7,7 @@ use crate::effect::Boot;
 use crate::event::{Answer, BootAnswer, Event, Fact};
 use crate::id::{Epoch, ReservationId};
 use crate::machine::Switch;
+use crate::saying::Saying;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
 use std::collections::BTreeSet;
@@ -233,7 +234,7 @@ impl Sim {
         }
         let astray = what == Boot::Agent && self.happens(who, Chance::WrongDisk);
         if self.happens(who, Chance::Panics) {
-            return;
+            return self.panics(number);
         }
         if what == Boot::Agent && !astray {
             if let Some(params) = params {
@@ -256,6 +257,22 @@ impl Sim {
             seed.token = pitstop_wire::agent::Secret(rejoin.clone());
         }
         self.agent_starts(number, pitstop_wire::agent::AgentKind::Host, seed);
+    }
+}
+
+impl Sim {
+    /// The kernel says so, and whoever listens hears it: at once, or when the
+    /// lab is elsewhere by now.
+    fn panics(&mut self, number: usize) {
+        let machine = self.plans[number].name.clone();
+        let Some(lab) = self.daemon.lab.as_ref() else { return };
+        let turn = lab.machine(&machine).and_then(|m| m.turn());
+        let nonce = turn.and_then(|t| t.attempt.as_ref()).map(|a| a.nonce.clone());
+        let epoch = lab.meta.epoch;
+        let line = "Kernel panic - not syncing: simulated".to_owned();
+        let fact = Fact::Said { machine, nonce, saying: Saying::KernelPanic, line };
+        let delay = self.dice.between(Who::board(number), Pick::Network, 1, 60_000);
+        self.at(delay, super::Happening::Fact(epoch, Box::new(fact)));
     }
 }
 

@@ -39,7 +39,7 @@ const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 49] = [
+const EVENTS: [&str; 51] = [
     "start",
     "start (restored)",
     "daemon drains",
@@ -89,6 +89,8 @@ const EVENTS: [&str; 49] = [
     "switch or button",
     "switched or pressed",
     "up, says its console",
+    "panics",
+    "says",
 ];
 
 /// How often each event met each state.
@@ -129,7 +131,8 @@ impl Pairs {
                     | Fact::Read { machine, .. }
                     | Fact::Checked { machine, .. }
                     | Fact::Acted { machine, .. }
-                    | Fact::Witnessed { machine, .. },
+                    | Fact::Witnessed { machine, .. }
+                    | Fact::Said { machine, .. },
                 ..
             }
             | Event::Agent { machine, .. }
@@ -249,6 +252,8 @@ fn kind(lab: &Lab, event: &Event) -> usize {
             Ok(()) => "well",
             Err(_) => "not well",
         },
+        Event::Fact { fact: Fact::Said { saying, .. }, .. } if saying.ends_the_boot() => "panics",
+        Event::Fact { fact: Fact::Said { .. }, .. } => "says",
         Event::Hello(hello) => hello_name(lab, hello),
         Event::Agent { machine, nonce, boot_id, report } => report_name(lab, machine, nonce, boot_id, report),
         Event::BootRequest { lane: true, .. } => "boot request (lane)",

@@ -17,6 +17,7 @@ use crate::id::{Entropy, Epoch};
 use crate::lab::{Lab, Row, RowKey, Timer};
 use crate::machine::{Machine, Reading, Switch};
 use crate::reservation::Status;
+use crate::saying::Saying;
 use crate::time::LabTime;
 use pitstop_wire::Selector;
 use pitstop_wire::agent::{AgentKind, DiskProof, Hardware, Hello, Outcome, Secret, Welcome};
@@ -178,6 +179,10 @@ fn from_hands(lab: &Lab, m: &Machine, now: LabTime) -> Vec<Event> {
     let nonce = m.turn().and_then(|t| t.attempt.as_ref()).map(|a| a.nonce.clone()).unwrap_or_default();
     for result in [Ok(()), Err("it is hot".to_owned())] {
         events.push(fact(Fact::Checked { machine: machine(), nonce: nonce.clone(), result }));
+    }
+    for saying in [Saying::KernelPanic, Saying::Login] {
+        let (nonce, line) = (Some(nonce.clone()), "Kernel panic".to_owned());
+        events.push(fact(Fact::Said { machine: machine(), nonce, saying, line }));
     }
     events.push(Event::BootRequest { machine: machine(), lane: true });
     events.push(Event::BootRequest { machine: machine(), lane: false });

@@ -5,8 +5,13 @@ use crate::event::{Answer, BootAnswer};
 use crate::id::SecretHash;
 use crate::machine::{FailureClass, Phase, Stage};
 use crate::record::Change;
+use crate::saying::Saying;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{AgentKind, AgentParams, Secret};
+use pitstop_wire::text::brief;
+
+/// Characters of what a machine said that are kept in a record.
+const LONGEST_LINE: usize = 300;
 
 impl Step<'_> {
     /// The attempt's parameters are given out once. A second request means
@@ -48,6 +53,24 @@ impl Step<'_> {
             nonce: attempt.nonce,
             token: Secret(token),
         })
+    }
+
+    /// The machine said something on its console. It is kept for whoever asks
+    /// what happened; and where the boot that this turn waits for is known to
+    /// come to nothing, there is nothing to wait for.
+    pub(crate) fn said(&mut self, name: &MachineName, nonce: Option<&str>, saying: Saying, line: &str) {
+        if self.machine(name).is_none() {
+            return;
+        }
+        let line: String = brief(line, LONGEST_LINE);
+        self.change(Change::ConsoleSaid { machine: name.clone(), saying, line: line.clone() });
+        let Some(turn) = self.turn(name).filter(|_| saying.ends_the_boot()) else { return };
+        // Of a phase that switches off it was to be expected, and what an
+        // earlier attempt said says nothing of this one.
+        let ours = turn.attempt.as_ref().is_some_and(|a| Some(a.nonce.as_str()) == nonce);
+        if ours && turn.phase.runs() {
+            self.fail_phase(name, FailureClass::Boot, &format!("{}: {line}", saying.words()));
+        }
     }
 
     fn burn(&mut self, name: &MachineName) -> BootAnswer {

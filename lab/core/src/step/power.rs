@@ -84,6 +84,9 @@ impl Step<'_> {
             Fact::Witnessed { machine, turn, result } => self.witnessed(&machine, turn, result),
             Fact::Acted { machine, intent, act, result } => self.acted(&machine, intent, &act, result),
             Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
+            Fact::Said { machine, nonce, saying, line } => {
+                self.said(&machine, nonce.as_deref(), saying, &line)
+            }
             Fact::Read { machine, leg, asked, reading } => self.power_read(&machine, leg, asked, reading),
         }
     }

@@ -122,6 +122,55 @@ async fn a_serial_port_that_was_lost_opens_again() {
     expect(&mut line, b"back").await;
 }
 
+fn serial_with(dir: &Path, mut fields: serde_json::Value, device: &Path) -> Arc<dyn Console> {
+    fields["device"] = json!(device);
+    let site =
+        site(dir, leg(driver("none", none())), Some(driver("serial", fields)), driver("power", none()));
+    super::serial::make(&site, "main").unwrap()
+}
+
+#[tokio::test]
+async fn a_key_that_is_typed_during_a_break_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut machine, path, _open) = raw_pty();
+    let console = serial_with(dir.path(), json!({}), &path);
+    let mut line = console.open().await.unwrap();
+    line.send_break().unwrap();
+    // It is taken when the break is over, and not before.
+    let begun = tokio::time::Instant::now();
+    line.write_all(b"t").await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(250), "tcsendbreak(3): at least 0.25 s");
+    let mut got = [0; 1];
+    machine.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"t");
+}
+
+#[tokio::test]
+async fn a_boot_loader_that_is_typed_at_too_fast_loses_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut machine, path, _open) = raw_pty();
+    let console = serial_with(dir.path(), json!({"char_delay": 20}), &path);
+    let mut line = console.open().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    line.write_all(b"printenv\r").await.unwrap();
+    assert!(begun.elapsed() >= 8 * Duration::from_millis(20), "a pause behind each but the last");
+    let mut got = [0; 9];
+    machine.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"printenv\r");
+}
+
+#[tokio::test]
+async fn a_port_without_control_lines_says_so_when_they_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_machine, path, _open) = raw_pty();
+    for name in ["dtr", "rts"] {
+        let console = serial_with(dir.path(), json!({ name: false }), &path);
+        // A pty has none, as some USB adapters have none.
+        let error = console.open().await.err().unwrap();
+        assert!(error.answer.contains(&format!("{} cannot be set", name.to_uppercase())), "{error}");
+    }
+}
+
 #[test]
 fn a_serial_port_must_be_named_once() {
     let dir = tempfile::tempdir().unwrap();

@@ -250,8 +250,20 @@ pub struct ConsoleRequest {
     /// Replay so many bytes of the journal's end; 16 KiB unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<u64>,
+    /// Replay so many lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u32>,
+    /// Replay from so many milliseconds ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
     /// Replay from the newest power-on.
     pub since_boot: bool,
+    /// Replay from where the machine was given to who has it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub since_reserve: bool,
+    /// Replay all there is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub all: bool,
     /// End after the replay.
     pub no_follow: bool,
 }

@@ -2,11 +2,12 @@
 
 use super::bench::{Bench, ask, name, role};
 use super::spec_with;
-use crate::event::Request;
+use crate::event::{Fact, Request};
 use crate::inventory::model::Idle;
 use crate::machine::{Content, FailureClass, Health, Phase};
 use crate::record::Change;
 use crate::reservation::{Ask, End, Want};
+use crate::saying::Saying;
 use pitstop_wire::Code;
 use pitstop_wire::agent::Outcome;
 
@@ -238,4 +239,54 @@ fn a_machine_that_fails_its_turnaround_is_free() {
     assert_eq!(b.state("m0"), "quarantined");
     assert_eq!(b.machine("m0").disks[0].content, Content::Used { by: Some(id) });
     assert!(matches!(b.end(id), End::Released { .. }), "he gave it back; what came then is not his");
+}
+
+impl Bench {
+    fn nonce(&self, machine: &str) -> Option<String> {
+        self.machine(machine).turn().and_then(|t| t.attempt.as_ref()).map(|a| a.nonce.clone())
+    }
+
+    fn says(&mut self, machine: &str, nonce: Option<String>, saying: Saying, line: &str) {
+        let epoch = self.lab.meta().epoch;
+        self.fact(epoch, Fact::Said { machine: name(machine), nonce, saying, line: line.into() });
+    }
+}
+
+#[test]
+fn a_kernel_that_panicked_is_waited_for_until_the_deadline() {
+    let mut b = Bench::new(&["m0"]);
+    b.reserve("ada", ask("", Want::Image));
+    b.board(&name("m0")).dead = true;
+    b.obey_until("m0", |phase| *phase == Phase::BootAgent);
+    let nonce = b.nonce("m0");
+    b.says("m0", nonce, Saying::KernelPanic, "Kernel panic - not syncing: VFS\u{1b}[2J");
+    assert_eq!(b.failures("m0"), ["boot: kernel panic: Kernel panic - not syncing: VFS [2J"]);
+    assert_eq!(b.phase("m0"), Phase::Off, "it is tried again at once");
+    let said = |c: &Change| matches!(c, Change::ConsoleSaid { saying: Saying::KernelPanic, .. });
+    assert_eq!(b.count(said), 1);
+}
+
+#[test]
+fn what_an_earlier_attempt_said_or_a_phase_that_switches_off_fails_nothing() {
+    let mut b = Bench::new(&["m0"]);
+    b.reserve("ada", ask("", Want::Image));
+    b.says("m0", b.nonce("m0"), Saying::KernelPanic, "of a machine that is being switched off");
+    b.obey_until("m0", |phase| *phase == Phase::BootAgent);
+    b.says("m0", Some("an earlier one".into()), Saying::KernelPanic, "late");
+    b.says("m0", None, Saying::NoRoot, "of nobody's attempt");
+    for saying in [Saying::Oops, Saying::SoftLockup, Saying::BootLoader, Saying::Login] {
+        b.says("m0", b.nonce("m0"), saying, "it may live on");
+    }
+    assert_eq!(b.failures("m0"), [""; 0]);
+    assert_eq!(b.phase("m0"), Phase::BootAgent);
+    assert_eq!(b.count(|c| matches!(c, Change::ConsoleSaid { .. })), 7, "all of it is kept");
+}
+
+#[test]
+fn a_panic_takes_a_machine_away_from_its_holder() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.says("m0", None, Saying::KernelPanic, "ada tests her kernel");
+    assert_eq!(b.in_use_by("m0"), Some(id));
+    b.says("nobody", None, Saying::KernelPanic, "a machine that left");
 }

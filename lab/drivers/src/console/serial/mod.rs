@@ -1,10 +1,13 @@
 //! `console.serial`: a serial port of this host, or of a bench host.
 
+mod pace;
+
 use super::{Console, Line};
 use crate::child::RunError;
 use crate::error::{DriverError, Task};
 use crate::host::{Bench, Host, Stream};
 use crate::site::Site;
+use pace::Paced;
 use pitstop_core::inventory::DriverSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
 use std::path::PathBuf;
@@ -33,6 +36,21 @@ pub const SCHEMA: DriverSchema = DriverSchema {
             "bits per second, 115200 unless said",
         ),
         FieldSchema::optional("rtscts", FieldKind::Bool, "hardware flow control; off unless said"),
+        FieldSchema::optional(
+            "char_delay",
+            FieldKind::Duration,
+            "pause behind each byte that is typed, for boot loaders that lose what comes faster; none unless said",
+        ),
+        FieldSchema::optional(
+            "dtr",
+            FieldKind::Bool,
+            "what DTR is set to when the port is opened; on unless said",
+        ),
+        FieldSchema::optional(
+            "rts",
+            FieldKind::Bool,
+            "what RTS is set to when the port is opened; on unless said",
+        ),
         FieldSchema::optional("host", FieldKind::HostRef, "the bench host it is plugged into"),
     ],
     unique: &[
@@ -52,6 +70,11 @@ struct Serial {
     /// Hardware flow control. Off unless asked for: one stray 0x13 in the
     /// noise of a boot would stop the line for ever.
     rtscts: bool,
+    char_delay: Option<Duration>,
+    /// Levels of the control lines, where the inventory says any: on some
+    /// boards they are wired to reset or to the boot mode.
+    dtr: Option<bool>,
+    rts: Option<bool>,
 }
 
 /// How the port is named.
@@ -74,12 +97,26 @@ pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError>
         .next("write exactly one of device, by_id, by_path, usb")
     })?;
     let baud = spec.int("baud").and_then(|b| u32::try_from(b).ok()).unwrap_or(DEFAULT_BAUD);
+    let bench = Bench::of(DRIVER, site, &spec)?;
+    let (dtr, rts) = (spec.flag("dtr"), spec.flag("rts"));
+    if matches!(bench, Bench::There(_)) && (dtr.is_some() || rts.is_some()) {
+        return Err(DriverError::new(
+            DRIVER,
+            format!("use {console} of {}", site.name()),
+            "dtr and rts cannot be set on a bench host",
+        )
+        .permanent()
+        .next("plug the port into this host, or leave them out"));
+    }
     Ok(Arc::new(Serial {
         machine: site.name().to_owned(),
-        bench: Bench::of(DRIVER, site, &spec)?,
+        bench,
         place,
         baud,
         rtscts: spec.flag("rtscts") == Some(true),
+        char_delay: spec.ms("char_delay").filter(|ms| *ms > 0).map(Duration::from_millis),
+        dtr,
+        rts,
     }))
 }
 
@@ -125,11 +162,18 @@ impl Serial {
         let flow = if self.rtscts { FlowControl::Hardware } else { FlowControl::None };
         let device = self.device().map_err(|e| fail(&"the console", &e).next("is it plugged in?"))?;
         // Exclusive by default, and by a lock that binds root too.
-        let port = tokio_serial::new(device.to_string_lossy(), self.baud)
+        let mut port = tokio_serial::new(device.to_string_lossy(), self.baud)
             .flow_control(flow)
             .open_native_async()
             .map_err(|e| fail(&device.display(), &e))?;
-        Ok(Box::new(SerialLine { port, breaking: None }))
+        let level = |name: &str, e: tokio_serial::Error| fail(&device.display(), &format!("{name}: {e}"));
+        if let Some(on) = self.dtr {
+            port.write_data_terminal_ready(on).map_err(|e| level("DTR cannot be set", e))?;
+        }
+        if let Some(on) = self.rts {
+            port.write_request_to_send(on).map_err(|e| level("RTS cannot be set", e))?;
+        }
+        Ok(self.paced(SerialLine { port, breaking: None }))
     }
 
     async fn there(&self, host: &Arc<Host>) -> Result<Box<dyn Line>, DriverError> {
@@ -142,7 +186,14 @@ impl Serial {
         let open = open.map_err(|e| {
             RunError::Host(e).into_driver(DRIVER, format!("open {device} for {}", self.machine))
         })?;
-        Ok(Box::new(open))
+        Ok(self.paced(open))
+    }
+
+    fn paced(&self, line: impl Line + 'static) -> Box<dyn Line> {
+        match self.char_delay {
+            Some(pause) => Box::new(Paced::new(line, pause)),
+            None => Box::new(line),
+        }
     }
 }
 
@@ -188,18 +239,26 @@ impl Line for SerialLine {
     }
 }
 
-impl AsyncRead for SerialLine {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
+impl SerialLine {
+    /// Ends a break whose time is over; else wakes whoever polls when it is.
+    fn end_break(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         if let Some(end) = &mut self.breaking
             && end.as_mut().poll(cx).is_ready()
         {
             self.breaking = None;
             self.port.clear_break().map_err(std::io::Error::other)?;
         }
+        Ok(())
+    }
+}
+
+impl AsyncRead for SerialLine {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.end_break(cx)?;
         Pin::new(&mut self.port).poll_read(cx, buf)
     }
 }
@@ -210,6 +269,12 @@ impl AsyncWrite for SerialLine {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        self.end_break(cx)?;
+        if self.breaking.is_some() {
+            // What is sent during a break is a part of it: the key behind it
+            // (SysRq) would be lost.
+            return Poll::Pending;
+        }
         Pin::new(&mut self.port).poll_write(cx, bytes)
     }
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
