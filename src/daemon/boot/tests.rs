@@ -91,7 +91,7 @@ async fn a_tenant_who_asks_for_a_neighbours_parameters_gets_none_and_burns_nothi
     };
     let rigs = Arc::new(Rigs::new(places.clone()));
     for spec in inventory.machines.values() {
-        rigs.insert(Rig::new(pitstop_drivers::factories(), spec, &inventory, &places));
+        rigs.insert(Rig::new(pitstop_drivers::factories(), spec, &inventory, &Arc::default(), &places));
     }
     let front = Arc::new(Loop::default());
     let images = Arc::new(pitstop_image::ImageStore::open(&dir.path().join("images")).unwrap());
