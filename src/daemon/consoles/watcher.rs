@@ -203,9 +203,7 @@ impl Watcher {
 
     /// Whether everything there was at the attach has been given out.
     pub fn replayed(&self) -> bool {
-        self.position >= self.replay_until
-            && self.old_marks.is_empty()
-            && self.next_mark >= self.marks_until
+        self.position >= self.replay_until && self.old_marks.is_empty() && self.next_mark >= self.marks_until
     }
 
     /// The next piece; waits for one. May be dropped while it waits. After
@@ -283,7 +281,8 @@ impl Watcher {
         if old {
             let in_memory = self.shared.ring().marks.front().map(|m| (m.position, m.stamp.at));
             let stored = Segments::of(&self.shared.dir).marks(from, self.replay_until + 1);
-            let older = stored.into_iter().filter(|m| in_memory.is_none_or(|first| (m.position, m.stamp.at) < first));
+            let older =
+                stored.into_iter().filter(|m| in_memory.is_none_or(|first| (m.position, m.stamp.at) < first));
             self.old_marks = older.collect();
         }
         // Marks in memory that lie before the beginning were not asked for.
