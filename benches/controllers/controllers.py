@@ -61,7 +61,8 @@ class Lab(common.Lab):
             kinds["bench"] = BenchHost(place("bench"))
             kinds["http"] = Plug()
         self.hang, self.refuse = hang, refuse
-        self.devices = [*self.wells.values(), *hang.values()]  # those that refuse have ended when this does
+        # Those that refuse have ended before, as a rule; to end twice does no harm.
+        self.devices = [*self.wells.values(), *hang.values(), *refuse.values()]
         self.script = self.dir / "status"
         self.mend_script()
         wires = {name: plug.power() for name, plug in self.wells.items()}

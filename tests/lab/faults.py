@@ -171,11 +171,14 @@ def boards(lab, began):
     say(began, "a serial port was unplugged and plugged in again: the gap is marked, and it is heard again")
     bystander = Bystander(lab, "plug")
     bystander.start()
-    no_session_left(lab, began)
-    lab.limit = 15
-    lab.reload()
-    deaf_devices(lab, began)
-    say(began, bystander.end())
+    try:
+        no_session_left(lab, began)
+        lab.limit = 15
+        lab.reload()
+        deaf_devices(lab, began)
+    finally:
+        meanwhile = bystander.end()
+    say(began, meanwhile)
     return "each failure has its cause, and nobody else noticed"
 
 
