@@ -139,7 +139,7 @@ async fn lab(power: &str, boot_fields: &str) -> Lab {
     rigs.load(factories(), &inventory);
     let agents = Agents::new(front.clone(), images.clone(), broadcast::Sender::new(8));
     tokio::spawn(agents::serve(agents.clone(), listener, identity.server, Limits::default()));
-    tokio::spawn(boot::serve(front.clone(), rigs.clone(), agents.clone(), boot_files));
+    tokio::spawn(boot::serve(front.clone(), rigs.clone(), agents.clone(), Arc::default(), boot_files));
     let rig = rigs.get(&m1()).unwrap();
     Lab { rigs, rig, agents, images, front, hellos, reports, dir }
 }
