@@ -20,7 +20,9 @@ fn named(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
 
 /// Whether a file has something of this name: a function, or a word in quotes.
 fn has(file: &str, name: &str) -> bool {
-    [format!("fn {name}("), format!("\"{name}\"")].iter().any(|form| file.contains(form))
+    [format!("fn {name}("), format!("def {name}("), format!("\"{name}\"")]
+        .iter()
+        .any(|form| file.contains(form))
 }
 
 fn missing(text: &str) -> Vec<String> {

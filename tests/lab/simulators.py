@@ -2,16 +2,23 @@
 listen on loopback, keep their files in a directory that is given to them, and
 end with `end()`."""
 
+import base64
+import getpass
+import hashlib
 import http.server
 import json
 import os
 import pathlib
+import re
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
+import tty
+import urllib.parse
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -45,6 +52,17 @@ class Process:
         self.process.wait()
 
 
+def wait_for_port(port, device):
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if device.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{device.argv[0]} does not serve: {(device.dir / 'log').read_text()[-2000:]}") from None
+            time.sleep(0.05)
+
+
 class Bmc(Process):
     """OpenIPMI's ipmi_sim: `chassis get|set …` is asked of `chassis`, a list
     of words, and the serial line is at a TCP port of loopback."""
@@ -67,8 +85,27 @@ class Bmc(Process):
         super().__init__(directory, ["ipmi_sim", "-c", "lan.conf", "-f", "emu", "-s", "state", "-n"])
 
     def power(self):
-        return (f'power.ipmi = {{ address = "127.0.0.1:{self.port}", user = "admin", '
+        return f"power.ipmi = {self.access()}"
+
+    def access(self):
+        return (f'{{ address = "127.0.0.1:{self.port}", user = "admin", '
                 f'password = {{ file = "{self.password}" }}, cipher = 3 }}')
+
+    def take_sessions(self):
+        """Begins sessions until the BMC has none left, as clients do that
+        never come back to end theirs; how many that took. (IPMI 2.0, 13.17:
+        Open Session Request; cipher suite 3.)"""
+        algorithms = b"".join(bytes([kind, 0, 0, 8, 1, 0, 0, 0]) for kind in range(3))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.connect(("127.0.0.1", self.port))
+            client.settimeout(10)
+            for count in range(1000):
+                payload = struct.pack("<BBHI", count & 0xFF, 0, 0, count + 1) + algorithms
+                client.send(bytes([6, 0, 0xFF, 7, 6, 0x10]) + bytes(8) + struct.pack("<H", len(payload)) + payload)
+                # Message tag, then the status code, behind the headers.
+                if client.recv(1024)[17] == 1:  # insufficient resources to create a session
+                    return count
+        raise RuntimeError("a BMC without end")
 
 
 class RedfishBmc(Process):
@@ -93,14 +130,7 @@ class RedfishBmc(Process):
 
     def start(self):
         super().start()
-        end = time.monotonic() + 60
-        while True:
-            try:
-                return socket.create_connection(("127.0.0.1", self.port)).close()
-            except ConnectionRefusedError:
-                if self.process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"the Redfish emulator does not serve: {(self.dir / 'log').read_text()[-2000:]}") from None
-                time.sleep(0.05)
+        wait_for_port(self.port, self)
 
     def power(self, more=""):
         return (f'power.redfish = {{ address = "127.0.0.1:{self.port}", user = "admin", '
@@ -109,24 +139,36 @@ class RedfishBmc(Process):
 
 class Pdu(Process):
     """net-snmp's snmpd with outlets as APC's newer PDUs have them; `switch` is
-    a list of words that `OUTLET on|off|state` is added to."""
+    a list of words that `OUTLET on|off|state` is added to. With the passwords
+    `auth` and `priv` it has a user of SNMPv3 too."""
 
-    def __init__(self, directory, switch, community):
+    def __init__(self, directory, switch, community, auth=None, priv=None):
         directory.mkdir()
         self.port = free_port(socket.SOCK_DGRAM)
-        self.community = directory / "community"
+        self.community, self.auth, self.priv = directory / "community", directory / "auth", directory / "priv"
         self.community.write_text(community + "\n")
+        user = ""
+        if auth:
+            self.auth.write_text(auth + "\n")
+            self.priv.write_text(priv + "\n")
+            user = f"createUser admin SHA-256 {auth} AES {priv}\nrwuser admin priv\n"
         persistent = directory / "persistent"
         persistent.mkdir()
         words = " ".join(shlex.quote(str(word)) for word in [HERE / "outlets.py", directory, *switch])
         (directory / "snmpd.conf").write_text(
-            f"agentaddress udp:127.0.0.1:{self.port}\nrwcommunity {community}\npass_persist .1.3.6.1.4.1.318 {words}\n")
+            f"agentaddress udp:127.0.0.1:{self.port}\nrwcommunity {community}\n{user}pass_persist .1.3.6.1.4.1.318 {words}\n")
         super().__init__(directory, ["/usr/sbin/snmpd", "-f", "-C", "-c", "snmpd.conf", "-Lo"],
                          {"SNMP_PERSISTENT_DIR": str(persistent)})
 
-    def controller(self, name):
-        return (f'[controller.{name}]\nsnmp = {{ profile = "apc-rpdu2", address = "127.0.0.1:{self.port}", '
-                f'community = {{ file = "{self.community}" }} }}\n')
+    def access(self):
+        return f'profile = "apc-rpdu2", address = "127.0.0.1:{self.port}", community = {{ file = "{self.community}" }}'
+
+    def access_as_user(self):
+        return (f'profile = "apc-rpdu2", address = "127.0.0.1:{self.port}", user = "admin", auth = "sha256", '
+                f'auth_password = {{ file = "{self.auth}" }}, priv_password = {{ file = "{self.priv}" }}')
+
+    def controller(self, name, access=None):
+        return f"[controller.{name}]\nsnmp = {{ {access or self.access()} }}\n"
 
 
 class Pdudaemon(Process):
@@ -201,9 +243,12 @@ class Sleeper:
 
     MAC = bytes.fromhex("02aabb0cddee")
 
-    def __init__(self, directory):
+    def __init__(self, directory, password=b""):
         directory.mkdir()
-        self.state, self.down = directory / "state", directory / "down"
+        self.state, self.down, self.password = directory / "state", directory / "down", directory / "password"
+        self.packet = b"\xff" * 6 + self.MAC * 16 + password
+        if password:
+            self.password.write_text(password.hex(":") + "\n")
         for file in (self.state, self.down):
             file.write_text("down")
         self.card = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -212,11 +257,12 @@ class Sleeper:
 
     def listen(self):
         while True:
-            if self.card.recv(2048) == b"\xff" * 6 + self.MAC * 16:
+            if self.card.recv(2048) == self.packet:
                 self.state.write_text("up")
 
     def power(self):
-        return (f'power.wol = {{ mac = "{self.MAC.hex(":")}", broadcast = "127.0.0.1", port = {self.card.getsockname()[1]}, '
+        password = f'password = {{ file = "{self.password}" }}, ' if self.password.exists() else ""
+        return (f'power.wol = {{ mac = "{self.MAC.hex(":")}", broadcast = "127.0.0.1", port = {self.card.getsockname()[1]}, {password}'
                 f'off = ["cp", "{self.down}", "{self.state}"], status = ["cat", "{self.state}"], is_on = "^up$", is_off = "^down$" }}')
 
 
@@ -231,15 +277,16 @@ class Plug:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 plug.hangs.wait()
-                if self.path in ("/on", "/off"):
-                    plug.on = self.path == "/on"
+                code, body, headers = plug.says(self.path, self.headers)
                 if plug.gave_up(self.connection):
                     return
-                code, body = plug.answer or (200, "on" if plug.on else "off")
                 self.send_response(code)
-                self.send_header("Content-Length", str(len(body)))
+                for name, value in {"Content-Length": str(len(body.encode())), **headers}.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body.encode())
+
+            do_POST = do_GET
 
             def log_message(self, *_):
                 pass
@@ -248,6 +295,12 @@ class Plug:
         self.server.daemon_threads = True
         self.port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def says(self, path, headers):
+        """Status, body and headers of the answer."""
+        if path in ("/on", "/off"):
+            self.on = path == "/on"
+        return (*(self.answer or (200, "on" if self.on else "off")), {})
 
     def gave_up(self, connection):
         """Whether the client went while this was hanging."""
@@ -271,11 +324,62 @@ class Plug:
         self.server.server_close()
 
 
+class LockedPlug(Plug):
+    """A plug that asks for a password: by `basic` (RFC 7617) or `digest`
+    (RFC 7616), or as Tasmota does in the query. With `echo` it answers with an
+    error that repeats all it was sent."""
+
+    def __init__(self, directory, scheme, password):
+        directory.mkdir()
+        self.scheme, self.word, self.echo = scheme, password, False
+        self.password = directory / "password"
+        self.password.write_text(password + "\n")
+        super().__init__()
+
+    def says(self, path, headers):
+        if self.scheme == "tasmota":
+            return self.tasmota(path)
+        proof = headers.get("Authorization")
+        if not proof:
+            challenge = {"basic": 'Basic realm="plug"', "digest": f'Digest realm="plug", nonce="{os.urandom(8).hex()}", qop="auth", algorithm=MD5'}
+            return 401, "who are you", {"WWW-Authenticate": challenge[self.scheme]}
+        if self.echo:
+            return 500, f"cannot do {path} for {proof}", {}
+        known = self.basic(proof) if self.scheme == "basic" else self.digest(path, proof)
+        return super().says(path, headers) if known else (401, "you are not", {})
+
+    def basic(self, proof):
+        return proof == "Basic " + base64.b64encode(f"admin:{self.word}".encode()).decode()
+
+    def digest(self, path, proof):
+        told = dict(re.findall(r'(\w+)="?([^",]*)"?', proof.partition(" ")[2]))
+        md5 = lambda *words: hashlib.md5(":".join(words).encode()).hexdigest()
+        wanted = md5(md5("admin", told["realm"], self.word), told["nonce"], told["nc"], told["cnonce"], told["qop"], md5("GET", path))
+        return told["response"] == wanted
+
+    def tasmota(self, path):
+        if self.echo:
+            return 404, f"File Not Found\n\nURI: {path}", {}
+        asked = dict(urllib.parse.parse_qsl(path.partition("?")[2]))
+        if (asked.get("user"), asked.get("password")) != ("admin", self.word):
+            return 401, json.dumps({"WARNING": "Need user=<username>&password=<password>"}), {}
+        if asked["cmnd"] in ("Power On", "Power Off"):
+            self.on = asked["cmnd"] == "Power On"
+        return 200, json.dumps({"POWER": "ON" if self.on else "OFF"}), {}
+
+    def access(self, password=None):
+        password = password or f'{{ file = "{self.password}" }}'
+        return f'address = "127.0.0.1:{self.port}", user = "admin", password = {password}, timeout = "2s"'
+
+    def power(self, password=None):
+        paths = 'profile = "tasmota"' if self.scheme == "tasmota" else 'on = "/on", off = "/off", status = "/state"'
+        return f"power.http = {{ {self.access(password)}, {paths} }}"
+
+
 class Terminal:
     """A serial port: a pty that changes no byte."""
 
     def __init__(self):
-        import tty
         self.machine, self.port = os.openpty()
         tty.setraw(self.port)
         self.path = os.ttyname(self.port)
@@ -300,3 +404,76 @@ class ConsoleServer(Process):
                      f"    connector: {connector}\n    options:\n        kickolduser: true\n")
         (directory / "ser2net.yaml").write_text(text)
         super().__init__(directory, ["/usr/sbin/ser2net", "-n", "-c", "ser2net.yaml"])
+
+
+class BenchHost(Process):
+    """OpenSSH's sshd. One key may log in: `key`, which is encrypted where a
+    passphrase is given."""
+
+    def __init__(self, directory, passphrase=""):
+        directory.mkdir()
+        self.port, self.dir = free_port(), directory
+        self.key, self.host_key, self.passphrase = directory / "key", directory / "host", directory / "passphrase"
+        self.allowed = directory / "allowed"
+        keygen(self.key, passphrase)
+        if passphrase:
+            self.passphrase.write_text(passphrase + "\n")
+        self.allow(self.key)
+        self.new_host_key()
+        self.known = " ".join(self.host_key.with_suffix(".pub").read_text().split()[:2])
+        (directory / "sshd_config").write_text(
+            f"ListenAddress 127.0.0.1:{self.port}\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n"
+            f"PasswordAuthentication no\nKbdInteractiveAuthentication no\nAuthorizedKeysFile {self.allowed}\nHostKey {self.host_key}\n")
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", exist_ok=True)  # where root's sshd confines what it does not trust yet
+        super().__init__(directory, ["/usr/sbin/sshd", "-D", "-e", "-f", str(directory / "sshd_config")])
+
+    def start(self):
+        super().start()
+        wait_for_port(self.port, self)
+
+    def allow(self, key):
+        self.allowed.write_text(key.with_suffix(".pub").read_text())
+
+    def new_host_key(self):
+        self.host_key.unlink(missing_ok=True)
+        keygen(self.host_key)
+
+    def renew(self):
+        """Set up anew: it is another host to those who knew it."""
+        self.end()
+        self.new_host_key()
+        self.start()
+
+    def end(self):
+        """The whole host: who is logged in is out as well."""
+        sessions = descendants(self.process.pid)
+        super().end()
+        for pid in sessions:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it ended with its parent
+
+    def inventory(self, name):
+        passphrase = f', passphrase = {{ file = "{self.passphrase}" }}' if self.passphrase.exists() else ""
+        return (f'[host.{name}]\nssh = {{ address = "127.0.0.1:{self.port}", user = "{getpass.getuser()}", '
+                f'key = {{ file = "{self.key}" }}{passphrase}, host_key = "{self.known}", timeout = "3s" }}\n')
+
+
+def keygen(file, passphrase=""):
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "test", "-f", file], check=True)
+
+
+def descendants(root):
+    """Processes that this one started, and those that they did."""
+    parents = {}
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(entry.name)] = int((entry / "stat").read_bytes().rsplit(b")", 1)[1].split()[1])
+        except OSError:
+            pass  # it has ended
+    found = {root}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {root}

@@ -10,7 +10,8 @@ usage: machine.py DIR on|off|state
 holds `machine.json` (memory, disk, url: what its network card is told to
 boot, network_first: whether it boots from there unless told otherwise), the
 disk, and `serial`, a socket that the machine's serial port
-connects to when it is switched on."""
+connects to when it is switched on. While there is a file `lie`, the devices
+that switch it do nothing, and say what that file says: `on` or `off`."""
 
 import json
 import os
@@ -25,6 +26,7 @@ class Machine:
     def __init__(self, directory):
         self.dir = pathlib.Path(directory)
         self.pidfile = self.dir / "pid"
+        self.lie = self.dir / "lie"
 
     def pid(self):
         """The process, if it is that: its number may be another's by now."""
@@ -34,6 +36,19 @@ class Machine:
         except (OSError, ValueError):
             return None
         return pid if str(self.pidfile).encode() in line else None
+
+    def state(self):
+        """What those say who switch it."""
+        return self.lie.read_text() if self.lie.exists() else "on" if self.pid() else "off"
+
+    def switch(self, word):
+        """What they do when they are told to."""
+        if self.lie.exists():
+            self.lie.write_text(word)
+        elif word == "on":
+            self.on()
+        else:
+            self.off()
 
     def on(self):
         if self.pid():
@@ -76,7 +91,7 @@ class Machine:
 
     def get(self, name):
         if name == "power":
-            return f"power:{1 if self.pid() else 0}"
+            return f"power:{1 if self.state() == 'on' else 0}"
         if name == "boot":
             return f"boot:{self.boots_from()}"
         sys.exit(f"there is no {name} to get")
@@ -88,24 +103,22 @@ class Machine:
             (self.dir / "boot").write_text(value)
         elif name == "reset" or (name, value) == ("power", "1"):
             if name == "reset":
-                self.off()
-            self.on()
+                self.switch("off")
+            self.switch("on")
         elif name == "shutdown" or (name, value) == ("power", "0"):
-            self.off()
+            self.switch("off")
         else:
             sys.exit(f"{name} cannot be set to {value}")
 
 
 def main():
     machine, verb, words = Machine(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    if verb == "outlet":
-        verb = words[1]
-    if verb == "on":
-        machine.on()
-    elif verb == "off":
-        machine.off()
+    if verb in ("on", "off"):
+        getattr(machine, verb)()
     elif verb == "state":
         print("on" if machine.pid() else "off")
+    elif verb == "outlet":
+        print(machine.state()) if words[1] == "state" else machine.switch(words[1])
     elif verb == "chassis":
         if words[0].startswith("0x"):
             words = words[1:]

@@ -5,6 +5,7 @@ import json
 import pathlib
 import selectors
 import socket
+import subprocess
 import sys
 import threading
 
@@ -64,11 +65,11 @@ class SerialRelay:
 class Wired:
     """The machine itself, its firmware told where to boot from."""
 
-    def __init__(self, directory, disk):
-        self.dir = directory / "vm"
+    def __init__(self, directory, disk, name="vm", boot_port=None):
+        self.dir = directory / name
         self.dir.mkdir()
-        self.boot_port = free_port()
-        url = f"http://10.0.2.2:{self.boot_port}/boot/vm/script"
+        self.boot_port = boot_port or free_port()
+        url = f"http://10.0.2.2:{self.boot_port}/boot/{name}/script"
         (self.dir / "machine.json").write_text(json.dumps(
             {"memory": 384, "disk": disk, "url": url, "network_first": self.NETWORK_FIRST}))
         self.relay = SerialRelay(self.dir)
@@ -77,6 +78,11 @@ class Wired:
     def serve(self):
         """Options that the daemon needs."""
         return ["--boot-port", str(self.boot_port)]
+
+    def machine(self, word):
+        """Switches the machine itself, or tells its state, behind the devices' backs."""
+        done = subprocess.run([HERE / "machine.py", self.dir, word], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
 
     def end(self):
         for device in self.devices:
@@ -87,10 +93,10 @@ class Ipmi(Wired):
     """Behind a BMC, serial over LAN included."""
     NETWORK_FIRST = False  # the BMC says when
 
-    def __init__(self, directory, disk):
-        super().__init__(directory, disk)
+    def __init__(self, directory, disk, **of_lab):
+        super().__init__(directory, disk, **of_lab)
         chassis = [HERE / "machine.py", self.dir, "chassis"]
-        self.bmc = Bmc(directory / "bmc", chassis, self.relay.port, SECRET)
+        self.bmc = Bmc(self.dir / "bmc", chassis, self.relay.port, SECRET)
         self.devices = [self.bmc]
 
     def inventory(self):
@@ -101,10 +107,10 @@ class Redfish(Wired):
     """Behind a BMC with Redfish and a port of a console server."""
     NETWORK_FIRST = False  # the BMC says when
 
-    def __init__(self, directory, disk):
-        super().__init__(directory, disk)
-        self.bmc = RedfishBmc(directory / "bmc", [HERE / "machine.py", self.dir, "chassis"], SECRET)
-        self.server = ConsoleServer(directory / "server", [("tcp", f"tcp,127.0.0.1,{self.relay.port}")])
+    def __init__(self, directory, disk, **of_lab):
+        super().__init__(directory, disk, **of_lab)
+        self.bmc = RedfishBmc(self.dir / "bmc", [HERE / "machine.py", self.dir, "chassis"], SECRET)
+        self.server = ConsoleServer(self.dir / "server", [("tcp", f"tcp,127.0.0.1,{self.relay.port}")])
         self.devices = [self.bmc, self.server]
 
     def inventory(self):
@@ -116,11 +122,11 @@ class Snmp(Wired):
     """Behind an outlet of a PDU and a port of a console server."""
     NETWORK_FIRST = True  # nobody can tell its firmware otherwise
 
-    def __init__(self, directory, disk):
-        super().__init__(directory, disk)
-        self.pdu = Pdu(directory / "pdu", [HERE / "machine.py", self.dir, "outlet"], SECRET)
+    def __init__(self, directory, disk, **of_lab):
+        super().__init__(directory, disk, **of_lab)
+        self.pdu = Pdu(self.dir / "pdu", [HERE / "machine.py", self.dir, "outlet"], SECRET)
         ports = [("telnet(rfc2217),tcp", f"tcp,127.0.0.1,{self.relay.port}")]
-        self.server = ConsoleServer(directory / "server", ports)
+        self.server = ConsoleServer(self.dir / "server", ports)
         self.devices = [self.pdu, self.server]
 
     def inventory(self):

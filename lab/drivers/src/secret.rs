@@ -4,6 +4,9 @@
 //! one at the next try, and none lies about in memory meanwhile.
 
 use crate::error::DriverError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use pitstop_core::inventory::DriverSpec;
 use pitstop_wire::agent::Secret;
 use serde_json::Value;
@@ -64,6 +67,18 @@ impl Place {
         }
         Ok(Secret(text.to_owned()))
     }
+}
+
+/// What a device said, without the password that it was sent: some repeat in
+/// their errors whatever they were asked, the address with all that is in it
+/// or a header.
+pub fn unsaid(text: &str, user: &str, Secret(password): &Secret) -> String {
+    if password.is_empty() {
+        return text.to_owned();
+    }
+    let in_query = utf8_percent_encode(password, NON_ALPHANUMERIC).to_string();
+    let in_header = STANDARD.encode(format!("{user}:{password}"));
+    text.replace(&in_query, "…").replace(&in_header, "…").replace(password, "…")
 }
 
 /// The text of a file, of which no more than `max` bytes are looked at.

@@ -21,7 +21,11 @@ fn m1() -> MachineName {
 }
 
 fn start(dir: &Path) -> Consoles {
-    let ticks = AtomicU64::new(1);
+    start_at(dir, 1)
+}
+
+fn start_at(dir: &Path, tick: u64) -> Consoles {
+    let ticks = AtomicU64::new(tick);
     Consoles::with_stamp(dir, move || {
         let t = ticks.fetch_add(1, Ordering::Relaxed);
         Stamp { at: LabTime(t), wall: t.cast_signed() }
@@ -155,6 +159,46 @@ async fn a_line_that_is_lost_opens_again_and_the_gap_is_shown() {
     machine.write_all(b"after").await.unwrap();
     let seen = read_to(&mut watcher, "after").await;
     assert!(seen.starts_with("{line down ") && seen.ends_with("after"), "{seen}");
+}
+
+/// All of a replay, and nothing that comes after it.
+async fn replayed(watcher: &mut Watcher) -> String {
+    let mut seen = String::new();
+    while !watcher.replayed() {
+        match tokio::time::timeout(PATIENCE, watcher.next()).await.expect("the replay never ends") {
+            Piece::Bytes { bytes, .. } => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            Piece::Mark(mark) => seen.push_str(&format!("{{{}}}", mark.text)),
+            _ => {}
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn what_was_noted_since_a_machine_fell_silent_is_left_out_of_a_replay() {
+    let bench = Bench::new();
+    let note = |consoles: &Consoles, text: &str| consoles.mark(&m1(), MarkKind::Note, text);
+    note(&bench.consoles, "never heard");
+    assert_eq!(replayed(&mut bench.watch(Replay::Last(100))).await, "{never heard}");
+    let mut machine = bench.plug().await;
+    machine.write_all(b"last words\r\n").await.unwrap();
+    bench.has(12).await;
+    note(&bench.consoles, "failed");
+    note(&bench.consoles, "quarantined");
+    let all = "{never heard}last words\r\n{failed}{quarantined}";
+    assert_eq!(replayed(&mut bench.watch(Replay::All)).await, all);
+    // Whoever has read so far comes back, and is not told twice.
+    assert_eq!(replayed(&mut bench.watch(Replay::From(12))).await, "");
+    assert_eq!(replayed(&mut bench.watch(Replay::Nothing)).await, "");
+    // The next daemon has them from the journal, and notes more.
+    bench.consoles.flush();
+    let Bench { consoles, fake, dir } = bench;
+    drop(consoles);
+    let again = Bench { consoles: start_at(dir.path(), 1_000), fake, dir };
+    again.consoles.add(&m1(), "main", Arc::new(again.fake.clone()));
+    assert_eq!(replayed(&mut again.watch(Replay::All)).await, all);
+    note(&again.consoles, "proven");
+    assert_eq!(replayed(&mut again.watch(Replay::All)).await, format!("{all}{{proven}}"));
 }
 
 #[tokio::test]

@@ -92,6 +92,8 @@ pub struct Watcher {
     journal: Reader,
     /// Below this, bytes come from the journal.
     replay_until: u64,
+    /// Marks of lower numbers were there before this watcher.
+    marks_until: u64,
     old_marks: VecDeque<Mark>,
     next_mark: u64,
     /// The count of changes that was told last.
@@ -111,12 +113,17 @@ pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &
     static IDS: AtomicU64 = AtomicU64::new(1);
     let id = IDS.fetch_add(1, Ordering::Relaxed);
     let changes = shared.changes();
-    let (end, boot, reserve, first_mark) = {
+    let (end, boot, reserve, first_mark, marks_until) = {
         let mut ring = shared.ring();
         ring.watchers.push((id, who.to_owned()));
         ring.seats += 1;
-        (ring.end(), ring.boot, ring.reserve, ring.marks.front().map_or(ring.numbers, |m| m.number))
+        let first = ring.marks.front().map_or(ring.numbers, |m| m.number);
+        (ring.end(), ring.boot, ring.reserve, first, ring.numbers)
     };
+    // Whoever has read up to some position has read its marks. Whoever asks
+    // for the last of it is told also what was noted since the machine fell
+    // silent: why it failed, as a rule.
+    let with_marks = !matches!(replay, Replay::Nothing | Replay::From(_));
     let from = match replay {
         Replay::Nothing => end,
         Replay::From(position) => position.min(end),
@@ -139,13 +146,14 @@ pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &
         position: from,
         journal: Reader::of(&shared.dir),
         replay_until: end,
+        marks_until,
         old_marks: VecDeque::new(),
         next_mark: first_mark,
         seats: None,
         changes,
         over: false,
     };
-    watcher.find_marks(from, first_mark);
+    watcher.find_marks(from, first_mark, from < end || with_marks);
     shared.changed();
     (watcher, Keyboard { shared: shared.clone(), id, who: who.to_owned() })
 }
@@ -210,7 +218,7 @@ impl Watcher {
 
     /// Whether everything there was at the attach has been given out.
     pub fn replayed(&self) -> bool {
-        self.position >= self.replay_until && self.old_marks.is_empty()
+        self.position >= self.replay_until && self.old_marks.is_empty() && self.next_mark >= self.marks_until
     }
 
     /// The next piece; waits for one. May be dropped while it waits. After
@@ -282,20 +290,19 @@ impl Watcher {
         Piece::Skipped { position: to, bytes }
     }
 
-    fn find_marks(&mut self, from: u64, before: u64) {
-        let oldest = {
-            let ring = self.shared.ring();
-            ring.marks.front().map_or(u64::MAX, |m| m.position)
-        };
-        if from < self.replay_until {
-            self.old_marks = Segments::of(&self.shared.dir).marks(from, oldest.min(self.replay_until)).into();
+    /// Looks for the first mark that is to be told; `old`: also those that are
+    /// there already.
+    fn find_marks(&mut self, from: u64, before: u64, old: bool) {
+        if old {
+            let in_memory = self.shared.ring().marks.front().map(|m| (m.position, m.stamp.at));
+            let stored = Segments::of(&self.shared.dir).marks(from, self.replay_until + 1);
+            let older =
+                stored.into_iter().filter(|m| in_memory.is_none_or(|first| (m.position, m.stamp.at) < first));
+            self.old_marks = older.collect();
         }
         // Marks in memory that lie before the beginning were not asked for.
         let ring = self.shared.ring();
-        let first = ring
-            .marks
-            .iter()
-            .find(|m| m.position >= from && (from < self.replay_until || m.number >= ring.numbers));
+        let first = ring.marks.iter().find(|m| m.position >= from && (old || m.number >= ring.numbers));
         self.next_mark = first.map_or(ring.numbers, |m| m.number).max(before);
     }
 

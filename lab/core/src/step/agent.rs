@@ -289,6 +289,11 @@ impl Step<'_> {
         match report {
             Report::Lost if own && agent.lost.is_none() => {
                 self.change(Change::AgentLost { machine: name.clone() });
+                // Perhaps its power went: whoever asks why is told, and a
+                // failure is put down to it. Nothing is switched for that.
+                for leg in 0..machine.legs.len() {
+                    self.effect(Effect::Observe { machine: name.clone(), leg });
+                }
             }
             Report::Lost => {}
             Report::Done { step, outcome } => self.step_done(name, &machine, step, outcome),

@@ -2,7 +2,7 @@
 
 use super::Step;
 use crate::lab::Timer;
-use crate::machine::{FailureClass, Machine, Phase, Reading, Stage};
+use crate::machine::{FailureClass, Leg, Machine, Phase, Reading, Stage, Switch};
 use crate::record::Change;
 use crate::reservation::{End, Status};
 use crate::why::words;
@@ -78,7 +78,13 @@ impl Step<'_> {
             Stage::Turn(turn) => {
                 let waits = !turn.phase.awaits_attach() && !turn.phase.wants_off();
                 if waits && lost.is_some_and(|at| at + super::AGENT_LOST_IN_TURN <= now) {
-                    self.fail_phase(name, FailureClass::Agent, "the agent went away and did not come back");
+                    let off = |leg: &Leg| leg.seen.is_some_and(|s| s.reading.shows(Switch::Off));
+                    let class = match machine.legs.iter().any(off) {
+                        true => FailureClass::Power,
+                        false => FailureClass::Agent,
+                    };
+                    let text = format!("the agent went away and did not come back{}", told(&machine));
+                    self.fail_phase(name, class, &text);
                 }
             }
             Stage::Ready { until: Some(until), .. } if *until <= now => self.take_back(name, "ci"),
@@ -161,6 +167,12 @@ fn known(machine: &Machine, phase: &Phase) -> String {
             false => "; nobody asked for its boot parameters",
         });
     }
+    text + &told(machine)
+}
+
+/// What power reads, and what its devices said.
+fn told(machine: &Machine) -> String {
+    let mut text = String::new();
     for leg in &machine.legs {
         let seen = match leg.seen.map(|s| s.reading) {
             Some(Reading::On) => "reads on",

@@ -148,6 +148,11 @@ impl Host {
             // -5: it has no key of this kind.
             match e.code() {
                 ssh2::ErrorCode::Session(-5) => Refused::Key(error.permanent()),
+                // -9 and -30: nothing came in time.
+                ssh2::ErrorCode::Session(-9 | -30) => {
+                    let late = format!("its ssh server gave no answer within {} s", self.limit.as_secs_f32());
+                    Refused::Other(self.failed(late).next("does it hang?"))
+                }
                 _ => Refused::Other(error),
             }
         })?;

@@ -11,7 +11,7 @@ pub mod wire;
 pub use wire::Ask;
 
 use crate::error::DriverError;
-use crate::secret::Place;
+use crate::secret::{Place, unsaid};
 use digest_auth::{AuthContext, HttpMethod, WwwAuthenticateHeader};
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -41,6 +41,8 @@ pub struct Web {
 pub struct Reply {
     /// The body, as text.
     pub body: String,
+    /// The same for people: without the password that was sent.
+    pub shown: String,
 }
 
 impl Web {
@@ -69,23 +71,24 @@ impl Web {
     async fn with_password(&self, attempted: &str, ask: &Ask) -> Result<Reply, DriverError> {
         let lost = |e: WireError| e.explain(self.driver, attempted, &self.wire);
         if let (true, Some(user)) = (self.in_query, &self.user) {
-            let Secret(password) = self.password(attempted).await?;
+            let password = self.password(attempted).await?;
             let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-            let path = format!("{}&user={}&password={}", ask.path, encoded(user), encoded(&password));
+            let path = format!("{}&user={}&password={}", ask.path, encoded(user), encoded(&password.0));
             let reply = self.send(&Ask { path, ..ask.clone() }, None).await.map_err(lost)?;
-            return self.judge(attempted, reply);
+            let shown = unsaid(&reply.body, user, &password);
+            return self.judge(attempted, reply, shown);
         }
         let first = self.send(ask, None).await.map_err(lost)?;
-        let reply = match (&self.user, first.status) {
-            (Some(user), StatusCode::UNAUTHORIZED) => {
-                let password = self.password(attempted).await?;
-                let proof = authorization(&first.headers, ask, user, &password)
-                    .map_err(|e| self.failed(attempted, e).permanent())?;
-                self.send(ask, Some(proof)).await.map_err(lost)?
-            }
-            _ => first,
+        let (Some(user), StatusCode::UNAUTHORIZED) = (&self.user, first.status) else {
+            let shown = first.body.clone();
+            return self.judge(attempted, first, shown);
         };
-        self.judge(attempted, reply)
+        let password = self.password(attempted).await?;
+        let proof = authorization(&first.headers, ask, user, &password)
+            .map_err(|e| self.failed(attempted, e).permanent())?;
+        let reply = self.send(ask, Some(proof)).await.map_err(lost)?;
+        let shown = unsaid(&reply.body, user, &password);
+        self.judge(attempted, reply, shown)
     }
 
     async fn password(&self, attempted: &str) -> Result<Secret, DriverError> {
@@ -95,12 +98,12 @@ impl Web {
         }
     }
 
-    fn judge(&self, attempted: &str, answer: Answer) -> Result<Reply, DriverError> {
+    fn judge(&self, attempted: &str, answer: Answer, shown: String) -> Result<Reply, DriverError> {
         let Answer { status, body, .. } = answer;
         if status.is_success() {
-            return Ok(Reply { body });
+            return Ok(Reply { body, shown });
         }
-        let said = crate::child::first_line(&body);
+        let said = crate::child::first_line(&shown);
         let error = self.failed(attempted, format!("the device said {status}: {said}"));
         Err(match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {

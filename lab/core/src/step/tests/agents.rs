@@ -2,8 +2,9 @@
 
 use super::bench::{Bench, ask, hex_of, name};
 use super::spec_with;
+use crate::effect::Effect;
 use crate::event::{BootAnswer, Event, Report, Request};
-use crate::machine::Phase;
+use crate::machine::{Phase, Reading};
 use crate::record::Change;
 use crate::reservation::{End, Want};
 use pitstop_wire::agent::{AgentKind, AgentParams, Hello, Outcome, Secret, Welcome};
@@ -259,6 +260,39 @@ fn the_agent_goes_away_in_the_middle_of_imaging_for_good() {
     assert_eq!(b.failures("m0").len(), 1);
     b.live(60_000);
     assert_eq!(b.status(id), "ready");
+}
+
+/// Its power is read, and nothing else is done.
+fn is_looked_at(b: &Bench) -> bool {
+    matches!(b.effects.iter().collect::<Vec<_>>()[..], [(_, Effect::Observe { .. })])
+}
+
+#[test]
+fn a_cable_that_is_pulled_in_the_middle_of_imaging_is_the_agents_failure() {
+    let mut b = Bench::new(&["m0"]);
+    b.reserve("ada", ask("", Want::Image));
+    b.obey_until("m0", |p| matches!(p, Phase::Disk { .. }));
+    b.effects.clear();
+    b.lost("m0");
+    assert!(is_looked_at(&b));
+    b.read("m0", 0, Reading::Off);
+    b.pass(61_000);
+    assert_eq!(b.failures("m0"), ["power: the agent went away and did not come back; power reads off"]);
+}
+
+#[test]
+fn a_tenants_cable_is_pulled_and_nobody_sees_it_or_somebody_acts() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Image));
+    b.effects.clear();
+    b.lost("m0");
+    assert!(is_looked_at(&b));
+    b.effects.clear();
+    b.read("m0", 0, Reading::Off);
+    assert_eq!(b.machine("m0").legs[0].seen.unwrap().reading, Reading::Off);
+    b.pass(600_000);
+    assert!(b.effects.is_empty(), "{:?}", b.effects);
+    assert_eq!(b.status(id), "active");
 }
 
 #[test]

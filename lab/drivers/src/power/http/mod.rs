@@ -7,12 +7,12 @@ mod tests;
 
 use super::{Power, PowerLimits, PowerOn};
 use crate::address;
-use crate::child::shown;
+use crate::child::{first_line, shown};
 use crate::error::{DriverError, Task};
 use crate::secret::Place;
 use crate::site::Site;
 use crate::web::wire::Wire;
-use crate::web::{Ask, Web};
+use crate::web::{Ask, Reply, Web};
 use hyper::Method;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
 use pitstop_core::inventory::{DriverSpec, LegSpec};
@@ -157,24 +157,46 @@ impl Meaning {
         })
     }
 
-    fn find(&self, body: &str) -> Result<String, String> {
-        let whole: Value = serde_json::from_str(body)
-            .map_err(|_| format!("it answered no JSON: {}", crate::child::first_line(body)))?;
-        let found = self.json.iter().find_map(|path| find(&whole, path));
-        found.ok_or_else(|| {
-            format!("there is no `{}` in what it answered: {}", self.json.join("` or `"), shown(body))
-        })
+    /// The state in a body.
+    fn find(&self, body: &str) -> Result<String, Odd> {
+        if self.json.is_empty() {
+            return Ok(body.trim().to_owned());
+        }
+        let whole: Value = serde_json::from_str(body).map_err(|_| Odd::NoJson)?;
+        self.json.iter().find_map(|path| find(&whole, path)).ok_or(Odd::NotThere)
     }
 
     /// What the body says; neither or both is not known.
-    fn read(&self, body: &str) -> Result<Reading, String> {
-        let state = if self.json.is_empty() { body.trim().to_owned() } else { self.find(body)? };
-        match (self.is_on.is_match(&state), self.is_off.is_match(&state)) {
-            (true, false) => Ok(Reading::On),
-            (false, true) => Ok(Reading::Off),
-            _ => Err(format!("its state is neither on nor off: {}", shown(&state))),
-        }
+    fn read(&self, reply: &Reply) -> Result<Reading, String> {
+        let state = self.find(&reply.body);
+        let is = |pattern: &Regex| state.as_ref().is_ok_and(|state| pattern.is_match(state));
+        let odd = match (is(&self.is_on), is(&self.is_off)) {
+            (true, false) => return Ok(Reading::On),
+            (false, true) => return Ok(Reading::Off),
+            _ => state.as_ref().err().unwrap_or(&Odd::Neither),
+        };
+        Err(match odd {
+            Odd::NoJson => format!("it answered no JSON: {}", first_line(&reply.shown)),
+            Odd::NotThere => {
+                format!(
+                    "there is no `{}` in what it answered: {}",
+                    self.json.join("` or `"),
+                    shown(&reply.shown)
+                )
+            }
+            Odd::Neither => {
+                let state = self.find(&reply.shown).unwrap_or_default();
+                format!("its state is neither on nor off: {}", shown(&state))
+            }
+        })
     }
+}
+
+/// Why a body tells no state.
+enum Odd {
+    NoJson,
+    NotThere,
+    Neither,
 }
 
 /// Follows `a.0.b`; text without its quotes.
@@ -196,18 +218,18 @@ impl Http {
         let attempted = format!("switch {} {word}", self.machine);
         let reply = self.web.ask(&attempted, ask).await?;
         // Some say in the answer that they did not do it, and that all is well.
-        if self.profile.answers { self.meaning(&attempted, &reply.body).map(drop) } else { Ok(()) }
+        if self.profile.answers { self.meaning(&attempted, &reply).map(drop) } else { Ok(()) }
     }
 
     async fn state(&self) -> Result<Reading, DriverError> {
         let Some(ask) = &self.profile.status else { return Ok(Reading::Unknown) };
         let attempted = format!("read the power of {}", self.machine);
         let reply = self.web.ask(&attempted, ask).await?;
-        self.meaning(&attempted, &reply.body)
+        self.meaning(&attempted, &reply)
     }
 
-    fn meaning(&self, attempted: &str, body: &str) -> Result<Reading, DriverError> {
-        self.profile.meaning.read(body).map_err(|e| DriverError::new(DRIVER, attempted, e))
+    fn meaning(&self, attempted: &str, reply: &Reply) -> Result<Reading, DriverError> {
+        self.profile.meaning.read(reply).map_err(|e| DriverError::new(DRIVER, attempted, e))
     }
 }
 

@@ -225,6 +225,39 @@ async fn a_password_is_not_sent_to_whom_did_not_ask() {
     assert_eq!(http(&device.address, fields).unwrap().read().await.unwrap(), Reading::On);
 }
 
+/// Asks for a password, and repeats all it is sent.
+fn repeats(status: &'static str, asked: &str, proof: &str) -> Answer {
+    if proof.is_empty() && !asked.contains("password") {
+        return ("401 Unauthorized", "WWW-Authenticate: Basic realm=\"plug\"\r\n", String::new());
+    }
+    (status, "", format!("cannot do {asked} for {proof}, who is u:hunter 2"))
+}
+
+#[tokio::test]
+async fn a_device_repeats_the_password_in_its_error() {
+    let refuses = device(|asked, proof, _| repeats("500 Internal Server Error", asked, proof)).await;
+    let agrees = device(|asked, proof, _| repeats("200 OK", asked, proof)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("word");
+    std::fs::write(&file, "hunter 2").unwrap();
+    for device in [&refuses, &agrees] {
+        for kind in [
+            json!({"profile": "tasmota"}),
+            json!({"profile": "shelly-gen1"}),
+            json!({"on": "/on", "off": "/off", "status": "/s"}),
+            json!({"on": "/on", "off": "/off", "status": "/s", "json": "output"}),
+        ] {
+            let mut fields = json!({"user": "u", "password": {"file": file}});
+            fields.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+            let error = http(&device.address, fields).unwrap().read().await.unwrap_err().to_string();
+            assert!(error.contains("cannot do"), "it is still told what was said: {error}");
+            for form in ["hunter 2", "hunter%202", "dTpodW50ZXIgMg"] {
+                assert!(!error.contains(form), "{error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn what_cannot_work_is_refused() {
     for (address, fields) in [
