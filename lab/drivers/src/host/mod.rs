@@ -196,7 +196,7 @@ impl Bench {
     /// killed with everything it started.
     ///
     /// # Errors
-    /// [`RunError`]
+    /// `RunError`
     pub async fn run(&self, argv: &[String], limit: Duration) -> Result<Ran, RunError> {
         match self {
             Self::Here => Program { argv, secret: None, limit }.run().await,

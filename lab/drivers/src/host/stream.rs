@@ -41,7 +41,7 @@ impl Bench {
     /// what it is to read.
     ///
     /// # Errors
-    /// [`RunError`]
+    /// `RunError`
     pub async fn talk(&self, argv: &[String]) -> Result<Stream, RunError> {
         let Self::There(host) = self else { return here(argv).map_err(RunError::Start) };
         let command = script::talk(argv).map_err(|e| RunError::Host(host.failed(e).permanent()))?;
