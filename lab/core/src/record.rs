@@ -4,6 +4,8 @@
 //! of all changes (`Lab::apply` is the only code that touches a
 //! row), so history and state cannot disagree; the simulator checks it.
 
+mod about;
+
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
 use crate::machine::{
     Agent, Certificate, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Phase, Purpose,
@@ -626,84 +628,4 @@ pub enum Change {
         /// The key.
         key: String,
     },
-}
-
-impl Change {
-    /// The machine this is about, if it is about one.
-    pub fn machine(&self) -> Option<&MachineName> {
-        use Change::*;
-        match self {
-            MachineDeclared { machine, .. }
-            | MachineDoubted { machine, .. }
-            | MachineForgotten { machine }
-            | HealthSet { machine, .. }
-            | ImageFailed { machine, .. }
-            | Granted { machine, .. }
-            | MemberDropped { machine, .. }
-            | MemberReady { machine, .. }
-            | TurnStarted { machine, .. }
-            | PhaseEntered { machine, .. }
-            | DeadlineMoved { machine, .. }
-            | PhaseFailed { machine, .. }
-            | AttemptStarted { machine, .. }
-            | TokenIssued { machine, .. }
-            | AttemptBurned { machine }
-            | PowerIntended { machine, .. }
-            | PowerUnsettled { machine, .. }
-            | PowerSettled { machine, .. }
-            | PowerSeen { machine, .. }
-            | AgentAttached { machine, .. }
-            | AgentResumed { machine, .. }
-            | AgentLost { machine }
-            | AgentRefused { machine, .. }
-            | ConsoleSaid { machine, .. }
-            | AgentDismissed { machine }
-            | StepTold { machine, .. }
-            | StepDone { machine, .. }
-            | HardwareSeen { machine, .. }
-            | DiskWriting { machine, .. }
-            | DiskProven { machine, .. }
-            | DiskUsed { machine, .. }
-            | MachineReady { machine, .. }
-            | WarmTaken { machine, .. }
-            | InUse { machine }
-            | Freed { machine, .. }
-            | ProofPassed { machine }
-            | ProofInVain { machine }
-            | QuarantineExcused { machine }
-            | PowerByHolder { machine, .. }
-            | PowerByAdmin { machine, .. }
-            | EvidenceSeen { machine, .. }
-            | ActBegun { machine, .. }
-            | ActDone { machine, .. }
-            | ActFailed { machine, .. }
-            | LandingMoved { machine, .. }
-            | CycleStopped { machine }
-            | RunStarted { machine, .. } => Some(machine),
-            _ => None,
-        }
-    }
-
-    /// The reservation this is about, if it is about one.
-    pub fn reservation(&self) -> Option<ReservationId> {
-        use Change::*;
-        match self {
-            Queued { reservation, .. }
-            | Granted { reservation, .. }
-            | MemberDropped { reservation, .. }
-            | Requeued { reservation }
-            | MemberReady { reservation, .. }
-            | ReservationReady { reservation, .. }
-            | ClaimMoved { reservation, .. }
-            | Claimed { reservation }
-            | Extended { reservation, .. }
-            | Ended { reservation, .. }
-            | ReservationForgotten { reservation }
-            | ImageReplaced { reservation, .. }
-            | WarmTaken { reservation, .. }
-            | RunStarted { reservation, .. } => Some(*reservation),
-            TurnStarted { reservation, .. } => *reservation,
-            _ => None,
-        }
-    }
 }
