@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
 
 /// What goes to the machine, up to the first thing that is for us.
 fn typed<'s>(pieces: impl Iterator<Item = &'s [u8]>) -> (Vec<u8>, Option<Act>) {
-    let (mut escape, mut typed) = (Escape::default(), Vec::new());
+    let (mut escape, mut typed) = (Escape::new(Some(b'~')), Vec::new());
     for piece in pieces {
         let (more, act) = escape.take(piece);
         typed.extend(more);

@@ -42,7 +42,7 @@ const CASES: [Case; 7] = [
     Case { fault: "power-lost:0", class: "power", words: "off" },
     Case { fault: "unreadable", class: "power", words: "off within" },
     Case { fault: "never-boots", class: "boot", words: "no agent in" },
-    Case { fault: "panic", class: "boot", words: "no agent in" },
+    Case { fault: "panic", class: "boot", words: "Kernel panic" },
     Case { fault: "agent-silent", class: "boot", words: "no agent in" },
     Case { fault: "image-corrupt", class: "disk", words: "does not hold what was written" },
 ];
