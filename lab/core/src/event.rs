@@ -306,6 +306,8 @@ pub enum Fact {
         intent: IntentId,
         /// What.
         act: Act,
+        /// Whether anything was begun: what was not cannot act later.
+        begun: bool,
         /// Done, or why not.
         result: Result<(), String>,
     },

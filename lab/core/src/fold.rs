@@ -210,6 +210,7 @@ impl Lab {
             | Change::PowerByHolder { .. }
             | Change::ActBegun { .. }
             | Change::ActDone { .. }
+            | Change::ActFailed { .. }
             | Change::LandingMoved { .. }
             | Change::CycleStopped { .. } => apply_power(machine, record),
             Change::AgentAttached { .. }
@@ -278,7 +279,7 @@ fn apply_power(machine: &mut Machine, record: &Record) {
                 leg.unsettled.push(intent.clone());
             }
         }
-        Change::ActDone { intent, .. } => {
+        Change::ActDone { intent, .. } | Change::ActFailed { intent: Some(intent), .. } => {
             machine.legs.iter_mut().for_each(|leg| leg.unsettled.retain(|i| i.id != *intent));
         }
         Change::PowerUnsettled { leg, intent, answer, .. } => {

@@ -578,6 +578,9 @@ pub enum Change {
     ActFailed {
         /// The machine.
         machine: MachineName,
+        /// Its intent, where nothing was begun: then it is over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        intent: Option<IntentId>,
         /// In words.
         what: String,
         /// What came back.

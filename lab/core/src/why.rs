@@ -3,6 +3,7 @@
 use crate::Lab;
 use crate::id::ReservationId;
 use crate::machine::{Health, Machine, Purpose, Stage, Switch};
+use crate::queue::clean_of;
 use crate::reservation::{End, Reservation, Role, Status};
 use crate::time::LabTime;
 use pitstop_wire::agent::AgentKind;
@@ -303,7 +304,9 @@ impl Lab {
                 ));
             }
         }
-        why.say(format!("disks: {}", m.clean()));
+        if !m.disks.is_empty() {
+            why.say(format!("disks: {}", self.spec(&m.name).map_or_else(|| m.clean(), |s| clean_of(m, s))));
+        }
         Some(why)
     }
 

@@ -22,7 +22,8 @@ const LONGEST: u64 = 255;
 const WITHIN: FieldSchema = FieldSchema::optional(
     "within",
     FieldKind::Duration,
-    "how long that may take after power on; `timeout.firmware` and `timeout.evidence` together unless said",
+    "how long that may take, besides the `timeout.power` that the power-on may take; `timeout.firmware` and \
+     `timeout.evidence` together unless said",
 );
 
 /// `ready.console`

@@ -8,9 +8,10 @@ use super::super::table::{Column, Table};
 use super::super::times::duration;
 use super::super::{Context, Result};
 use super::wiring;
-use pitstop_wire::MachineName;
+use crate::daemon::hands::Places;
 use pitstop_wire::api::{Checked, CheckedPart, Schema};
 use pitstop_wire::text::machines;
+use pitstop_wire::{ApiError, Code, MachineName};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -57,6 +58,20 @@ pub async fn run(cx: &Context, args: &Args) -> Result {
     }
 }
 
+/// Where drivers are made that are never used.
+fn nowhere() -> Places {
+    let nowhere = std::path::PathBuf::from("/nonexistent");
+    Places {
+        machines: nowhere.clone(),
+        agent: nowhere.clone(),
+        program: nowhere,
+        address: "127.0.0.1".to_owned(),
+        agents_port: 0,
+        boot_port: Some(0),
+        ca: String::new(),
+    }
+}
+
 /// No machine has a name with a slash or `.toml` in it that is not also a file.
 fn is_file(word: &str) -> bool {
     word.contains('/') || word.ends_with(".toml") || Path::new(word).is_file()
@@ -71,6 +86,14 @@ fn inventory(cx: &Context, path: &Path) -> Result {
         }
         other => other,
     })?;
+    // What no table of fields can tell: regular expressions, addresses, keys.
+    crate::daemon::hands::Rigs::new(nowhere()).check(pitstop_drivers::factories(), &inventory).map_err(
+        |faults| {
+            Fail::from(
+                ApiError::new(Code::Usage, "the inventory has drivers that cannot be made").hint(faults),
+            )
+        },
+    )?;
     cx.out.line(&format!("{}: {}, no errors", path.display(), machines(inventory.machines.len())))
 }
 

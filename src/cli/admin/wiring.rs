@@ -36,7 +36,11 @@ pub async fn check(cx: &Context, name: &MachineName, within: Duration) -> Result
         }
         _ => return Err(in_use(&row)),
     };
-    let found = look(cx, name, within).await;
+    let found = tokio::select! {
+        found = look(cx, name, within) => found,
+        // What was begun is put back all the same.
+        _ = tokio::signal::ctrl_c() => Err(Fail::Exit(130)),
+    };
     // However that ended: it is off before anybody can get it.
     let off = power(cx, name, PowerDo::Off).await;
     if drained {

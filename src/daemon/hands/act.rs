@@ -34,32 +34,55 @@ impl Fixtures {
     }
 }
 
+/// An act that was not done, as far as anybody knows.
+pub struct Undone {
+    /// Why.
+    pub why: String,
+    /// Whether it was begun, and may be done later.
+    pub begun: bool,
+}
+
+impl Undone {
+    /// Nothing was begun.
+    pub fn before(why: impl ToString) -> Self {
+        Self { why: why.to_string(), begun: false }
+    }
+
+    /// Whoever asked may not have the machine any more.
+    pub fn late() -> Self {
+        Self::before("its time was over before it was begun")
+    }
+
+    /// It was begun; how it ended is not known.
+    pub fn perhaps(why: impl ToString) -> Self {
+        Self { why: why.to_string(), begun: true }
+    }
+}
+
 impl Rig {
     /// Does it, unless it is too late once it is its turn.
     ///
     /// # Errors
     /// Why not.
-    pub(super) async fn act(&self, act: &Act, in_time: impl Fn() -> bool) -> Result<(), String> {
+    pub(super) async fn act(&self, act: &Act, in_time: impl Fn() -> bool) -> Result<(), Undone> {
         let fixtures = self.fixtures();
         let _busy = fixtures.busy.lock().await;
-        // Whoever asked may not have the machine any more.
         if !in_time() {
-            return Err("its time was over before it was begun".to_owned());
+            return Err(Undone::late());
         }
+        let gone = || Undone::before(format!("it has nothing to {act}"));
         let done = match act {
-            Act::Flip { switch, position } => match fixtures.switches.get(switch) {
-                Some(Ok(switch)) => switch.set(position).await,
-                Some(Err(e)) => Err(e.clone()),
-                None => return Err(format!("there is no switch {switch}")),
-            },
-            Act::Nudge(_) => return Err("that is for the power leg".to_owned()),
-            Act::Press { button } => match fixtures.buttons.get(button) {
-                Some(Ok(button)) => button.press().await,
-                Some(Err(e)) => Err(e.clone()),
-                None => return Err(format!("there is no button {button}")),
-            },
+            Act::Flip { switch, position } => {
+                let switch = fixtures.switches.get(switch).ok_or_else(gone)?;
+                switch.as_ref().map_err(Undone::before)?.set(position).await
+            }
+            Act::Press { button } => {
+                let button = fixtures.buttons.get(button).ok_or_else(gone)?;
+                button.as_ref().map_err(Undone::before)?.press().await
+            }
+            Act::Nudge(_) => return Err(gone()),
         };
-        done.map_err(|e| e.to_string())
+        done.map_err(Undone::perhaps)
     }
 
     /// Puts every switch where a machine that is to boot has it, and lets every

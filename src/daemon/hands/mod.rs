@@ -23,6 +23,7 @@ pub use rig::{Places, Rig, Rigs};
 
 use super::Hands;
 use super::agents::Agents;
+use act::Undone;
 use check::Check;
 use leg::{Job, Order};
 use pitstop_core::effect::Effect;
@@ -229,37 +230,45 @@ impl Inner {
     fn act(self: &Arc<Self>, machine: MachineName, intent: IntentId, act: Act, until: LabTime, epoch: Epoch) {
         let inner = self.clone();
         self.runtime.spawn(async move {
-            let result = match inner.rigs.get(&machine) {
+            let done = match inner.rigs.get(&machine) {
                 Some(rig) => match act {
                     Act::Nudge(nudge) => inner.nudge(&rig, nudge, until).await,
                     _ => rig.act(&act, || inner.front.now() <= until).await,
                 },
-                None => Err(format!("{machine} is not in the inventory")),
+                None => Err(Undone::before(format!("{machine} is not in the inventory"))),
             };
-            if let Err(e) = &result {
-                tracing::info!(%machine, "{act}: {e}");
+            if let Err(e) = &done {
+                tracing::info!(%machine, "{act}: {}", e.why);
             }
-            inner.front.fact(epoch, Fact::Acted { machine, intent, act, result });
+            let begun = done.as_ref().map_or_else(|e| e.begun, |()| true);
+            let result = done.map_err(|e| e.why);
+            inner.front.fact(epoch, Fact::Acted { machine, intent, act, begun, result });
         });
     }
 
     /// Through the first leg, which is the one named `power`.
-    async fn nudge(&self, rig: &Rig, nudge: Nudge, until: LabTime) -> Result<(), String> {
-        let power = rig.leg(0).ok_or("it has no power leg")?.power().map_err(|e| e.to_string())?;
+    async fn nudge(&self, rig: &Rig, nudge: Nudge, until: LabTime) -> Result<(), Undone> {
+        let leg = rig.leg(0).ok_or_else(|| Undone::before("it has no power leg"))?;
+        let power = leg.power().map_err(Undone::before)?;
+        if !power.nudges() {
+            let word = nudge.word();
+            return Err(Undone::before(format!(
+                "what switches this machine can only do on and off, no {word}"
+            )));
+        }
         let left = || Duration::from_millis(until - self.front.now());
-        let late = || "its time was over before it was begun".to_owned();
         let turn = async {
             // No power command is given meanwhile, and this not between two of them.
             let quiet = rig.nudged().write().await;
             (quiet, self.runners.turn(power.limits()).await)
         };
-        let _turn = tokio::time::timeout(left(), turn).await.map_err(|_| late())?;
+        let _turn = tokio::time::timeout(left(), turn).await.map_err(|_| Undone::late())?;
         if left().is_zero() {
-            return Err(late());
+            return Err(Undone::late());
         }
         match tokio::time::timeout(NUDGED, power.nudge(nudge)).await {
-            Ok(done) => done.map_err(|e| e.to_string()),
-            Err(_) => Err(format!("no answer within {} s", NUDGED.as_secs())),
+            Ok(done) => done.map_err(Undone::perhaps),
+            Err(_) => Err(Undone::perhaps(format!("no answer within {} s", NUDGED.as_secs()))),
         }
     }
 

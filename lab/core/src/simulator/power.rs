@@ -103,7 +103,7 @@ impl Sim {
         let delay = self.dice.between(who, Pick::Delay, 100, if late { 40_000 } else { 900 });
         self.at(delay, Happening::Reboot { board: number, boot });
         let result = if late { Err("no answer".into()) } else { Ok(()) };
-        let fact = Fact::Acted { machine, intent, act, result };
+        let fact = Fact::Acted { machine, intent, act, begun: true, result };
         self.at(1_000, Happening::Fact(epoch, Box::new(fact)));
     }
 

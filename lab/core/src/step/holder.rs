@@ -226,6 +226,7 @@ impl Step<'_> {
         name: &MachineName,
         intent: IntentId,
         act: &Act,
+        begun: bool,
         result: Result<(), String>,
     ) {
         if self.machine(name).is_none() {
@@ -233,12 +234,13 @@ impl Step<'_> {
         }
         let (machine, what) = (name.clone(), act.to_string());
         match result {
-            Ok(()) => {
-                self.change(Change::ActDone { machine, intent, what });
-                self.power_progress(name);
+            Ok(()) => self.change(Change::ActDone { machine, intent, what }),
+            Err(answer) => {
+                let intent = (!begun).then_some(intent);
+                self.change(Change::ActFailed { machine, intent, what, answer });
             }
-            Err(answer) => self.change(Change::ActFailed { machine, what, answer }),
         }
+        self.power_progress(name);
     }
 
     fn switched(&self, name: &MachineName, word: &str, commands: u64) -> Value {

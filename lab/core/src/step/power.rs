@@ -82,7 +82,9 @@ impl Step<'_> {
                 self.power_result(&machine, leg, intent, want, result, witnessed);
             }
             Fact::Witnessed { machine, turn, result } => self.witnessed(&machine, turn, result),
-            Fact::Acted { machine, intent, act, result } => self.acted(&machine, intent, &act, result),
+            Fact::Acted { machine, intent, act, begun, result } => {
+                self.acted(&machine, intent, &act, begun, result);
+            }
             Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
             Fact::Said { machine, nonce, saying, line } => {
                 self.said(&machine, nonce.as_deref(), saying, &line)

@@ -38,17 +38,17 @@ pub trait Power: Send + Sync {
     /// neither is off.
     fn read(&self) -> Task<'_, Reading>;
 
+    /// Whether it can do a [`Power::nudge`] at all.
+    fn nudges(&self) -> bool {
+        false
+    }
+
     /// Asks or nudges the machine, and leaves its power as it is. `Ok` means
     /// that it was accepted.
     fn nudge(&self, how: Nudge) -> Task<'_, ()> {
         let what = format!("do a power {}", how.word());
-        Box::pin(std::future::ready(Err(DriverError::new(
-            "power",
-            what,
-            "what switches this machine cannot",
-        )
-        .permanent()
-        .next("`off` and `on` it can"))))
+        let error = DriverError::new("power", what, "what switches this machine cannot").permanent();
+        Box::pin(std::future::ready(Err(error)))
     }
 
     /// Has a light on the machine blink, or stop. What it does then, as a

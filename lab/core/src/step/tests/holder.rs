@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, ask, caller, image, name};
 use super::spec_with;
-use crate::event::{Act, Event, Fact, PowerAction, Request};
+use crate::event::{Act, Event, Fact, Nudge, PowerAction, Request};
 use crate::inventory::model::DriverSpec;
 use crate::machine::{Content, FailureClass, Health, ImageRef};
 use crate::record::Change;
@@ -83,7 +83,13 @@ fn a_switch_is_flipped_by_who_may_switch_power_and_by_nobody_else() {
     assert_eq!(b.count(|c| matches!(c, Change::ActDone { .. })), 3);
     b.event(Event::Fact {
         epoch: b.lab.meta().epoch,
-        fact: Fact::Acted { machine: name("m0"), intent: 0, act: press, result: Err("stuck".into()) },
+        fact: Fact::Acted {
+            machine: name("m0"),
+            intent: 0,
+            act: press,
+            begun: true,
+            result: Err("stuck".into()),
+        },
     });
     assert_eq!(b.count(|c| matches!(c, Change::ActFailed { answer, .. } if answer == "stuck")), 1);
 }
@@ -107,6 +113,24 @@ fn what_one_holder_pressed_acts_on_the_machine_of_the_next() {
     assert_ne!(b.status(next), "ready", "nor after a restart");
     b.live(120_000);
     assert_eq!(b.status(next), "ready");
+}
+
+#[test]
+fn what_was_never_begun_is_waited_for() {
+    let mut b = Bench::new(&["m0"]);
+    b.hold("ada", ask("", Want::Bare));
+    let act = Act::Nudge(Nudge::Reset);
+    b.ok("ada", Request::Fixture { machine: name("m0"), act: act.clone(), force: None });
+    b.effects.retain(|(_, e)| !matches!(e, crate::effect::Effect::Act { .. }));
+    let intent = b.machine("m0").intents;
+    let epoch = b.lab.meta().epoch;
+    let result = Err("it cannot".to_owned());
+    b.event(Event::Fact {
+        epoch,
+        fact: Fact::Acted { machine: name("m0"), intent, act, begun: false, result },
+    });
+    assert!(b.machine("m0").settled());
+    b.ok("ada", power(PowerAction::On, None));
 }
 
 #[test]

@@ -115,6 +115,10 @@ impl Power for Ipmi {
         Box::pin(self.state())
     }
 
+    fn nudges(&self) -> bool {
+        true
+    }
+
     /// IPMI 2.0, section 28.3: the NMI is its "pulse diagnostic interrupt".
     fn nudge(&self, how: Nudge) -> Task<'_, ()> {
         Box::pin(async move {

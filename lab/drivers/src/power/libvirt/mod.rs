@@ -163,6 +163,10 @@ impl Power for Libvirt {
         Box::pin(async move { self.state(&format!("read the power of {}", self.machine)).await })
     }
 
+    fn nudges(&self) -> bool {
+        true
+    }
+
     fn nudge(&self, how: Nudge) -> Task<'_, ()> {
         Box::pin(async move {
             let (what, word) = match how {

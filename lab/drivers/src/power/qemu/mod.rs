@@ -204,6 +204,10 @@ impl Power for Qemu {
         })
     }
 
+    fn nudges(&self) -> bool {
+        true
+    }
+
     fn nudge(&self, how: Nudge) -> Task<'_, ()> {
         Box::pin(async move {
             let (what, command) = match how {

@@ -352,6 +352,10 @@ impl Power for Redfish {
         Box::pin(self.state())
     }
 
+    fn nudges(&self) -> bool {
+        true
+    }
+
     fn nudge(&self, how: Nudge) -> Task<'_, ()> {
         Box::pin(async move {
             let (what, kinds): (_, &[&str]) = match how {

@@ -78,7 +78,7 @@ impl Bench {
                 self.fact(epoch, Fact::Witnessed { machine, turn, result: Ok("READY".into()) });
             }
             Effect::Act { machine, intent, act, .. } => {
-                self.fact(epoch, Fact::Acted { machine, intent, act, result: Ok(()) });
+                self.fact(epoch, Fact::Acted { machine, intent, act, begun: true, result: Ok(()) });
             }
             Effect::Tell { .. } | Effect::Dismiss { .. } => {}
         }
