@@ -3,7 +3,7 @@
 use super::fail::Fail;
 use super::times::duration;
 use super::{Context, Result};
-use pitstop_client::{EventQuery, EventStream};
+use pitstop_client::EventStream;
 use pitstop_wire::api::{Done, Event, LegState, Machine, PowerDo, PowerRequest, Update};
 use pitstop_wire::{ApiError, Code, MachineName};
 use std::time::Duration;
@@ -56,16 +56,12 @@ pub async fn switch(
     timeout: Option<Duration>,
 ) -> Result<Done> {
     let name = MachineName::new(machine).map_err(|e| Fail::usage(e.to_string()))?;
+    let mut news = super::fixture::listen(cx, machine).await?;
     if matches!(ask.action, PowerDo::Soft | PowerDo::Reset | PowerDo::Nmi) {
         // Nothing to read back: the leg stays as it is.
-        let mut news = super::fixture::listen(cx, machine).await?;
         let done = cx.client.power(machine, ask, key).await?;
         return super::fixture::wait(machine, &mut news, done, timeout).await;
     }
-    // Listened to before the command is given: none of its records is missed.
-    let query = EventQuery { machine: Some(machine.to_string()), ..EventQuery::default() };
-    let mut news = cx.client.events(query).await?;
-    news.next().await?;
     let mut done = cx.client.power(machine, ask, key).await?;
     let seconds = done.answer.get("settled_within").and_then(serde_json::Value::as_u64);
     let limit = timeout.unwrap_or(Duration::from_secs(seconds.unwrap_or(UNKNOWN_LIMIT)) + SLACK);

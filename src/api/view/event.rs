@@ -189,7 +189,7 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::PowerByHolder { action, .. } => story(format!("power {action} by the holder")),
         Change::PowerByAdmin { action, reason, .. } => {
             let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            story(format!("power {action} by an admin, out of use{why}"))
+            story(format!("{action} by an admin, out of use{why}"))
         }
         Change::EvidenceSeen { what, .. } => story(format!("up: {what}")),
         Change::ActBegun { what, .. } => story(what.clone()),

@@ -94,7 +94,11 @@ fn words(change: &Change, actor: &Actor) -> Option<(MarkKind, String)> {
             Switch::On => Some((MarkKind::Boot, "power on".into())),
             Switch::Off => note("power off".into()),
         },
-        Change::PowerByHolder { action, .. } | Change::PowerByAdmin { action, .. } => match actor {
+        Change::PowerByAdmin { action, .. } => match actor {
+            Actor::User(user) => note(format!("{user}: {action}")),
+            _ => note(action.clone()),
+        },
+        Change::PowerByHolder { action, .. } => match actor {
             Actor::User(user) => note(format!("{user}: power {action}")),
             _ => note(format!("power {action}")),
         },

@@ -106,7 +106,7 @@ impl Step<'_> {
             self.is_settled(machine).map_err(|error| error.hint("wait, or switch it off"))?;
         }
         let (to, why) = (name.clone(), reason.map(str::to_owned));
-        self.change(Change::PowerByAdmin { machine: to, action: word.to_owned(), reason: why });
+        self.change(Change::PowerByAdmin { machine: to, action: format!("power {word}"), reason: why });
         // It boots what is on its disks, and that writes there.
         if want == Switch::On {
             self.distrust_disks(machine);
@@ -161,20 +161,29 @@ impl Step<'_> {
         force: Option<&str>,
     ) -> Result<Value, ApiError> {
         self.still_known(name)?;
-        match self.machine(name) {
+        let by_hand = match self.machine(name) {
             Some(machine) if caller.admin && machine.is_out_of_use() => {
-                let reason = reason_if_new(&machine, force)?.map(str::to_owned);
+                Some((reason_if_new(&machine, force)?.map(str::to_owned), machine))
+            }
+            _ => {
+                self.in_use(caller, name, force)?;
+                None
+            }
+        };
+        // What is refused leaves no record, and no disk distrusted.
+        self.has_fixture(name, &act)?;
+        match (by_hand, &act) {
+            (Some((reason, machine)), _) => {
                 self.distrust_disks(&machine);
                 let action = act.to_string();
                 self.change(Change::PowerByAdmin { machine: name.clone(), action, reason });
             }
-            _ => drop(self.in_use(caller, name, force)?),
-        }
-        self.has_fixture(name, &act)?;
-        if let Act::Nudge(nudge) = &act {
             // Whatever becomes of its agent is the holder's own doing.
-            let action = nudge.word().to_owned();
-            self.change(Change::PowerByHolder { machine: name.clone(), action });
+            (None, Act::Nudge(nudge)) => {
+                let action = nudge.word().to_owned();
+                self.change(Change::PowerByHolder { machine: name.clone(), action });
+            }
+            (None, _) => {}
         }
         let what = act.to_string();
         let id = self.lab.machines.get(name).map_or(0, |m| m.intents) + 1;

@@ -143,6 +143,10 @@ fn a_card_that_an_admin_took_from_a_machine_out_of_use_is_still_proven() {
     b.obey();
     assert_eq!(b.machine("m0").clean(), "proven");
     b.ok("admin", Request::Drain { machine: name("m0"), reason: "card".into() });
+    let missing = Act::Flip { switch: "mux".into(), position: "host".into() };
+    let request = Request::Fixture { machine: name("m0"), act: missing, force: None };
+    assert_eq!(b.refused("admin", request), Code::NotFound);
+    assert_eq!(b.machine("m0").clean(), "proven", "what was refused touched no card");
     let act = Act::Flip { switch: "sd".into(), position: "host".into() };
     b.ok("admin", Request::Fixture { machine: name("m0"), act, force: None });
     assert_eq!(b.machine("m0").clean(), "used", "before the switch moves");
