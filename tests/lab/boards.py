@@ -2,17 +2,12 @@
 program says; an SD switch is put home before each boot. Prints one line per
 step and `ok` or what was wrong."""
 
-import json
-import os
-import pathlib
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 
-from wiring import PATIENCE, PITSTOP, Line, Machine, Wrong, demand, say
+import common
+from common import PATIENCE, demand, play, say, until
+from wiring import Line, Machine
 
 INVENTORY = """format = 1
 [class.board]
@@ -68,9 +63,9 @@ class Greeter(threading.Thread):
             peer.close()
 
 
-class Lab:
+class Lab(common.Lab):
     def __init__(self):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="pb"))
+        super().__init__(prefix="pb")
         self.stop = threading.Event()
         self.greeter = Greeter(self.dir / "on-answers")
         self.greeter.start()
@@ -85,34 +80,11 @@ class Lab:
         slow.chmod(0o700)
         (self.dir / "sd").write_text("host\n")
         port = self.greeter.server.getsockname()[1]
-        (self.dir / "inventory.toml").write_text(INVENTORY.format(dir=self.dir, mux=mux, slow=slow, ssh=port))
-        self.env = dict(os.environ, PITSTOP_SOCKET=str(self.dir / "sock"), PITSTOP_DATA=str(self.dir / "data"))
-        self.log = open(self.dir / "log", "ab")
-        args = [PITSTOP, "serve", "--inventory", str(self.dir / "inventory.toml")]
-        self.daemon = subprocess.Popen(args, env=self.env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        end = time.monotonic() + PATIENCE
-        while self.cli("status").returncode != 0:
-            demand(time.monotonic() < end, f"the daemon does not serve; see {self.dir}/log")
-            time.sleep(0.1)
-        self.ok("admin", "enrol", "state=new", "--count", "8")
-
-    def cli(self, *args):
-        return subprocess.run([PITSTOP, *args], env=self.env, capture_output=True, text=True, timeout=PATIENCE)
-
-    def ok(self, *args):
-        done = self.cli(*args)
-        demand(done.returncode == 0, f"pitstop {' '.join(args)}: exit {done.returncode}: {done.stderr}")
-        return done.stdout
-
-    def events(self, machine):
-        lines = self.ok("events", machine, "--all", "-n", "10000", "-o", "jsonl").splitlines()
-        return [json.loads(line) for line in lines]
+        self.inventory.write_text(INVENTORY.format(dir=self.dir, mux=mux, slow=slow, ssh=port))
 
     def end(self):
-        self.daemon.terminate()
-        self.daemon.wait()
         self.stop.set()
-        subprocess.run(["rm", "-rf", str(self.dir)], check=True)
+        super().end()
 
 
 def told(lab, machine, words):
@@ -120,55 +92,46 @@ def told(lab, machine, words):
     demand(any(words in text for text in texts), f"{machine}: nothing says “{words}”: {texts}")
 
 
-def main():
-    lab = Lab()
+def boards(lab, began):
+    lab.start()
+    lab.ok("admin", "enrol", "state=new", "--count", "8")
     reserve = ("reserve", "--clean", "any", "--want", "image", "--timeout", "100s")
-    try:
-        refused = lab.cli("reserve", "name=speaks", "--want", "image", "--timeout", "5s")
-        demand(refused.returncode == 3 and "proven clean" in refused.stderr, f"a board nobody proves: {refused}")
-        lab.ok(*reserve, "name=speaks")
-        told(lab, "speaks", "up: console main says: speaks is on")
-        demand((lab.dir / "sd").read_text() == "dut\n", "the SD card is the host's still")
-        say("a line on the console shows that a board is up; its SD card is its own")
-        lab.ok("switch", "speaks", "sd", "host")
-        demand((lab.dir / "sd").read_text() == "host\n", "the holder's switch did not move")
-        lab.ok("release", "speaks")
-        lab.ok(*reserve, "name=speaks")
-        demand((lab.dir / "sd").read_text() == "dut\n", "what one holder left is the next one's trouble")
-        lab.ok("release", "speaks")
-        say("what a holder did to a switch is undone before the next boot")
-        lab.ok(*reserve, "name=answers")
-        told(lab, "answers", "up: its ssh server answers: SSH-2.0-board")
-        lab.ok("release", "answers")
-        waiting = subprocess.Popen([PITSTOP, *reserve, "name=asked"], env=lab.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        end = time.monotonic() + PATIENCE
-        while not (lab.dir / "on-asked").exists():
-            demand(time.monotonic() < end, "asked is not switched on")
-            time.sleep(0.05)
-        (lab.dir / "up").touch()
-        demand(waiting.wait(PATIENCE) == 0, f"asked: {waiting.stderr.read()}")
-        lab.ok("release", "asked")
-        lab.ok(*reserve, "name=powered")
-        lab.ok("release", "powered")
-        say("so do an ssh server, a program, and power alone")
-        lab.ok(*reserve, "kind=rack", "-n", "3")
-        demand(not (lab.dir / "together").exists(), "two machines of a circuit that bears one started together")
-        say("no more machines of a circuit start together than it bears")
-        # It is the only one that suits, so the reservation waits for it until it may no more.
-        failed = lab.cli(*reserve[:-1], "60s", "name=mute")
-        demand(failed.returncode == 6 and "quarantined: boot" in failed.stderr, f"a board that never says it: {failed}")
-        told(lab, "mute", "nothing of what `ready.console` waits for")
-        why = lab.cli("why", "mute").stdout
-        demand("console: mute is on" in why, f"what it said instead is not shown: {why}")
-        say("a board that never says it fails, with what it said instead")
-    except Wrong as wrong:
-        print(f"boards: {wrong}")
-        return 1
-    finally:
-        lab.end()
-    print("boards: ok")
-    return 0
+    refused = lab.cli("reserve", "name=speaks", "--want", "image", "--timeout", "5s")
+    demand(refused.returncode == 3 and "proven clean" in refused.stderr, f"a board nobody proves: {refused}")
+    lab.ok(*reserve, "name=speaks")
+    told(lab, "speaks", "up: console main says: speaks is on")
+    demand((lab.dir / "sd").read_text() == "dut\n", "the SD card is the host's still")
+    say(began, "a line on the console shows that a board is up; its SD card is its own")
+    lab.ok("switch", "speaks", "sd", "host")
+    demand((lab.dir / "sd").read_text() == "host\n", "the holder's switch did not move")
+    lab.ok("release", "speaks")
+    lab.ok(*reserve, "name=speaks")
+    demand((lab.dir / "sd").read_text() == "dut\n", "what one holder left is the next one's trouble")
+    lab.ok("release", "speaks")
+    say(began, "what a holder did to a switch is undone before the next boot")
+    lab.ok(*reserve, "name=answers")
+    told(lab, "answers", "up: its ssh server answers: SSH-2.0-board")
+    lab.ok("release", "answers")
+    waiting = lab.begin(*reserve, "name=asked")
+    until("asked is switched on", (lab.dir / "on-asked").exists)
+    (lab.dir / "up").touch()
+    demand(waiting.wait(PATIENCE) == 0, f"asked: {waiting.stderr.read()}")
+    lab.ok("release", "asked")
+    lab.ok(*reserve, "name=powered")
+    lab.ok("release", "powered")
+    say(began, "so do an ssh server, a program, and power alone")
+    lab.ok(*reserve, "kind=rack", "-n", "3")
+    demand(not (lab.dir / "together").exists(), "two machines of a circuit that bears one started together")
+    say(began, "no more machines of a circuit start together than it bears")
+    # It is the only one that suits, so the reservation waits for it until it may no more.
+    failed = lab.cli(*reserve[:-1], "60s", "name=mute")
+    demand(failed.returncode == 6 and "quarantined: boot" in failed.stderr, f"a board that never says it: {failed}")
+    told(lab, "mute", "nothing of what `ready.console` waits for")
+    why = lab.cli("why", "mute").stdout
+    demand("console: mute is on" in why, f"what it said instead is not shown: {why}")
+    say(began, "a board that never says it fails, with what it said instead")
+    return "what shows that they are up, and their switches"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    play("boards", Lab(), boards)

@@ -5,19 +5,14 @@ line while it has power, and asks what to boot. Prints one line per step and
 `ok` or what was wrong."""
 
 import json
-import os
-import pathlib
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 import urllib.request
 
-HERE = pathlib.Path(__file__).resolve().parent
-PITSTOP = os.environ.get("PITSTOP", str(HERE.parents[1] / "target/release/pitstop"))
-PATIENCE = 120  # seconds
+import common
+from common import demand, play, say
+
 NAMES = ("a", "b", "c")
 
 MACHINE = """[machine.{name}]
@@ -28,15 +23,6 @@ disk.root = {{}}
 ready.agent = {{}}
 timeout.power = "20s"
 """
-
-
-class Wrong(Exception):
-    pass
-
-
-def demand(truth, words):
-    if not truth:
-        raise Wrong(words)
 
 
 class Line:
@@ -83,11 +69,11 @@ class Machine(threading.Thread):
             time.sleep(0.1)
 
 
-class Lab:
+class Lab(common.Lab):
     """`outlets` and `lines`: for each machine, whose cable it hangs on; `-` for none."""
 
     def __init__(self, outlets, lines):
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="pc"))
+        super().__init__(prefix="pc")
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         outlet = {name: self.dir / f"outlet-{name}" for name in NAMES}
@@ -96,34 +82,21 @@ class Lab:
         boot = f"http://127.0.0.1:{port}"
         for name, on, speaks in zip(NAMES, outlets, lines):
             Machine(name, outlet[on], line.get(speaks), boot, self.stop).start()
-        text = "format = 1\n" + "".join(
-            MACHINE.format(name=name, outlet=outlet[name], line=self.dir / f"line-{name}") for name in NAMES)
-        (self.dir / "inventory.toml").write_text(text)
-        self.env = dict(os.environ, PITSTOP_SOCKET=str(self.dir / "sock"), PITSTOP_DATA=str(self.dir / "data"))
-        self.log = open(self.dir / "log", "ab")
-        args = [PITSTOP, "serve", "--inventory", str(self.dir / "inventory.toml"), "--boot-port", str(port)]
-        self.daemon = subprocess.Popen(args, env=self.env, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        end = time.monotonic() + PATIENCE
-        while self.cli("status").returncode != 0:
-            demand(time.monotonic() < end, f"the daemon does not serve; see {self.dir}/log")
-            time.sleep(0.1)
+        self.inventory.write_text("format = 1\n" + "".join(
+            MACHINE.format(name=name, outlet=outlet[name], line=self.dir / f"line-{name}") for name in NAMES))
+        self.port = port
 
-    def cli(self, *args):
-        return subprocess.run([PITSTOP, *args], env=self.env, capture_output=True, text=True, timeout=PATIENCE)
-
-    def check(self, *args):
+    def wiring(self, *args):
         done = self.cli("admin", "check", "--wiring", "--within", "5s", "-o", "jsonl", *args)
         demand(done.returncode in (0, 1), f"admin check --wiring: exit {done.returncode}: {done.stderr}")
         return done.returncode, [json.loads(row) for row in done.stdout.splitlines()]
 
+    def states(self):
+        return {m["name"]: m["state"] for m in json.loads(self.ok("ls", "-o", "json"))["machines"]}
+
     def end(self):
-        self.daemon.terminate()
-        self.daemon.wait()
         self.stop.set()
-
-
-def say(words):
-    print(f"  {words}", flush=True)
+        super().end()
 
 
 def told(rows, machine, part, ok, words):
@@ -131,72 +104,57 @@ def told(rows, machine, part, ok, words):
     demand(any(words in says for says in found), f"{machine} {part} does not say “{words}”: {rows}")
 
 
-def right():
-    lab = Lab("abc", "abc")
-    try:
-        states = lambda: {m["name"]: m["state"] for m in json.loads(lab.cli("ls", "-o", "json").stdout)["machines"]}
-        demand(set(states().values()) == {"new"}, f"not all new: {states()}")
-        code, rows = lab.check("a", "b", "c")
-        demand(code == 0 and all(row["ok"] for row in rows), f"something is wrong with a lab that is right: {rows}")
-        demand(len(rows) == 9, f"power, console and boot of three machines: {rows}")
-        demand(set(states().values()) == {"new"}, "they were enrolled by being looked at")
-        demand(not any(lab.dir.glob("outlet-*")), "a machine was left on")
-        say("a lab as it should be: nothing is wrong, all are off and new as before")
-        done = lab.cli("admin", "check", "--wiring", "a")
-        demand("asked what to boot" in done.stdout, done.stdout)
-        print(done.stdout)
-    finally:
-        lab.end()
+def right(lab, began):
+    demand(set(lab.states().values()) == {"new"}, f"not all new: {lab.states()}")
+    code, rows = lab.wiring("a", "b", "c")
+    demand(code == 0 and all(row["ok"] for row in rows), f"something is wrong with a lab that is right: {rows}")
+    demand(len(rows) == 9, f"power, console and boot of three machines: {rows}")
+    demand(set(lab.states().values()) == {"new"}, "they were enrolled by being looked at")
+    demand(not any(lab.dir.glob("outlet-*")), "a machine was left on")
+    say(began, "a lab as it should be: nothing is wrong, all are off and new as before")
+    done = lab.cli("admin", "check", "--wiring", "a")
+    demand("asked what to boot" in done.stdout, done.stdout)
+    print(done.stdout)
 
 
-def swapped_outlets():
-    lab = Lab("bac", "abc")
-    try:
-        code, rows = lab.check("a")
-        demand(code == 1, "nothing was found out")
-        told(rows, "a", "console main", False, "b did instead")
-        told(rows, "a", "b boot", False, "their power is swapped: look at the cables of a and b")
-        say("two outlets swapped: found out by switching one machine")
-        code, rows = lab.check("c")
-        demand(code == 0, f"c is as it should be: {rows}")
-    finally:
-        lab.end()
+def swapped_outlets(lab, began):
+    code, rows = lab.wiring("a")
+    demand(code == 1, "nothing was found out")
+    told(rows, "a", "console main", False, "b did instead")
+    told(rows, "a", "b boot", False, "their power is swapped: look at the cables of a and b")
+    say(began, "two outlets swapped: found out by switching one machine")
+    code, rows = lab.wiring("c")
+    demand(code == 0, f"c is as it should be: {rows}")
 
 
-def swapped_consoles():
-    lab = Lab("abc", "acb")
-    try:
-        code, rows = lab.check("b")
-        demand(code == 1, "nothing was found out")
-        told(rows, "b", "boot", True, "asked what to boot")
-        told(rows, "b", "c console main", False, "their consoles are swapped: look at the cables of b and c")
-        say("two consoles swapped: found out by switching one machine")
-    finally:
-        lab.end()
+def swapped_consoles(lab, began):
+    code, rows = lab.wiring("b")
+    demand(code == 1, "nothing was found out")
+    told(rows, "b", "boot", True, "asked what to boot")
+    told(rows, "b", "c console main", False, "their consoles are swapped: look at the cables of b and c")
+    say(began, "two consoles swapped: found out by switching one machine")
 
 
-def dead_line():
-    lab = Lab("abc", "ab-")
-    try:
-        code, rows = lab.check("c")
-        demand(code == 1, "nothing was found out")
-        told(rows, "c", "console main", False, "is it plugged in")
-        told(rows, "c", "boot", True, "asked what to boot")
-        say("a console that is not plugged in: found out")
-    finally:
-        lab.end()
+def dead_line(lab, began):
+    code, rows = lab.wiring("c")
+    demand(code == 1, "nothing was found out")
+    told(rows, "c", "console main", False, "is it plugged in")
+    told(rows, "c", "boot", True, "asked what to boot")
+    say(began, "a console that is not plugged in: found out")
 
 
-def main():
-    try:
-        for step in (right, swapped_outlets, swapped_consoles, dead_line):
-            step()
-    except Wrong as wrong:
-        print(f"wiring: {wrong}")
-        return 1
-    print("wiring: ok")
-    return 0
+def cables(check):
+    """The check, on a daemon that is started for it."""
+    def story(lab, began):
+        lab.start("--boot-port", str(lab.port))
+        check(lab, began)
+        return check.__name__.replace("_", " ")
+    return story
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    play("wiring", Lab("abc", "abc"), cables(right))
+    play("wiring", Lab("bac", "abc"), cables(swapped_outlets))
+    play("wiring", Lab("abc", "acb"), cables(swapped_consoles))
+    play("wiring", Lab("abc", "ab-"), cables(dead_line))
+    print("ok      wiring: swapped outlets, swapped consoles and a dead line are found out")
