@@ -69,9 +69,7 @@ impl Bmc {
     /// The address is none; permanent.
     pub fn of(driver: &'static str, site: &Site, spec: &DriverSpec) -> Result<Self, DriverError> {
         let wrong = |what: String| {
-            DriverError::new(driver, format!("reach the BMC of {}", site.name()), what)
-                .permanent()
-                .next("mend the inventory")
+            DriverError::in_inventory(driver, format!("reach the BMC of {}", site.name()), what)
         };
         let address = spec.text("address").unwrap_or_default();
         let (host, port) =

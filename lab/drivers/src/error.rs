@@ -29,6 +29,11 @@ impl DriverError {
         Self { driver, attempted: attempted.into(), answer: answer.to_string(), permanent: false, next: None }
     }
 
+    /// What the inventory says cannot be; it is a person's to mend.
+    pub fn in_inventory(driver: &'static str, attempted: impl Into<String>, answer: impl ToString) -> Self {
+        Self::new(driver, attempted, answer).permanent().next("mend the inventory")
+    }
+
     /// The same, but only a person can end it.
     #[must_use]
     pub fn permanent(self) -> Self {

@@ -121,9 +121,7 @@ impl Evidence {
 }
 
 fn wrong(site: &Site, what: String) -> DriverError {
-    DriverError::new("ready", format!("see whether {} is up", site.name()), what)
-        .permanent()
-        .next("mend the inventory")
+    DriverError::in_inventory("ready", format!("see whether {} is up", site.name()), what)
 }
 
 fn line(site: &Site, spec: &DriverSpec) -> Result<Evidence, DriverError> {

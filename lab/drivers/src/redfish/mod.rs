@@ -66,9 +66,7 @@ impl Service {
     /// The fields contradict each other; permanent.
     pub fn of(driver: &'static str, site: &Site, spec: &DriverSpec) -> Result<Self, DriverError> {
         let wrong = |what: String| {
-            DriverError::new(driver, format!("reach the BMC of {}", site.name()), what)
-                .permanent()
-                .next("mend the inventory")
+            DriverError::in_inventory(driver, format!("reach the BMC of {}", site.name()), what)
         };
         let given = spec.text("address").unwrap_or_default();
         let (host, port) = address::split(given).ok_or_else(|| wrong(format!("`{given}` is no address")))?;

@@ -170,7 +170,7 @@ impl WireError {
             Self::Unknown(why) => DriverError::new(driver, attempted, why)
                 .next("`ca` or `fingerprint` says by what the device is known"),
             Self::Unusable(why) => {
-                DriverError::new(driver, attempted, why).permanent().next("mend the inventory")
+                DriverError::in_inventory(driver, attempted, why)
             }
         }
     }

@@ -36,13 +36,11 @@ pub fn make(site: &Site, console: &str) -> Result<Arc<dyn Console>, DriverError>
     let spec = site.spec.consoles.get(console).cloned().unwrap_or_default();
     let run: Vec<String> = spec.list("run").unwrap_or_default().into_iter().map(str::to_owned).collect();
     if run.is_empty() {
-        return Err(DriverError::new(
+        return Err(DriverError::in_inventory(
             DRIVER,
             format!("use {console} of {}", site.name()),
             "`run` names no program",
-        )
-        .permanent()
-        .next("mend the inventory"));
+        ));
     }
     Ok(Arc::new(Talk { machine: site.name().to_owned(), bench: Bench::of(DRIVER, site, &spec)?, run }))
 }

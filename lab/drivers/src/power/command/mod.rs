@@ -42,11 +42,8 @@ struct Commands {
 /// Makes the driver.
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
-    let wrong = |what: &str| {
-        DriverError::new(DRIVER, format!("use the commands of {}", site.name()), what)
-            .permanent()
-            .next("mend the inventory")
-    };
+    let wrong =
+        |what: &str| DriverError::in_inventory(DRIVER, format!("use the commands of {}", site.name()), what);
     Ok(Arc::new(Commands {
         programs: Programs::new(DRIVER, site, spec)?,
         on: programs::argv(spec, "on").ok_or_else(|| wrong("`on` names no program"))?,

@@ -109,11 +109,8 @@ struct Http {
 /// Makes the driver.
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
-    let wrong = |what: String| {
-        DriverError::new(DRIVER, format!("use the device of {}", site.name()), what)
-            .permanent()
-            .next("mend the inventory")
-    };
+    let wrong =
+        |what: String| DriverError::in_inventory(DRIVER, format!("use the device of {}", site.name()), what);
     let address = spec.text("address").unwrap_or_default().to_owned();
     let target = address::split(&address).ok_or_else(|| wrong(format!("`{address}` is no address")))?;
     let limit = Duration::from_millis(spec.ms("timeout").unwrap_or(DEFAULT_TIMEOUT_MS));

@@ -57,9 +57,7 @@ struct Libvirt {
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
     let wrong = |what: String| {
-        DriverError::new(DRIVER, format!("use the virtual machine of {}", site.name()), what)
-            .permanent()
-            .next("mend the inventory")
+        DriverError::in_inventory(DRIVER, format!("use the virtual machine of {}", site.name()), what)
     };
     let domain = spec.text("domain").unwrap_or_else(|| site.name());
     // virsh would take the first for an option.

@@ -93,11 +93,8 @@ struct Pdudaemon {
 /// Makes the driver.
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
-    let wrong = |what: String| {
-        DriverError::new(DRIVER, format!("use the outlet of {}", site.name()), what)
-            .permanent()
-            .next("mend the inventory")
-    };
+    let wrong =
+        |what: String| DriverError::in_inventory(DRIVER, format!("use the outlet of {}", site.name()), what);
     let address = spec.text("address").unwrap_or_default().to_owned();
     let target = address::split(&address).ok_or_else(|| wrong(format!("`{address}` is no address")))?;
     let hostname = spec.text("hostname").filter(|hostname| !hostname.is_empty());

@@ -45,11 +45,7 @@ pub struct Build {
 impl Build {
     /// From the inventory.
     pub fn of(site: &Site, spec: &DriverSpec) -> Result<Self, DriverError> {
-        let wrong = |what: String| {
-            DriverError::new(DRIVER, format!("build {}", site.name()), what)
-                .permanent()
-                .next("mend the inventory")
-        };
+        let wrong = |what: String| DriverError::in_inventory(DRIVER, format!("build {}", site.name()), what);
         let bytes = spec.bytes("disk").unwrap_or(2 << 30);
         let mut disks: Vec<_> = site.spec.disks.iter().map(|d| (d.name.clone(), bytes)).collect();
         if disks.is_empty() {

@@ -100,11 +100,8 @@ enum Login {
 /// Makes the driver.
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
-    let wrong = |what: String| {
-        DriverError::new(DRIVER, format!("use the outlet of {}", site.name()), what)
-            .permanent()
-            .next("mend the inventory")
-    };
+    let wrong =
+        |what: String| DriverError::in_inventory(DRIVER, format!("use the outlet of {}", site.name()), what);
     let given = spec.text("address").unwrap_or_default();
     let target = address::split(given).ok_or_else(|| wrong(format!("`{given}` is no address")))?;
     let mut limits = PowerLimits::of(site, leg);

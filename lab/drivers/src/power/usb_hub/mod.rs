@@ -56,11 +56,8 @@ struct UsbHub {
 /// Makes the driver.
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
-    let wrong = |what: String| {
-        DriverError::new(DRIVER, format!("use the port of {}", site.name()), what)
-            .permanent()
-            .next("mend the inventory")
-    };
+    let wrong =
+        |what: String| DriverError::in_inventory(DRIVER, format!("use the port of {}", site.name()), what);
     let hub = spec.text("hub").unwrap_or_default();
     if !is_location(hub) {
         return Err(wrong(format!("`{hub}` is no place of a hub: bus and ports, as in `1-1.4`")));

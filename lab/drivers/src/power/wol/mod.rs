@@ -102,9 +102,7 @@ struct Wol {
 /// Makes the driver.
 pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let spec = &leg.driver;
-    let wrong = |what: String| {
-        DriverError::new(DRIVER, format!("wake {}", site.name()), what).permanent().next("mend the inventory")
-    };
+    let wrong = |what: String| DriverError::in_inventory(DRIVER, format!("wake {}", site.name()), what);
     let mac = spec.text("mac").unwrap_or_default();
     let mac = hex(mac).ok_or_else(|| wrong(format!("`{mac}` is no hardware address")))?;
     let broadcast = match spec.text("broadcast") {
