@@ -12,7 +12,7 @@ use super::board::DISK;
 use super::clients::admin;
 use super::pairs::{Pairs, state};
 use crate::effect::Effect;
-use crate::event::{Answer, Caller, Event, Fact, Floor, Moment, PowerAction, Report, Request};
+use crate::event::{Act, Answer, Caller, Event, Fact, Floor, Moment, Nudge, PowerAction, Report, Request};
 use crate::id::{Entropy, Epoch};
 use crate::lab::{Lab, Row, RowKey, Timer};
 use crate::machine::{Machine, Reading, Switch};
@@ -133,6 +133,7 @@ fn from_people(lab: &Lab, m: &Machine) -> Vec<Event> {
         reservation.map_or_else(admin, |r| Caller { user: r.owner.clone(), admin: false, key: None });
     let mut requests = vec![
         Request::Power { machine: machine(), action: PowerAction::Cycle, force: None },
+        Request::Fixture { machine: machine(), act: Act::Nudge(Nudge::Reset), force: None },
         Request::Run { machine: machine(), command: "true".into() },
         Request::Reimage { machine: machine(), image: None },
     ];
@@ -179,6 +180,16 @@ fn from_hands(lab: &Lab, m: &Machine, now: LabTime) -> Vec<Event> {
     let nonce = m.turn().and_then(|t| t.attempt.as_ref()).map(|a| a.nonce.clone()).unwrap_or_default();
     for result in [Ok(()), Err("it is hot".to_owned())] {
         events.push(fact(Fact::Checked { machine: machine(), nonce: nonce.clone(), result }));
+    }
+    let turn = m.turn().map_or((0, 0), |t| (t.number, t.failed));
+    for result in [Ok("READY".to_owned()), Err("no such console".to_owned())] {
+        events.push(fact(Fact::Witnessed { machine: machine(), turn, result }));
+    }
+    for (begun, result) in
+        [(true, Ok(())), (true, Err("no answer".to_owned())), (false, Err("late".to_owned()))]
+    {
+        let act = Act::Nudge(Nudge::Reset);
+        events.push(fact(Fact::Acted { machine: machine(), intent, act, begun, result }));
     }
     for saying in [Saying::KernelPanic, Saying::Login] {
         let (nonce, line) = (Some(nonce.clone()), "Kernel panic".to_owned());
