@@ -1,5 +1,6 @@
 //! The Unix socket people's tools connect to.
 
+use super::ears::Ears;
 use super::peer::{Peer, PeerResult};
 use super::room::{Busy, Guest, Room};
 use axum::Router;
@@ -11,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,16 +92,22 @@ impl Listener {
         Ok(Self { listener, path: path.to_owned(), inode })
     }
 
-    /// Serves until told to stop, then lets answers under way finish.
-    pub async fn serve(self, router: Router, stop: CancellationToken) {
+    /// Serves until told to stop, then lets answers under way finish. `deaf`
+    /// is told, while nobody can be heard, for how long that was.
+    pub async fn serve(self, router: Router, stop: CancellationToken, deaf: impl Fn(Duration)) {
         let room = Room::new(CONNECTIONS);
+        let mut ears = Ears::new(deaf);
         let tasks = TaskTracker::new();
         let own = rustix::process::geteuid().as_raw();
         loop {
             let stream = tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, _)) => {
+                        ears.hear(Instant::now());
+                        stream
+                    }
                     Err(error) => {
+                        ears.deaf(Instant::now());
                         // Out of file descriptors, most likely.
                         tracing::warn!(%error, "a connection cannot be accepted");
                         room.show_out();
@@ -111,7 +118,7 @@ impl Listener {
                 () = stop.cancelled() => break,
             };
             let guest = tokio::select! {
-                guest = room.enter() => guest,
+                guest = ears.deaf_until(room.enter()) => guest,
                 () = stop.cancelled() => break,
             };
             let Some(guest) = guest else { break };

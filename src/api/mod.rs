@@ -7,6 +7,7 @@ mod backup;
 mod body;
 mod check;
 mod console;
+mod ears;
 mod error;
 mod events;
 mod extract;

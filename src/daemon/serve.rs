@@ -183,7 +183,8 @@ pub async fn serve(
         closing: closing.clone(),
         data: options.data.clone(),
     };
-    let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone()));
+    let ears = desk.clone();
+    let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone(), move |time| ears.deaf(time)));
     // Nobody may be waiting for it.
     let _ =
         ready.send(Ready { lab: inventory.lab.name.clone(), machines: inventory.machines.len(), listens });
