@@ -5,6 +5,7 @@
 
 use pitstop::daemon::agents::{self, Agents, Limits};
 use pitstop::daemon::hands::{Answer, Front, Places, Rig, Rigs};
+use pitstop::daemon::spare::Spare;
 use pitstop::daemon::{boot, tls};
 use pitstop::sim::image::{Options, SEED_LEN, SEED_OFFSET, mksimimage};
 use pitstop_core::event::{BootAnswer, Fact, Report};
@@ -138,8 +139,9 @@ async fn lab(power: &str, boot_fields: &str) -> Lab {
     let rigs = Arc::new(Rigs::new(places));
     rigs.load(factories(), &inventory);
     let agents = Agents::new(front.clone(), images.clone(), broadcast::Sender::new(8));
-    tokio::spawn(agents::serve(agents.clone(), listener, identity.server, Limits::default()));
-    tokio::spawn(boot::serve(front.clone(), rigs.clone(), agents.clone(), Arc::default(), boot_files));
+    let spare = Spare::keep(1).unwrap();
+    tokio::spawn(agents::serve(agents.clone(), listener, identity.server, Limits::default(), spare.clone()));
+    tokio::spawn(boot::serve(front.clone(), rigs.clone(), agents.clone(), Arc::default(), boot_files, spare));
     let rig = rigs.get(&m1()).unwrap();
     Lab { rigs, rig, agents, images, front, hellos, reports, dir }
 }

@@ -1,8 +1,8 @@
 //! The Unix socket people's tools connect to.
 
-use super::ears::Ears;
-use super::peer::{Peer, PeerResult};
+use super::peer::{PeerResult, Peers};
 use super::room::{Busy, Guest, Room};
+use crate::daemon::spare::Spare;
 use axum::Router;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -12,8 +12,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +26,7 @@ const HEAD: Duration = Duration::from_secs(30);
 /// Most headers of a request, and most bytes of its head.
 const HEADERS: usize = 64;
 const HEAD_BYTES: usize = 64 << 10;
-/// Pause after a connection could not be accepted.
+/// How soon it is tried again when a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
 /// How long half a request may take whose place somebody else wants.
 const LEAVE: Duration = Duration::from_millis(250);
@@ -92,38 +93,44 @@ impl Listener {
         Ok(Self { listener, path: path.to_owned(), inode })
     }
 
-    /// Serves until told to stop, then lets answers under way finish. `deaf`
-    /// is told, while nobody can be heard, for how long that was.
-    pub async fn serve(self, router: Router, stop: CancellationToken, deaf: impl Fn(Duration)) {
+    /// Serves until told to stop, then lets answers under way finish. Whoever
+    /// finds no descriptor gets a `spare` one.
+    pub async fn serve(self, router: Router, stop: CancellationToken, spare: Arc<Spare>) {
         let room = Room::new(CONNECTIONS);
-        let mut ears = Ears::new(deaf);
         let tasks = TaskTracker::new();
-        let own = rustix::process::geteuid().as_raw();
+        let peers = Arc::new(Peers::new(rustix::process::geteuid().as_raw()));
+        let mut again = tokio::time::interval(ACCEPT_AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let stream = tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        ears.hear(Instant::now());
-                        stream
-                    }
-                    Err(error) => {
-                        ears.deaf(Instant::now());
-                        // Out of file descriptors, most likely.
-                        tracing::warn!(%error, "a connection cannot be accepted");
-                        room.show_out();
-                        tokio::time::sleep(ACCEPT_AGAIN).await;
-                        continue;
-                    }
-                },
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = again.tick(), if !spare.is_whole() => {
+                    spare.refill();
+                    continue;
+                }
                 () = stop.cancelled() => break,
             };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely. Said once until
+                    // there are enough again.
+                    if spare.is_whole() {
+                        tracing::warn!(%error, "a connection cannot be accepted at once");
+                    }
+                    if !spare.give() {
+                        room.part_with_one(ACCEPT_AGAIN).await;
+                    }
+                    continue;
+                }
+            };
             let guest = tokio::select! {
-                guest = ears.deaf_until(room.enter()) => guest,
+                guest = room.enter() => guest,
                 () = stop.cancelled() => break,
             };
             let Some(guest) = guest else { break };
-            let (router, stop) = (router.clone(), stop.clone());
-            tasks.spawn(connection(stream, router, own, stop, guest));
+            let (router, peers, stop) = (router.clone(), Arc::clone(&peers), stop.clone());
+            tasks.spawn(connection(stream, router, peers, stop, guest));
         }
         tasks.close();
         if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
@@ -141,9 +148,15 @@ impl Drop for Listener {
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, own: u32, stop: CancellationToken, guest: Guest) {
+async fn connection(
+    stream: UnixStream,
+    router: Router,
+    peers: Arc<Peers>,
+    stop: CancellationToken,
+    guest: Guest,
+) {
     let peer: PeerResult = Arc::new(match stream.peer_cred() {
-        Ok(credentials) => Peer::of_uid(credentials.uid(), own),
+        Ok(credentials) => peers.of_uid(credentials.uid()),
         Err(error) => Err(pitstop_wire::ApiError::new(
             pitstop_wire::Code::NotAllowed,
             format!("the kernel does not say who you are: {error}"),

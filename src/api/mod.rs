@@ -7,7 +7,6 @@ mod backup;
 mod body;
 mod check;
 mod console;
-mod ears;
 mod error;
 mod events;
 mod extract;

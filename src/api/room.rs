@@ -18,6 +18,8 @@ pub struct Room {
     quiet: Mutex<Quiet>,
     /// A connection became quiet.
     calmer: Notify,
+    /// A connection is closed.
+    left: Notify,
 }
 
 /// Connections without a request, the longest quiet first.
@@ -60,6 +62,7 @@ impl Room {
             places: Arc::new(Semaphore::new(places)),
             quiet: Mutex::default(),
             calmer: Notify::new(),
+            left: Notify::new(),
         })
     }
 
@@ -86,8 +89,18 @@ impl Room {
         Guest { seat: Arc::new(seat), _place: place }
     }
 
-    /// Asks whoever was quiet for longest to leave, if there is anybody.
-    pub fn show_out(&self) {
+    /// Asks whoever was quiet for longest to leave, if there is anybody, and
+    /// waits until somebody left, or for so long.
+    pub async fn part_with_one(&self, longest: Duration) {
+        let left = self.left.notified();
+        tokio::pin!(left);
+        left.as_mut().enable();
+        self.show_out();
+        // Nobody left: whoever called looks again anyway.
+        let _ = tokio::time::timeout(longest, left).await;
+    }
+
+    fn show_out(&self) {
         if let Some((_, leave)) = lock(&self.quiet).since.pop_first() {
             leave.cancel();
         }
@@ -121,6 +134,7 @@ impl Guest {
 impl Drop for Guest {
     fn drop(&mut self) {
         self.seat.wake(&mut lock(&self.seat.state));
+        self.seat.room.left.notify_waiters();
     }
 }
 

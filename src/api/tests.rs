@@ -3,6 +3,7 @@
 use super::*;
 use crate::daemon::agents::RunLink;
 use crate::daemon::decide::{Hands, Running, open};
+use crate::daemon::spare::Spare;
 use crate::store::memory::MemoryStore;
 use crate::store::sample;
 use pitstop_client::{Client, EventQuery, Feed, Input};
@@ -200,7 +201,8 @@ impl Bench {
             data: dir.path().to_owned(),
         };
         let listener = Listener::bind(&socket).await.unwrap();
-        let served = tokio::spawn(listener.serve(router(Arc::new(app)), stop.clone(), |_| {}));
+        let served =
+            tokio::spawn(listener.serve(router(Arc::new(app)), stop.clone(), Spare::keep(1).unwrap()));
         Self { desk, client: Client::new(&socket), socket, file, stop, served, running, _dir: dir }
     }
 
@@ -449,7 +451,11 @@ async fn a_command_that_loses_its_connection_loses_no_byte_and_repeats_none() {
         }),
     );
     let stop = CancellationToken::new();
-    let served = tokio::spawn(Listener::bind(&socket).await.unwrap().serve(app, stop.clone(), |_| {}));
+    let served = tokio::spawn(Listener::bind(&socket).await.unwrap().serve(
+        app,
+        stop.clone(),
+        Spare::keep(1).unwrap(),
+    ));
     let (send, input) = mpsc::channel(4);
     let (_signals, signals) = mpsc::channel(1);
     let sent: Vec<u8> = (0..300_000_u32).flat_map(|n| n.to_be_bytes()).collect();

@@ -164,11 +164,6 @@ impl Desk {
         self.post(Event::Fact { epoch, fact }, None);
     }
 
-    /// Nobody could be heard for so long: silence in that time is no evidence.
-    pub fn deaf(&self, time: std::time::Duration) {
-        self.post(Event::Gap(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)), None);
-    }
-
     /// An agent reports in its session; the result waits until that has been
     /// decided about, or was turned away, and need not be waited for.
     pub fn agent(

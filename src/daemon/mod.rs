@@ -12,6 +12,7 @@ pub mod lock;
 mod port;
 pub mod serve;
 mod share;
+pub mod spare;
 pub mod tls;
 
 pub use clock::Clock;

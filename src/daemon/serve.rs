@@ -11,6 +11,7 @@ use super::drain;
 use super::hands::{LabHands, Places, Rigs};
 use super::lock::{Lock, LockError};
 use super::port::{self, PortError};
+use super::spare::{self, Spare};
 use super::tls::{self, TlsError};
 use super::{Desk, Halt, StartError, open};
 use crate::api::{
@@ -128,6 +129,8 @@ pub async fn serve(
     check_simulated(&inventory, options.simulated)?;
     let file = Lock::inventory(&options.inventory)?;
     let people = Listener::bind(&options.socket).await?;
+    let spare =
+        Spare::keep(spare::KEPT).map_err(|source| ServeError::File { path: "/dev/null".into(), source })?;
     let identity = tls::load_or_make(&options.data.join("ca"))?;
     let (machines, listens) =
         port::listen(&options.data, "machines.port", options.address, options.port).await?;
@@ -158,10 +161,16 @@ pub async fn serve(
     let agents = Agents::new(Arc::clone(&front), Arc::clone(&images), progress.clone());
     let hands = LabHands::new(Arc::clone(&front), agents.clone(), Arc::new(lines.clone()), Arc::clone(&rigs));
     let boot_asks = Arc::<boot::Asks>::default();
-    let serving = boot::serve(front, Arc::clone(&rigs), agents.clone(), Arc::clone(&boot_asks), boot_files);
+    let asks = Arc::clone(&boot_asks);
+    let serving = boot::serve(front, Arc::clone(&rigs), agents.clone(), asks, boot_files, Arc::clone(&spare));
     let boot_task = tokio::spawn(serving);
-    let agents_task =
-        tokio::spawn(agents::serve(agents.clone(), machines, identity.server, Limits::default()));
+    let agents_task = tokio::spawn(agents::serve(
+        agents.clone(),
+        machines,
+        identity.server,
+        Limits::default(),
+        Arc::clone(&spare),
+    ));
     let examiner = Arc::new(hands.clone());
     let running = opened.run(Box::new(hands))?;
 
@@ -183,8 +192,7 @@ pub async fn serve(
         closing: closing.clone(),
         data: options.data.clone(),
     };
-    let ears = desk.clone();
-    let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone(), move |time| ears.deaf(time)));
+    let api = tokio::spawn(people.serve(router(Arc::new(app)), closing.clone(), spare));
     // Nobody may be waiting for it.
     let _ =
         ready.send(Ready { lab: inventory.lab.name.clone(), machines: inventory.machines.len(), listens });

@@ -49,8 +49,8 @@ pub enum Event {
     Drain,
     /// Judge what is due.
     Tick,
-    /// The loop did not run, or heard nobody, for so many milliseconds: beat
-    /// and effect deadlines move by as much, since nobody could have been heard.
+    /// The loop did not run for so many milliseconds: beat and effect
+    /// deadlines move by as much, since nobody could have been heard.
     Gap(u64),
     /// Somebody asks for something.
     Request(Caller, Request),

@@ -4,6 +4,7 @@
 use super::Agents;
 use super::session;
 use crate::daemon::share::Shares;
+use crate::daemon::spare::Spare;
 use rustls::ServerConfig;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,8 +47,15 @@ impl Default for Limits {
     }
 }
 
-/// Serves agents until the future is dropped.
-pub async fn serve(agents: Agents, listener: TcpListener, tls: Arc<ServerConfig>, limits: Limits) {
+/// Serves agents until the future is dropped; nobody new while people have no
+/// `spare` descriptors.
+pub async fn serve(
+    agents: Agents,
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    limits: Limits,
+    spare: Arc<Spare>,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(limits.connections));
     let strangers = Arc::new(Semaphore::new(limits.strangers));
@@ -58,6 +66,7 @@ pub async fn serve(agents: Agents, listener: TcpListener, tls: Arc<ServerConfig>
         else {
             return;
         };
+        spare.whole().await;
         let (stream, from) = match listener.accept().await {
             Ok((stream, from)) => (stream, from.ip()),
             Err(e) => {

@@ -2,6 +2,7 @@ use super::hub::Agents;
 use super::listen::Limits;
 use super::session;
 use crate::daemon::hands::{Answer, Front};
+use crate::daemon::spare::Spare;
 use pitstop_core::event::{BootAnswer, Fact, Report};
 use pitstop_core::id::Epoch;
 use pitstop_core::time::LabTime;
@@ -438,7 +439,13 @@ async fn silent_connections_of_one_address_leave_the_places_of_others() {
     let at = listener.local_addr().unwrap();
     let limits =
         Limits { strangers: 1, each: 1, loopback: 2, hello: Duration::from_secs(3600), ..Limits::default() };
-    let served = tokio::spawn(super::serve(bench.agents.clone(), listener, identity.server, limits));
+    let served = tokio::spawn(super::serve(
+        bench.agents.clone(),
+        listener,
+        identity.server,
+        limits,
+        Spare::keep(1).unwrap(),
+    ));
     let silent = [TcpStream::connect(at).await.unwrap(), TcpStream::connect(at).await.unwrap()];
     // Accepted in order: the two have their places now, and none of those
     // that others have.

@@ -19,6 +19,7 @@ mod tests;
 use super::agents::Agents;
 use super::hands::{Front, Rigs};
 use super::share::Shares;
+use super::spare::Spare;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
@@ -83,13 +84,15 @@ struct Shop {
 struct Source(IpAddr);
 
 /// Serves boot files until the future is dropped. `agents` hears who was given
-/// parameters, `asks` who asked.
+/// parameters, `asks` who asked. Nobody new is served while people have no
+/// `spare` descriptors.
 pub async fn serve(
     front: Arc<dyn Front>,
     rigs: Arc<Rigs>,
     agents: Agents,
     asks: Arc<Asks>,
     listener: TcpListener,
+    spare: Arc<Spare>,
 ) {
     let app = Router::new()
         .route("/boot/{machine}/script", get(script))
@@ -101,6 +104,7 @@ pub async fn serve(
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
+        spare.whole().await;
         let (stream, from) = match listener.accept().await {
             Ok((stream, from)) => (stream, from.ip().to_canonical()),
             Err(e) => {

@@ -99,7 +99,8 @@ async fn a_tenant_who_asks_for_a_neighbours_parameters_gets_none_and_burns_nothi
     let agents = Agents::new(front.clone(), images, broadcast::Sender::new(8));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let at = listener.local_addr().unwrap();
-    let served = tokio::spawn(serve(front.clone(), rigs, agents, Arc::default(), listener));
+    let served =
+        tokio::spawn(serve(front.clone(), rigs, agents, Arc::default(), listener, Spare::keep(1).unwrap()));
     for refused in ["known", "other"] {
         let answer = get_script(at, refused).await;
         assert!(answer.starts_with("HTTP/1.1 403") && !answer.contains("s3cr3t"), "{answer}");

@@ -378,7 +378,11 @@ impl Consoles {
 
     /// Has the journals on disk before it returns (at an orderly end).
     pub fn flush(&self) {
-        self.inner.journal.flush();
+        let all: Vec<_> = {
+            let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
+            all.values().flatten().map(|entry| Arc::clone(&entry.shared)).collect()
+        };
+        self.inner.journal.flush(&all);
         self.inner.keeper.flush();
     }
 }

@@ -51,9 +51,14 @@ impl Journal {
         shared.wake_with(Box::new(move |hurry| drop(sender.send(Order::Drain(weak.clone(), hurry)))));
     }
 
-    /// Returns when everything so far is on disk.
-    pub fn flush(&self) {
+    /// Returns when everything is on disk that watchers of these consoles may
+    /// have seen: its reader wakes us only after them.
+    pub fn flush(&self, consoles: &[Arc<Shared>]) {
         let (done, is_done) = channel();
+        for shared in consoles {
+            // Without the thread, the next order is not taken either.
+            let _ = self.sender.send(Order::Drain(Arc::downgrade(shared), false));
+        }
         if self.sender.send(Order::Flush(done)).is_ok() {
             // It ends either way: with the word or with the thread.
             let _ = is_done.recv();
