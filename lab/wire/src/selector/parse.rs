@@ -41,6 +41,8 @@ struct Reader<'i> {
 struct Piece {
     text: String,
     at: usize,
+    /// Bytes as written, with the quotes.
+    len: usize,
     quoted: bool,
 }
 
@@ -103,7 +105,7 @@ impl Reader<'_> {
             let error = SelectorError::new(
                 self.input,
                 piece.at,
-                piece.text.len(),
+                piece.len,
                 format!("`{}` cannot be a key", piece.text),
             );
             return Err(error.expected("letters, digits, '.', '_', '-'"));
@@ -127,12 +129,7 @@ impl Reader<'_> {
             return Ok(Item::Value(piece.text));
         };
         let range = || {
-            SelectorError::new(
-                self.input,
-                piece.at,
-                piece.text.len(),
-                format!("`{}` is not a range", piece.text),
-            )
+            SelectorError::new(self.input, piece.at, piece.len, format!("`{}` is not a range", piece.text))
         };
         let end = |text: &str| match text {
             "" => Ok(None),
@@ -155,8 +152,7 @@ impl Reader<'_> {
         let piece = self.piece("a number")?;
         piece.text.parse().map_err(|()| {
             let what = format!("`{}` is not a number", piece.text);
-            SelectorError::new(self.input, piece.at, piece.text.len(), what)
-                .expected("a number without unit, `8`")
+            SelectorError::new(self.input, piece.at, piece.len, what).expected("a number without unit, `8`")
         })
     }
 
@@ -172,7 +168,7 @@ impl Reader<'_> {
             if text.is_empty() || text.contains(char::is_control) {
                 return Err(self.error(at, "an empty text, or one with control characters, matches nothing"));
             }
-            return Ok(Piece { text, at, quoted: true });
+            return Ok(Piece { text, at, len: self.at - at, quoted: true });
         }
         let rest = self.rest();
         let len = rest.find(|c: char| c.is_whitespace() || SYNTAX.contains(c)).unwrap_or(rest.len());
@@ -184,6 +180,6 @@ impl Reader<'_> {
         if text.contains(char::is_control) {
             return Err(self.error(at, "a control character cannot stand in a FILTER"));
         }
-        Ok(Piece { text, at, quoted: false })
+        Ok(Piece { text, at, len, quoted: false })
     }
 }
