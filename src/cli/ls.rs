@@ -101,7 +101,7 @@ pub fn tone(shown: Shown) -> Tone {
     match shown {
         Shown::Free => Tone::Plain,
         Shown::Held | Shown::Ready => Tone::Used,
-        Shown::Booting | Shown::Imaging | Shown::Proving => Tone::Busy,
+        Shown::Booting | Shown::Imaging | Shown::Proving | Shown::Checking => Tone::Busy,
         Shown::Failed => Tone::Bad,
         Shown::Drained | Shown::Retired | Shown::New => Tone::Dim,
     }
