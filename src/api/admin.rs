@@ -150,7 +150,7 @@ fn size(bytes: u64) -> String {
 /// No machine is enrolled that nobody has counted.
 fn miscounted(lab: &Lab, selector: &Selector, found: usize, count: usize) -> ApiError {
     if found == 0 {
-        let error = not_found(format!("no machine that is new or differs matches `{selector}`"));
+        let error = not_found(format!("no new machine matches `{selector}`, and none that is not what it was"));
         let first = matching(lab, selector).next();
         return match first {
             Some(m) => error.hint(format!("{} is {}", m.name, m.state())),
@@ -158,8 +158,8 @@ fn miscounted(lab: &Lab, selector: &Selector, found: usize, count: usize) -> Api
         };
     }
     let machines = match found {
-        1 => "1 machine that is new or differs matches".to_owned(),
-        n => format!("{n} machines that are new or differ match"),
+        1 => "1 machine that is new, or not what it was, matches".to_owned(),
+        n => format!("{n} machines that are new, or not what they were, match"),
     };
     let error = ApiError::new(Code::Conflict, format!("{machines} `{selector}`, not {count}"));
     let state = selector.terms().iter().any(|t| t.key() == "state");

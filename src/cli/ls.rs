@@ -163,6 +163,7 @@ pub fn doing(m: &Machine) -> String {
         (HealthState::Quarantined { class, evidence, .. }, _) => format!("{class}: {evidence}"),
         (HealthState::Drained { by, reason, .. }, _) => format!("drained by {by}: \"{reason}\""),
         (HealthState::New, _) => "not enrolled: observed only".to_owned(),
+        (_, None) if m.checked_by.is_some() => "its wires are checked".to_owned(),
         (_, None) if m.pause.is_some() => "paused: much of its class failed".to_owned(),
         (_, Some(holder)) => match &holder.reason {
             Some(reason) => reason.clone(),

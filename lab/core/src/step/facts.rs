@@ -99,16 +99,6 @@ impl Step<'_> {
         }
     }
 
-    /// What was enrolled and is needed by nobody yet has our agent boot once:
-    /// what it is, and whether it boots, is known before somebody waits for it.
-    pub(super) fn look_at_enrolled(&mut self, name: &MachineName) {
-        let Some(machine) = self.machine(name) else { return };
-        let unknown = machine.baseline.is_none() && machine.health == Health::Good;
-        if unknown && machine.stage == Stage::Free && machine.wiring.is_none() && self.boots_agent(name) {
-            self.begin_look(name);
-        }
-    }
-
     /// Whether our agent boots on the machine, and pitstop can have it do so.
     pub(super) fn boots_agent(&self, name: &MachineName) -> bool {
         let switched = self.lab.machines.get(name).is_some_and(|m| !m.legs.is_empty());

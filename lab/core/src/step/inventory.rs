@@ -203,7 +203,7 @@ impl Step<'_> {
             .map(|m| m.name.clone())
             .collect();
         if new.is_empty() {
-            let text = format!("no machine that is new or differs matches `{selector}`");
+            let text = format!("no new machine matches `{selector}`, and none that is not what it was");
             return Err(ApiError::new(Code::NotFound, text).hint("pitstop ls state=new"));
         }
         if let Some(other) = new.iter().find(|n| !listed.contains(n)) {
@@ -218,10 +218,6 @@ impl Step<'_> {
         }
         for name in &new {
             self.accept(name);
-        }
-        self.look_at_queue();
-        for name in &new {
-            self.look_at_enrolled(name);
         }
         Ok(json!({ "enrolled": new }))
     }
