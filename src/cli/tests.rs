@@ -368,6 +368,7 @@ fn the_list_before_an_enrolment_says_what_is_erased_and_switched() {
         disks: vec!["root".into()],
         erased: vec!["root: serial S3Z9, 100 GB to 200 GB".into()],
         power: vec!["power: qemu".into()],
+        differences: vec![],
     };
     let text = admin::listed(&new).join("\n");
     assert_eq!(

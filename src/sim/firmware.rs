@@ -219,11 +219,12 @@ impl System {
         });
         sleep(late.unwrap_or_default()).await;
         // The disk fails under the boot agent: that is who writes and proves.
-        job.corrupt = job.params.is_some() && self.strike(&FaultKind::ImageCorrupt);
+        let boots = job.params.is_some();
+        job.corrupt = boots && self.strike(&FaultKind::ImageCorrupt);
         job.odd = Odd {
-            disk: self.strike(&FaultKind::DiskSwapped),
-            machine: self.strike(&FaultKind::MachineSwapped),
-            memory: self.strike(&FaultKind::MemoryLost),
+            disk: boots && self.strike(&FaultKind::DiskSwapped),
+            machine: boots && self.strike(&FaultKind::MachineSwapped),
+            memory: boots && self.strike(&FaultKind::MemoryLost),
         };
         let Some(line) = self.lines.first() else { return };
         let twice = self.strike(&FaultKind::AgentTwice);

@@ -78,7 +78,7 @@ fn another_disk_or_machine_is_not_written_until_somebody_accepts_it() {
         used(&lab, "m1");
         let before = std::fs::read(lab.disk("m1", "root")).unwrap();
         fault(&lab, "m1", kind);
-        // Zeroes are wanted there now: not a byte of them arrives.
+        // All of it is to be written anew.
         lab.ok(&["admin", "prove", "m1"]);
         drifted(&lab, "m1", words);
         assert_eq!(std::fs::read(lab.disk("m1", "root")).unwrap(), before, "{kind}: it was written");

@@ -63,7 +63,7 @@ class Agent:
         # What is tested here is not whom the agent believes.
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         tcp = socket.create_connection((host, int(port)), timeout=10)
-        self.stream = context.wrap_socket(tcp)
+        self.stream, self.came = context.wrap_socket(tcp), b""
         self.machine = machine
         self.send({"hello": "attach", "protocol": [1, 1], "version": "test", "kind": "boot", "machine": said["machine"],
                    "nonce": said["nonce"], "boot_id": secrets.token_hex(8), "token": said["token"],
@@ -73,18 +73,17 @@ class Agent:
         head = json.dumps(message).encode()
         self.stream.sendall(struct.pack(">II", 4 + len(head), len(head)) + head)
 
-    def exactly(self, n):
-        got = b""
-        while len(got) < n:
-            more = self.stream.recv(n - len(got))
+    def heard(self):
+        """The next message; what came of it before a timeout is kept."""
+        while len(self.came) < 8 or len(self.came) < 4 + struct.unpack_from(">I", self.came)[0]:
+            more = self.stream.recv(65536)
             if not more:
                 raise OSError("the daemon hung up")
-            got += more
-        return got
-
-    def heard(self):
-        total, head = struct.unpack(">II", self.exactly(8))
-        return json.loads(self.exactly(total - 4)[:head])
+            self.came += more
+        total, head = struct.unpack_from(">II", self.came)
+        message = json.loads(self.came[8:8 + head])
+        self.came = self.came[4 + total:]
+        return message
 
     def live(self):
         """Until the daemon hangs up, or the power goes."""

@@ -44,7 +44,7 @@ pub async fn check(
     let found = tokio::select! {
         found = look(&progress, within, agent && boots) => found,
         lost = beat(cx, name) => Err(lost),
-        signal = interrupted() => Err(signal),
+        why = interrupted() => Err(why),
     };
     let ended = cx.client.end_wiring(name).await;
     if matches!(found, Err(Fail::Exit(_))) {

@@ -102,7 +102,8 @@ impl Step<'_> {
     /// Whether our agent boots on the machine, and pitstop can have it do so.
     pub(super) fn boots_agent(&self, name: &MachineName) -> bool {
         let switched = self.lab.machines.get(name).is_some_and(|m| !m.legs.is_empty());
-        switched && self.is_known(name) && !self.runs_no_agent(name)
+        let boots = self.spec(name).is_some_and(|s| s.boot.driver != "power");
+        switched && boots && self.is_known(name) && !self.runs_no_agent(name)
     }
 
     pub(super) fn begin_look(&mut self, name: &MachineName) {

@@ -21,11 +21,9 @@ pub(super) async fn report(progress: &Progress<'_>) -> Result<CheckedPart> {
     let mut said = String::new();
     let row = loop {
         let row = cx.client.machine(name).await?;
-        match &row.turn {
-            // The second try would tell no more than the first.
-            Some(turn) if turn.failed == 0 => tell(progress, turn, &mut said),
-            _ => break row,
-        }
+        // The second try would tell no more than the first.
+        let Some(turn) = row.turn.clone().filter(|turn| turn.failed == 0) else { break row };
+        tell(progress, &turn, &mut said);
         tokio::time::sleep(LOOK).await;
     };
     let since = newest.map(|number| (number + 1).to_string());
