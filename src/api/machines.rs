@@ -43,7 +43,7 @@ pub struct ListQuery {
 /// Machines that match.
 pub async fn list(State(app): State<Shared>, _: Peer, Params(query): Params<ListQuery>) -> Answer<Machines> {
     let lab = app.desk.snapshot().await?;
-    let selector = app.known.look(lab.inventory(), &query.select)?;
+    let selector = app.known.look(&lab, &query.select)?;
     let machines = matching(&lab, &selector).map(|m| view::machine::machine(&lab, m)).collect();
     Ok(Json(view::machine::machines(machines)))
 }

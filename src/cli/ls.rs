@@ -101,7 +101,7 @@ pub fn tone(shown: Shown) -> Tone {
     match shown {
         Shown::Free => Tone::Plain,
         Shown::Held | Shown::Ready => Tone::Used,
-        Shown::Booting | Shown::Imaging | Shown::Proving => Tone::Busy,
+        Shown::Booting | Shown::Imaging | Shown::Proving | Shown::Checking => Tone::Busy,
         Shown::Failed => Tone::Bad,
         Shown::Drained | Shown::Retired | Shown::New => Tone::Dim,
     }
@@ -163,6 +163,7 @@ pub fn doing(m: &Machine) -> String {
         (HealthState::Quarantined { class, evidence, .. }, _) => format!("{class}: {evidence}"),
         (HealthState::Drained { by, reason, .. }, _) => format!("drained by {by}: \"{reason}\""),
         (HealthState::New, _) => "not enrolled: observed only".to_owned(),
+        (_, None) if m.checked_by.is_some() => "its wires are checked".to_owned(),
         (_, None) if m.pause.is_some() => "paused: much of its class failed".to_owned(),
         (_, Some(holder)) => match &holder.reason {
             Some(reason) => reason.clone(),

@@ -78,6 +78,14 @@ fn machine(m: &Machine, out: &Out) -> Result {
     }
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     row(out, "tags", &m.tags.iter().map(|(k, v)| format!("{k}={}", text(v))).collect::<Vec<_>>().join(" "))?;
+    let found = m.found_tags.iter().filter(|(key, _)| !m.tags.contains_key(*key));
+    row(out, "found", &found.map(|(k, v)| format!("{k}={}", text(v))).collect::<Vec<_>>().join(" "))?;
+    for differs in &m.differences {
+        row(out, if differs.grave { "DRIFT" } else { "differs" }, &differs.text)?;
+    }
+    if let Some(by) = &m.checked_by {
+        row(out, "checked", &format!("by {by}, who checks its wires: nobody gets it meanwhile"))?;
+    }
     row(out, "location", m.location.as_deref().unwrap_or_default())?;
     row(out, "note", m.note.as_deref().unwrap_or_default())?;
     row(out, "image", m.image.as_deref().unwrap_or_default())?;

@@ -113,6 +113,10 @@ pub(super) fn machine(name: &str, shown: Shown) -> Machine {
         health: HealthState::Good,
         clean: Clean::Proven,
         tags: [("soc".to_owned(), "imx8".into()), ("ram".to_owned(), 8.into())].into(),
+        found_tags: std::collections::BTreeMap::new(),
+        found: None,
+        differences: Vec::new(),
+        checked_by: None,
         class: None,
         location: None,
         note: None,
@@ -364,6 +368,7 @@ fn the_list_before_an_enrolment_says_what_is_erased_and_switched() {
         disks: vec!["root".into()],
         erased: vec!["root: serial S3Z9, 100 GB to 200 GB".into()],
         power: vec!["power: qemu".into()],
+        differences: vec![],
     };
     let text = admin::listed(&new).join("\n");
     assert_eq!(

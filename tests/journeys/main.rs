@@ -13,6 +13,7 @@ mod blame;
 mod console;
 mod crowd;
 mod disks;
+mod drift;
 mod faults;
 mod graceful;
 mod input;

@@ -191,6 +191,14 @@ pub enum Request {
     },
     /// Send a quarantined machine through a proving turn.
     Prove(MachineName),
+    /// An admin is about to check a machine's wires.
+    WiringBegin(MachineName),
+    /// The check lives. Not stored, not answered with a record.
+    WiringBeat(MachineName),
+    /// Have our agent boot and report, within a check.
+    WiringLook(MachineName),
+    /// The check is over.
+    WiringEnd(MachineName),
     /// An image was added to the image store.
     NameImage {
         /// The image.

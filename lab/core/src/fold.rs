@@ -9,12 +9,14 @@ use crate::experience::{self, DAY, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
 use crate::lab::{Lab, Meta, Remembered, RowKey};
 use crate::machine::{
-    Attempt, Content, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Seen, Stage, Switch, Turn,
+    Attempt, Content, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Purpose, Seen, Stage, Switch,
+    Turn,
 };
 use crate::record::{Change, Part, Record};
 use crate::reservation::{Member, Reservation, Status};
 use crate::step::{RESTARTED, SUPERSEDED};
 use crate::time::LabTime;
+use crate::wiring::Wiring;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentKind;
 use std::sync::Arc;
@@ -203,6 +205,15 @@ impl Lab {
                 self.queue_dirty = true;
             }
             Change::HardwareSeen { hardware, .. } => machine.hardware = Some((**hardware).clone()),
+            Change::BaselineSet { baseline, forget, .. } => {
+                machine.baseline = Some(baseline.clone());
+                if *forget {
+                    machine.disks.iter_mut().for_each(|disk| disk.content = Content::Unknown);
+                }
+                self.queue_dirty = true; // it may suit somebody now
+            }
+            Change::WiringBegun { by, .. } => machine.wiring = Some(Wiring { by: by.clone() }),
+            Change::WiringEnded { .. } => machine.wiring = None,
             Change::PowerIntended { .. }
             | Change::PowerUnsettled { .. }
             | Change::PowerSettled { .. }
@@ -248,6 +259,8 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         disks: disks.iter().map(disk).collect(),
         agent: None,
         hardware: None,
+        baseline: None,
+        wiring: None,
         attempts: 0,
         intents: 0,
         turns: 0,
@@ -367,6 +380,7 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
 /// What is left of a row of the past: which machine it is, and its health.
 fn doubt(machine: &mut Machine, may_land_until: LabTime, at: LabTime) {
     (machine.stage, machine.since, machine.agent) = (Stage::Free, at, None);
+    machine.wiring = None;
     // Nor is it proven by itself before people could look who is on it.
     machine.checked = Some(at);
     if let Health::Quarantined { again, .. } = &mut machine.health {
@@ -441,10 +455,16 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
                     machine.worked = Some(at);
                 }
             }
+            let looked = machine.turn().is_some_and(|t| t.purpose == Purpose::Look);
             machine.stage = Stage::Free;
             machine.since = at;
             machine.agent = None;
-            machine.failures = if *good { 0 } else { machine.failures + 1 };
+            machine.failures = match *good {
+                // That it was looked at mends nothing.
+                true if looked => machine.failures,
+                true => 0,
+                false => machine.failures + 1,
+            };
         }
         _ => {
             if let Stage::Turn(turn) = &mut machine.stage {

@@ -42,6 +42,14 @@ fn machine_holds(lab: &Lab, m: &crate::machine::Machine) -> Result<(), String> {
             return Err(format!("{name} is held by {id}, which does not know it"));
         }
     }
+    if m.wiring.is_some() {
+        if let Some(id) = m.reservation() {
+            return Err(format!("{name} is {id}'s while its wires are checked"));
+        }
+        if !lab.checks.contains_key(name) {
+            return Err(format!("the check of the wires of {name} has no end"));
+        }
+    }
     match &m.stage {
         Stage::Turn(turn) if turn.deadline.0 == u64::MAX => {
             return Err(format!("{name}: phase {} has no deadline", turn.phase.name()));
@@ -141,6 +149,9 @@ pub fn check_at_rest(lab: &Lab) -> Result<(), String> {
                 m.state(),
                 m.turn().map(|t| &t.phase)
             ));
+        }
+        if let Some(wiring) = &m.wiring {
+            return Err(format!("{} checks the wires of {} for ever", wiring.by, m.name));
         }
         if m.stage == Stage::Free && m.health == Health::Good && !m.settled() {
             return Err(format!("{} rests with a power command open", m.name));

@@ -43,6 +43,8 @@ pub struct Lab {
     pub(crate) due: BTreeMap<Timer, LabTime>,
     /// Until when each session was heard of, for those that must beat.
     pub(crate) beats: BTreeMap<ReservationId, LabTime>,
+    /// Until when each check of wires was heard of.
+    pub(crate) checks: BTreeMap<MachineName, LabTime>,
     /// When to ask a machine's power again, after an answer that said nothing.
     pub(crate) retries: BTreeMap<MachineName, LabTime>,
     /// How often each machine's agents called in the last minute.
@@ -200,8 +202,14 @@ impl Lab {
     /// trusted. A session that `old` had ended counts as heard `now`.
     pub fn reopen(rows: Rows, inventory: Arc<Inventory>, old: &Self, now: LabTime) -> Self {
         let mut beats = old.beats.clone();
+        let mut checks = old.checks.clone();
         let mut known = BTreeSet::new();
         for row in &rows.rows {
+            if let Row::Machine(m) = row
+                && m.wiring.is_some()
+            {
+                checks.entry(m.name.clone()).or_insert(now + crate::wiring::SILENCE);
+            }
             if let Row::Reservation(r) = row {
                 known.insert(r.id);
                 if let Hold::Session { silence } = r.ask.hold {
@@ -214,6 +222,7 @@ impl Lab {
             inventory,
             fences: old.fences,
             beats,
+            checks,
             retries: old.retries.clone(),
             draining: old.draining,
             ..Self::default()

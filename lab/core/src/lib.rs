@@ -9,6 +9,7 @@
 pub mod effect;
 pub mod event;
 pub mod experience;
+pub mod facts;
 pub mod fence;
 mod fold;
 pub mod id;
@@ -25,5 +26,6 @@ pub mod simulator;
 mod step;
 pub mod time;
 pub mod why;
+pub mod wiring;
 
 pub use lab::Lab;

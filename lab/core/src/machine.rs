@@ -16,8 +16,10 @@
 //! quarantined one rests until it is proven.
 
 use crate::experience::{Pause, Quarantine, Usual};
+use crate::facts::Baseline;
 use crate::id::{AttemptNo, IntentId, ReservationId, SecretHash};
 use crate::time::{LabTime, WallMs};
+use crate::wiring::Wiring;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{AgentKind, DiskProof, Hardware};
 use serde::{Deserialize, Serialize};
@@ -39,8 +41,15 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// The agent that last attached in this turn.
     pub agent: Option<Agent>,
-    /// What the boot agent found.
+    /// What the boot agent found last.
     pub hardware: Option<Hardware>,
+    /// What it was found to be when it was enrolled; only a person accepts
+    /// another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<std::sync::Arc<Baseline>>,
+    /// An admin checks its wires: it is nobody else's meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wiring: Option<Wiring>,
     /// Attempts begun so far: the number of the newest.
     pub attempts: AttemptNo,
     /// Power intents stored so far.
@@ -120,6 +129,8 @@ pub enum FailureClass {
     Build,
     /// The machine's health check.
     Health,
+    /// It is not what was enrolled: another machine, or another disk.
+    Drift,
 }
 
 impl FailureClass {
@@ -135,6 +146,7 @@ impl FailureClass {
             Self::Disk => "disk",
             Self::Build => "build",
             Self::Health => "health",
+            Self::Drift => "drift",
         }
     }
 }
@@ -199,6 +211,8 @@ pub enum Purpose {
     Turnaround,
     /// To come back from quarantine.
     Prove,
+    /// To be looked at: our agent boots and reports, and writes nothing.
+    Look,
 }
 
 /// What must be true when the turn is over.
@@ -530,7 +544,8 @@ impl Machine {
     /// Whether nobody can get it, and nothing is done with it: only then is it
     /// an admin's to switch.
     pub fn is_out_of_use(&self) -> bool {
-        self.stage == Stage::Free && matches!(self.health, Health::New | Health::Drained { .. })
+        let nobody_gets_it = matches!(self.health, Health::New | Health::Drained { .. });
+        self.stage == Stage::Free && (nobody_gets_it || self.wiring.is_some())
     }
 
     /// Whether every leg's newest reading shows `want`.
@@ -585,8 +600,9 @@ impl Machine {
             (Stage::Turn(t), _) => match t.purpose {
                 Purpose::Prepare => "preparing",
                 Purpose::Turnaround => "turnaround",
-                Purpose::Prove => "proving",
+                Purpose::Prove | Purpose::Look => "proving",
             },
+            (Stage::Free, Health::Good) if self.wiring.is_some() => "checking",
             (Stage::Free, Health::Good) => "free",
             (Stage::Free, Health::New) => "new",
             (Stage::Free, Health::Quarantined { .. }) => "quarantined",

@@ -30,7 +30,9 @@ pub struct MachineFacts<'a> {
 
 impl Facts for MachineFacts<'_> {
     fn tag(&self, key: &str) -> Option<&TagValue> {
-        self.spec.tags.get(key)
+        let found = self.machine.baseline.as_ref();
+        // What somebody typed counts more than what was found.
+        self.spec.tags.get(key).or_else(|| found?.tags.get(key))
     }
 
     fn name(&self) -> &str {
@@ -49,7 +51,9 @@ impl Facts for MachineFacts<'_> {
     }
 
     fn any_tag_value(&self, word: &str) -> bool {
-        self.spec.tags.values().any(|v| v.is(word))
+        let found = self.machine.baseline.iter().flat_map(|b| &b.tags);
+        let untyped = found.filter(|(key, _)| !self.spec.tags.contains_key(*key)).map(|(_, v)| v);
+        self.spec.tags.values().chain(untyped).any(|v| v.is(word))
     }
 }
 

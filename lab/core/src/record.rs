@@ -6,6 +6,7 @@
 
 mod about;
 
+use crate::facts::Baseline;
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
 use crate::machine::{
     Agent, Certificate, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Phase, Purpose,
@@ -17,6 +18,7 @@ use crate::time::{LabTime, WallMs};
 use pitstop_wire::agent::{AgentKind, Hardware};
 use pitstop_wire::{MachineName, UserName};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One change with when, who and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -460,6 +462,38 @@ pub enum Change {
         machine: MachineName,
         /// What it found.
         hardware: Box<Hardware>,
+    },
+    /// This is what the machine is: later reports are compared with it.
+    BaselineSet {
+        /// The machine.
+        machine: MachineName,
+        /// What it was found to be.
+        baseline: Arc<Baseline>,
+        /// Its disks may be others than those that anything is known of.
+        #[serde(default)]
+        forget: bool,
+    },
+    /// The machine is not quite what it was; nothing keeps it from being
+    /// used. Nothing changes but the history.
+    FactsDiffer {
+        /// The machine.
+        machine: MachineName,
+        /// What differs, one sentence each.
+        differences: Vec<String>,
+    },
+    /// An admin checks the machine's wires.
+    WiringBegun {
+        /// The machine.
+        machine: MachineName,
+        /// Who.
+        by: UserName,
+    },
+    /// The check is over, and the machine is put back.
+    WiringEnded {
+        /// The machine.
+        machine: MachineName,
+        /// Why it ended.
+        why: String,
     },
     /// From now on an attempt may write this disk.
     DiskWriting {

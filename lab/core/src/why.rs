@@ -2,7 +2,7 @@
 
 use crate::Lab;
 use crate::id::ReservationId;
-use crate::machine::{Health, Machine, Purpose, Stage, Switch};
+use crate::machine::{FailureClass, Health, Machine, Purpose, Stage, Switch};
 use crate::queue::clean_of;
 use crate::reservation::{End, Reservation, Role, Status};
 use crate::time::LabTime;
@@ -199,6 +199,7 @@ impl Lab {
             (_, Stage::Turn(_)) => why.tell(self.phase_line(m, now), format!("pitstop why {name}")),
             (_, Stage::Free) if self.changed_parts(m) => why.say(strange(name)),
             (_, Stage::Free) if m.pause.is_some() => self.why_paused(m, now, why),
+            (_, Stage::Free) if m.wiring.is_some() => self.why_checked(m, now, why),
             (_, Stage::Free) if self.why_no_image(m, row, now, why) => {}
             (_, Stage::Free) => match kept {
                 Some(elder) => why.tell(
@@ -223,6 +224,7 @@ impl Lab {
                 Purpose::Prepare => "being prepared",
                 Purpose::Turnaround => "being cleaned",
                 Purpose::Prove => "being proven",
+                Purpose::Look => "being looked at",
             },
             turn.phase.name(),
             words(now - turn.phase_since),
@@ -253,6 +255,7 @@ impl Lab {
             why.tell(format!("held by {owner} ({id})"), format!("pitstop show {id}"));
         }
         self.why_silent(m, now, &mut why);
+        self.why_checked(m, now, &mut why);
         match &m.health {
             Health::Good => {}
             Health::New => {
@@ -269,9 +272,10 @@ impl Lab {
                     ),
                     format!("pitstop admin prove {name}"),
                 );
-                match self.spec(name).is_some_and(|spec| self.keeps_disks(m, spec)) {
-                    true => why.say("it is not proven by itself: that would erase what is kept on its disks"),
-                    false => experience::again(m, *again, now, &mut why),
+                if failure.class == FailureClass::Drift {
+                    self.why_drifted(m, &mut why);
+                } else {
+                    self.why_not_proven(m, *again, now, &mut why);
                 }
             }
             Health::Drained { by, reason, at } => why.tell(
@@ -287,6 +291,7 @@ impl Lab {
             self.why_paused(m, now, &mut why);
         }
         self.why_its_image(m, now, &mut why);
+        self.why_different(m, &mut why);
         for leg in &m.legs {
             let seen = match leg.seen {
                 Some(seen) => format!("{:?} {} ago", seen.reading, words(now - seen.at)).to_lowercase(),
@@ -378,6 +383,7 @@ pub fn words(ms: u64) -> String {
 }
 
 mod experience;
+mod facts;
 pub use experience::doubt;
 
 #[cfg(test)]

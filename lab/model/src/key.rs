@@ -115,7 +115,7 @@ impl Key {
         let b = &w.board;
         self.flag(b.on);
         self.word(&b.disk.base);
-        self.put(u64::from(b.disk.partial) | u64::from(b.disk.touched) << 1);
+        self.put(u64::from(b.disk.partial) | u64::from(b.disk.touched) << 1 | u64::from(b.swapped) << 2);
         self.word(&b.disk.tenants);
         self.word(&b.tenant);
         self.credentials(b.seed.as_ref());
@@ -179,6 +179,7 @@ impl Key {
             Work::Image(image) => {
                 self.put(if image.mode == ImageMode::Write { 1 } else { 2 });
                 self.word(&image.digest);
+                self.word(&image.find.serial);
             }
             Work::Seed { params, .. } => {
                 self.put(3);
@@ -191,10 +192,14 @@ impl Key {
 
     fn outcome(&mut self, outcome: &Outcome) {
         match outcome {
-            Outcome::Seen(_) => self.put(0),
+            Outcome::Seen(seen) => {
+                self.put(0);
+                self.word(&seen.disks.first().map(|d| &d.serial));
+            }
             Outcome::Proven(proof) => {
                 self.put(1);
                 self.word(&proof.digest);
+                self.word(&proof.serial);
             }
             Outcome::Differs { .. } => self.put(2),
             Outcome::Seeded => self.put(3),
@@ -323,6 +328,9 @@ impl Key {
             disks,
             agent,
             hardware,
+            baseline,
+            // Nobody checks wires here.
+            wiring: _,
             attempts,
             intents: _,
             turns: _,
@@ -375,7 +383,10 @@ impl Key {
             Some(agent) => self.session(agent, w),
             None => self.put(NONE),
         }
-        self.flag(hardware.is_some());
+        // Which disk was enrolled, and which was seen last.
+        let serial = |h: &pitstop_wire::agent::Hardware| h.disks.first().and_then(|d| d.serial.clone());
+        self.word(&hardware.as_ref().map(serial));
+        self.word(&baseline.as_ref().map(|b| serial(&b.facts)));
     }
 
     fn leg(&mut self, leg: &Leg) {

@@ -5,6 +5,7 @@ use super::machine::reading;
 use super::words::{actor, agent_kind, goal, purpose, switch};
 use pitstop_core::machine::{Health, Phase};
 use pitstop_core::record::{Change, Record};
+use pitstop_wire::agent::Hardware;
 use pitstop_wire::api::{Event, Schema, Time};
 use pitstop_wire::text::one_line;
 use serde_json::Value;
@@ -211,8 +212,28 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::HardwareSeen { hardware, .. } => {
             detail(format!("hardware: {} disks, {} bytes of memory", hardware.disks.len(), hardware.memory))
         }
+        Change::BaselineSet { baseline, .. } => story(format!("enrolled as {}", found(&baseline.facts))),
+        Change::FactsDiffer { differences, .. } => {
+            story(format!("▲ since it was enrolled: {}", differences.join("; ")))
+        }
+        Change::WiringBegun { by, .. } => story(format!("{by} checks its wires")),
+        Change::WiringEnded { why, .. } => story(format!("the check of its wires is over: {why}")),
         _ => None,
     }
+}
+
+/// A machine in a few words.
+fn found(facts: &Hardware) -> String {
+    let mut words = vec![match &facts.serial {
+        Some(serial) => format!("serial {serial}"),
+        None => "a machine without a serial number".to_owned(),
+    }];
+    words.extend(facts.disks.iter().map(|disk| match &disk.serial {
+        Some(serial) => format!("disk {serial}"),
+        None => format!("disk {} without a serial number", disk.path),
+    }));
+    words.push(format!("{} MiB of memory", facts.memory >> 20));
+    words.join(", ")
 }
 
 fn phase_text(phase: &Phase) -> String {

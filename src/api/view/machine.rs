@@ -3,13 +3,16 @@
 use super::Clock;
 use super::words::{agent_kind, purpose};
 use pitstop_core::Lab;
+use pitstop_core::facts::{Difference, meant_by};
+use pitstop_core::inventory::model::DiskSpec;
 use pitstop_core::inventory::{DriverSpec, MachineSpec};
 use pitstop_core::machine::{self as core, Content, Health, Phase, Purpose, Reading, Stage, Switch};
 use pitstop_core::queue::clean_of;
 use pitstop_core::reservation::Reservation;
+use pitstop_wire::agent::{Hardware, SeenDisk};
 use pitstop_wire::api::{
-    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, PauseState, Schema,
-    Shown, State, TurnState,
+    AgentState, Clean, Differs, DiskState, Found, FoundDisk, HealthState, Holder, LegState, Machine,
+    Machines, PauseState, Schema, Shown, State, TurnState,
 };
 use pitstop_wire::selector::TagValue;
 
@@ -26,6 +29,10 @@ pub fn machine(lab: &Lab, m: &core::Machine) -> Machine {
         health: health(&m.health, clock),
         clean: clean(m, spec),
         tags: spec.map(|s| s.tags.iter().map(|(k, v)| (k.clone(), tag(v))).collect()).unwrap_or_default(),
+        found_tags: m.baseline.iter().flat_map(|b| &b.tags).map(|(k, v)| (k.clone(), tag(v))).collect(),
+        found: m.hardware.as_ref().map(|h| found(h, spec)),
+        differences: lab.differences(m).into_iter().map(differs).collect(),
+        checked_by: m.wiring.as_ref().map(|w| w.by.clone()),
         class: spec.and_then(|s| s.class.clone()),
         location: spec.and_then(|s| s.location.clone()),
         note: spec.and_then(|s| s.note.clone()),
@@ -58,8 +65,9 @@ pub fn state(m: &core::Machine) -> State {
         (Stage::Turn(t), _) => match t.purpose {
             Purpose::Prepare => State::Preparing,
             Purpose::Turnaround => State::Turnaround,
-            Purpose::Prove => State::Proving,
+            Purpose::Prove | Purpose::Look => State::Proving,
         },
+        (Stage::Free, Health::Good) if m.wiring.is_some() => State::Checking,
         (Stage::Free, Health::Good) => State::Free,
         (Stage::Free, Health::New) => State::New,
         (Stage::Free, Health::Quarantined { .. }) => State::Quarantined,
@@ -79,6 +87,7 @@ pub fn shown(m: &core::Machine) -> Shown {
         State::Drained => Shown::Drained,
         State::Retired => Shown::Retired,
         State::New => Shown::New,
+        State::Checking => Shown::Checking,
         State::Turnaround => Shown::Imaging,
         State::Preparing => match m.turn().map(|t| &t.phase) {
             Some(Phase::Disk { .. }) => Shown::Imaging,
@@ -98,6 +107,39 @@ fn clean(m: &core::Machine, spec: Option<&MachineSpec>) -> Clean {
 
 fn tag(value: &TagValue) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or(serde_json::Value::Null)
+}
+
+fn found(hardware: &Hardware, spec: Option<&MachineSpec>) -> Found {
+    let name = |disk: &SeenDisk| {
+        let meant = |s: &&DiskSpec| meant_by(&s.matching, hardware).is_some_and(|d| d.path == disk.path);
+        spec.into_iter().flat_map(|s| &s.disks).find(meant).map(|s| s.name.clone())
+    };
+    let disk = |disk: &SeenDisk| FoundDisk {
+        name: name(disk),
+        path: disk.path.clone(),
+        bytes: disk.bytes,
+        bus: disk.bus.clone(),
+        serial: disk.serial.clone(),
+        wwn: disk.wwn.clone(),
+        model: disk.model.clone(),
+        firmware: disk.firmware.clone(),
+    };
+    Found {
+        serial: hardware.serial.clone(),
+        uuid: hardware.uuid.clone(),
+        model: hardware.model.clone(),
+        arch: hardware.arch.clone(),
+        cores: hardware.cores,
+        cpus: hardware.cpus,
+        memory: hardware.memory,
+        macs: hardware.macs.clone(),
+        firmware: hardware.firmware.clone(),
+        disks: hardware.disks.iter().map(disk).collect(),
+    }
+}
+
+fn differs(difference: Difference) -> Differs {
+    Differs { text: difference.text, grave: difference.grave }
 }
 
 fn image(m: &core::Machine) -> Option<String> {

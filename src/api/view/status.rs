@@ -41,7 +41,7 @@ fn counts(lab: &Lab) -> Counts {
             Shown::Ready if m.reservation().is_none() => &mut counts.free,
             Shown::Free => &mut counts.free,
             Shown::Held | Shown::Ready => &mut counts.held,
-            Shown::Booting | Shown::Imaging | Shown::Proving => &mut counts.busy,
+            Shown::Booting | Shown::Imaging | Shown::Proving | Shown::Checking => &mut counts.busy,
             Shown::Failed => &mut counts.failed,
             Shown::Drained | Shown::Retired => &mut counts.drained,
             Shown::New => &mut counts.new,

@@ -3,7 +3,7 @@
 use crate::id::ReservationId;
 use crate::inventory::model::{MachineSpec, OnAgentLost};
 use crate::lab::{Lab, RowKey, Timer};
-use crate::machine::{Content, Health, Machine, Stage};
+use crate::machine::{Content, FailureClass, Health, Machine, Stage};
 use crate::reservation::{Hold, Status};
 use crate::step::AGENT_LOST_IN_TURN;
 use crate::time::LabTime;
@@ -42,6 +42,7 @@ impl Lab {
         let free = machine.is_some_and(|m| {
             m.health == Health::Good
                 && m.pause.is_none()
+                && m.wiring.is_none()
                 && (matches!(m.stage, Stage::Free)
                     || matches!(m.stage, Stage::Ready { reservation: None, .. }))
                 && self.inventory.machines.contains_key(name)
@@ -58,7 +59,14 @@ impl Lab {
         } else {
             self.warm.remove(name);
         }
-        let due = machine.and_then(|m| self.machine_due(m));
+        if machine.is_some_and(|m| m.wiring.is_some()) {
+            // A check that this daemon has not heard of yet counts as just heard.
+            let heard = self.meta.now + crate::wiring::SILENCE;
+            self.checks.entry(name.clone()).or_insert(heard);
+        } else {
+            self.checks.remove(name);
+        }
+        let due = self.machines.get(name).and_then(|m| self.machine_due(m));
         self.set_timer(Timer::Machine(name.clone()), due);
     }
 
@@ -85,13 +93,17 @@ impl Lab {
                 lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms))
             }
         };
-        [landing, pause, stage].into_iter().flatten().min()
+        let check = self.checks.get(&machine.name).copied();
+        [landing, pause, stage, check].into_iter().flatten().min()
     }
 
     /// When a machine at rest is to be proven by itself.
     pub(crate) fn proof_due(&self, machine: &Machine) -> Option<LabTime> {
         let spec = self.inventory.machines.get(&machine.name)?;
         let due = match &machine.health {
+            _ if machine.wiring.is_some() => return None,
+            // Whatever hangs on its outlet now is not ours to switch again and again.
+            Health::Quarantined { failure, .. } if failure.class == FailureClass::Drift => return None,
             // A proof erases. What is kept for the next holder, only a person may give up.
             Health::Quarantined { .. } | Health::Good if self.keeps_disks(machine, spec) => return None,
             Health::Quarantined { again, .. } => *again,

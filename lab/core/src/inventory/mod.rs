@@ -26,7 +26,7 @@ mod sections;
 mod source;
 pub mod template;
 mod tree;
-mod units;
+pub(crate) mod units;
 mod words;
 
 use std::collections::BTreeMap;

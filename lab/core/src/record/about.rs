@@ -37,6 +37,10 @@ impl Change {
             | StepTold { machine, .. }
             | StepDone { machine, .. }
             | HardwareSeen { machine, .. }
+            | BaselineSet { machine, .. }
+            | FactsDiffer { machine, .. }
+            | WiringBegun { machine, .. }
+            | WiringEnded { machine, .. }
             | DiskWriting { machine, .. }
             | DiskProven { machine, .. }
             | DiskUsed { machine, .. }

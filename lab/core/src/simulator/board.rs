@@ -28,6 +28,13 @@ pub(super) struct DiskTruth {
     pub tenants: BTreeSet<ReservationId>,
 }
 
+/// What is plugged in: serial numbers of the machine and of its disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub machine: String,
+    pub disks: Vec<String>,
+}
+
 /// A power leg as it is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LegTruth {
@@ -50,6 +57,12 @@ pub(super) struct Board {
     /// It changed power by itself, and was not commanded since.
     pub flaked: bool,
     pub disks: Vec<DiskTruth>,
+    /// The serial numbers of the machine and of its disks.
+    pub numbers: Numbers,
+    /// What was there before somebody swapped it.
+    pub before: Option<(Numbers, Vec<DiskTruth>, Option<AgentParams>)>,
+    /// Things that were ever plugged in here.
+    things: u64,
     /// The host agent's parameters on the disk that boots.
     pub seed: Option<AgentParams>,
     pub rejoin: Option<String>,
@@ -64,7 +77,7 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: Kind, number: usize) -> Self {
         let legs = match kind {
             Kind::TwoLegs => 2,
             Kind::Legless => 0,
@@ -83,6 +96,12 @@ impl Board {
             boot: 0,
             flaked: false,
             disks: vec![DiskTruth::default(); disks],
+            numbers: Numbers {
+                machine: format!("S{number}"),
+                disks: (0..disks).map(|n| format!("S{number}-{n}")).collect(),
+            },
+            before: None,
+            things: 0,
             seed: None,
             rejoin: None,
             agents: Vec::new(),
@@ -94,6 +113,32 @@ impl Board {
 
     pub fn on(&self) -> bool {
         self.legs.iter().all(|l| l.on)
+    }
+
+    /// Somebody plugs in another disk in the place of disk `n`, or with `None`
+    /// another machine with its own disks.
+    fn swap(&mut self, disk: Option<usize>) {
+        self.before.get_or_insert((self.numbers.clone(), self.disks.clone(), self.seed.clone()));
+        self.things += 1;
+        let things = self.things;
+        let others = |n: usize| disk.is_none_or(|only| only == n);
+        for n in (0..self.disks.len()).filter(|n| others(*n)) {
+            self.numbers.disks[n] = format!("X{things}-{n}");
+            self.disks[n] = DiskTruth::default();
+            if n == 0 {
+                (self.seed, self.rejoin) = (None, None);
+            }
+        }
+        if disk.is_none() {
+            self.numbers.machine = format!("X{things}");
+        }
+    }
+
+    /// What was there before is there again.
+    pub fn put_right(&mut self) {
+        if let Some((numbers, disks, seed)) = self.before.take() {
+            (self.numbers, self.disks, self.seed, self.rejoin) = (numbers, disks, seed, None);
+        }
     }
 
     /// Somebody's system runs and writes.
@@ -160,10 +205,26 @@ impl Sim {
         if was && !on {
             board.tenant = None;
             self.stop_agents(number);
+            self.while_off(number);
         }
         if !was && on {
             let what = if boot == Boot::AsIs { Boot::Disk } else { boot };
             self.power_up(number, what, params);
+        }
+    }
+
+    /// Somebody is at the bench, and it is off.
+    fn while_off(&mut self, number: usize) {
+        let who = Who::board(number);
+        let disks = self.boards[number].disks.len() as u64;
+        if disks == 0 {
+            return;
+        }
+        if self.happens(who, Chance::DiskSwapped) {
+            let which = self.dice.below(who, Pick::Which, disks) as usize;
+            self.boards[number].swap(Some(which));
+        } else if self.happens(who, Chance::MachineSwapped) {
+            self.boards[number].swap(None);
         }
     }
 

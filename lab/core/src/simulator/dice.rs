@@ -93,6 +93,10 @@ chances! {
     fault ProofIncomplete "proof incomplete" 100,
     fault DiskError "disk error" 80,
     fault DiskSlow "disk slow" 80,
+    /// While it is off, somebody puts another disk in the place of one.
+    fault DiskSwapped "disk swapped" 150,
+    /// Another machine is plugged in where it was.
+    fault MachineSwapped "machine swapped" 300,
     fault ImageCorrupt "image corrupt" 300,
     /// For a while an image comes up nowhere.
     fault ImageDead "image comes up nowhere" 150,
@@ -140,6 +144,12 @@ chances! {
     deed RestoresImages "adds the images again" 2,
     deed Repairs "switches a machine out of use" 3,
     deed Nudges "resets its machine" 6,
+    /// What was swapped is put back.
+    deed PutsRight "puts back what was swapped" 3,
+    deed Accepts "accepts what a machine is now" 4,
+    deed ChecksWires "checks wires" 40,
+    /// The program that checks is killed.
+    deed CheckDies "a check is cut off" 12,
 }
 
 /// What a number is drawn for.

@@ -200,6 +200,8 @@ enum Happening {
     Client(usize, u64),
     /// The admin looks around.
     Admin,
+    /// A check of wires goes on, for so many steps more.
+    Check(MachineName, u32),
     /// The lane is about to command a leg.
     Command(Box<Order>),
     /// The hardware acts on a command.
@@ -251,7 +253,7 @@ impl Sim {
             queue: BTreeMap::new(),
             sequence: 0,
             names: plans.iter().enumerate().map(|(n, p)| (p.name.clone(), n)).collect(),
-            boards: plans.iter().map(|p| Board::new(p.kind)).collect(),
+            boards: plans.iter().enumerate().map(|(n, p)| Board::new(p.kind, n)).collect(),
             plans,
             policies,
             daemon: Daemon::new(fences, file.clone()),
@@ -313,6 +315,7 @@ impl Sim {
             Happening::ZombieEnds => self.zombie_ends(),
             Happening::Client(client, wake) => self.client_acts(client, wake),
             Happening::Admin => self.admin_round(),
+            Happening::Check(machine, left) => self.check_goes_on(machine, left),
             Happening::Command(order) => self.command(order),
             Happening::Land(order) => self.land(&order),
             Happening::Judge(order) => self.judge(order),

@@ -1,6 +1,7 @@
 //! What must hold, judged by someone who sees both the lab and the world.
 
 use super::{Sim, board::Board};
+use crate::facts::Baseline;
 use crate::id::ReservationId;
 use crate::lab::{Lab, Outcome, Row, RowKey};
 use crate::machine::{Health, Purpose, Stage, Switch};
@@ -120,6 +121,7 @@ impl Sim {
                     self.tally_turn(lab, machine, *purpose, record)
                 }
                 Change::PhaseEntered { machine, .. } => self.comes_to_an_end(lab, machine),
+                Change::BaselineSet { machine, baseline, .. } => self.accepted(machine, baseline, record),
                 Change::DeadlineMoved { machine, deadline } => {
                     self.oracle.excuses += self.moved(machine, *deadline);
                     Ok(())
@@ -258,6 +260,20 @@ impl Sim {
             ));
         }
         Ok(())
+    }
+
+    /// What a machine was enrolled as, only a person makes something else.
+    fn accepted(&self, name: &MachineName, baseline: &Baseline, record: &Record) -> Result<(), String> {
+        let before = self.daemon.store.shadow.machine(name).and_then(|m| m.baseline.clone());
+        let Some(before) = before.filter(|_| !matches!(record.actor, Actor::User(_))) else { return Ok(()) };
+        let numbers = |b: &Baseline| {
+            let disks: Vec<_> = b.facts.disks.iter().map(|d| d.serial.clone()).collect();
+            (b.facts.serial.clone(), disks)
+        };
+        match numbers(&before) == numbers(baseline) {
+            true => Ok(()),
+            false => Err(format!("{name} became {:?}, and nobody accepted that", numbers(baseline))),
+        }
     }
 
     /// How far a deadline moved: as far as the time that nobody saw.

@@ -9,7 +9,7 @@ use pitstop_wire::MachineName;
 use pitstop_wire::agent::{Hello, Outcome};
 
 /// States of a machine. Turns follow: a purpose and a phase each.
-const RESTING: [&str; 10] = [
+const RESTING: [&str; 11] = [
     "free",
     "new",
     "quarantined",
@@ -19,9 +19,10 @@ const RESTING: [&str; 10] = [
     "ready",
     "in use",
     "cycling",
+    "checking",
     "(no machine)",
 ];
-const PURPOSES: [&str; 3] = ["prepare", "turnaround", "prove"];
+const PURPOSES: [&str; 4] = ["prepare", "turnaround", "prove", "look"];
 const PHASES: [&str; 11] = [
     "off",
     "boot agent",
@@ -35,11 +36,11 @@ const PHASES: [&str; 11] = [
     "settle",
     "rest",
 ];
-const NOBODY: usize = 9;
+const NOBODY: usize = 10;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 51] = [
+const EVENTS: [&str; 55] = [
     "start",
     "start (restored)",
     "daemon drains",
@@ -91,6 +92,10 @@ const EVENTS: [&str; 51] = [
     "up, says its console",
     "panics",
     "says",
+    "wires to be checked",
+    "wires: beat",
+    "wires: look",
+    "wires checked",
 ];
 
 /// How often each event met each state.
@@ -175,6 +180,10 @@ impl Pairs {
                 | Request::Reimage { machine, .. }
                 | Request::Drain { machine, .. }
                 | Request::Undrain(machine)
+                | Request::WiringBegin(machine)
+                | Request::WiringBeat(machine)
+                | Request::WiringLook(machine)
+                | Request::WiringEnd(machine)
                 | Request::Prove(machine) => of(machine),
                 Request::Enrol { listed, .. } => listed.iter().for_each(of),
                 _ => self.0[NOBODY][kind] += 1,
@@ -193,6 +202,7 @@ fn state_name(state: usize) -> String {
 pub(super) fn state(machine: &Machine) -> usize {
     match &machine.stage {
         Stage::Free => match machine.health {
+            Health::Good if machine.wiring.is_some() => 9,
             Health::Good => 0,
             Health::New => 1,
             Health::Quarantined { .. } => 2,
@@ -208,6 +218,7 @@ pub(super) fn state(machine: &Machine) -> usize {
                 Purpose::Prepare => 0,
                 Purpose::Turnaround => 1,
                 Purpose::Prove => 2,
+                Purpose::Look => 3,
             };
             let phase = match turn.phase {
                 Phase::Off => 0,
@@ -281,6 +292,10 @@ fn request_name(request: &Request) -> &'static str {
         Request::ForgetImage(_) => "image removed",
         Request::Reload(_) => "reload",
         Request::TrustImage(_) => "image trusted",
+        Request::WiringBegin(_) => "wires to be checked",
+        Request::WiringBeat(_) => "wires: beat",
+        Request::WiringLook(_) => "wires: look",
+        Request::WiringEnd(_) => "wires checked",
     }
 }
 

@@ -151,6 +151,10 @@ fn from_people(lab: &Lab, m: &Machine) -> Vec<Event> {
         Request::Undrain(machine()),
         Request::Enrol { select: Selector::default(), listed: vec![machine()] },
         Request::Prove(machine()),
+        Request::WiringBegin(machine()),
+        Request::WiringBeat(machine()),
+        Request::WiringLook(machine()),
+        Request::WiringEnd(machine()),
     ];
     let by_holder = requests.into_iter().map(|r| Event::Request(holder.clone(), r));
     by_holder.chain(by_admin.into_iter().map(|r| Event::Request(admin(), r))).collect()
@@ -265,7 +269,8 @@ fn outcomes() -> Vec<Outcome> {
         took_ms: 1,
     };
     vec![
-        Outcome::Seen(Hardware { disks: Vec::new(), macs: Vec::new(), memory: 0, cpus: 1 }),
+        Outcome::Seen(Box::new(Hardware { cpus: 1, ..Hardware::default() })),
+        Outcome::Seen(Box::new(Hardware { serial: Some("another".into()), ..Hardware::default() })),
         Outcome::Proven(proof),
         Outcome::Differs { at: "byte 0".into() },
         Outcome::Seeded,

@@ -78,6 +78,9 @@ impl Step<'_> {
     }
 
     fn blame(&mut self, name: &MachineName, turn: &Turn, failure: &Failure) -> Blame {
+        if failure.class == FailureClass::Drift {
+            return Blame::Machine; // whatever its class does, this is another one
+        }
         let tried = turn.image.clone().filter(|_| at_the_image(turn, failure.class));
         if let Some(image) = tried {
             // Somebody put another in its place, for a reason: the machine

@@ -37,6 +37,13 @@ impl Step<'_> {
             }
         }
         self.nobody_was_there(ms);
+        let checks: Vec<MachineName> = self.lab.checks.keys().cloned().collect();
+        for name in checks {
+            if let Some(at) = self.lab.checks.get_mut(&name) {
+                *at = *at + ms;
+            }
+            self.retime(&name);
+        }
         let sessions: Vec<_> = self.lab.beats.keys().copied().collect();
         for id in sessions {
             if let Some(at) = self.lab.beats.get_mut(&id) {
@@ -66,6 +73,7 @@ impl Step<'_> {
     fn machine_is_due(&mut self, name: &MachineName) {
         self.power_due(name);
         self.pause_is_due(name);
+        self.wiring_is_due(name);
         let now = self.now();
         let Some(machine) = self.machine(name) else { return };
         let lost = machine.agent.as_ref().and_then(|a| a.lost);

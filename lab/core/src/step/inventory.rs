@@ -26,6 +26,11 @@ impl Step<'_> {
             }
         }
         self.lab.beats.clear();
+        self.lab.checks.clear();
+        let checked = self.lab.machines.values().filter(|m| m.wiring.is_some()).map(|m| m.name.clone());
+        for name in checked.collect::<Vec<_>>() {
+            self.retime(&name);
+        }
         let sessions: Vec<_> = self.lab.reservations.keys().copied().collect();
         for id in sessions {
             self.lab.derive(&crate::lab::RowKey::Reservation(id));
@@ -193,13 +198,13 @@ impl Step<'_> {
 
     pub(crate) fn enrol(&mut self, selector: &Selector, listed: &[MachineName]) -> Result<Value, ApiError> {
         let new: Vec<MachineName> = (self.lab.machines.values())
-            .filter(|m| m.health == Health::New)
+            .filter(|m| self.lab.acceptable(m))
             .filter(|m| self.spec(&m.name).is_some_and(|s| selector.matches(&self.lab.facts(m, s))))
             .map(|m| m.name.clone())
             .collect();
         if new.is_empty() {
-            return Err(ApiError::new(Code::NotFound, format!("no new machine matches `{selector}`"))
-                .hint("pitstop ls state=new"));
+            let text = format!("no new machine matches `{selector}`, and none that is not what it was");
+            return Err(ApiError::new(Code::NotFound, text).hint("pitstop ls state=new"));
         }
         if let Some(other) = new.iter().find(|n| !listed.contains(n)) {
             let text = format!("{other} is new since the list was made: nobody has seen its disks listed");
@@ -212,7 +217,7 @@ impl Step<'_> {
             }
         }
         for name in &new {
-            self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
+            self.accept(name);
         }
         Ok(json!({ "enrolled": new }))
     }

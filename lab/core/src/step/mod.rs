@@ -8,6 +8,7 @@ mod agent;
 mod blame;
 mod boot;
 mod due;
+mod facts;
 mod holder;
 mod inventory;
 mod power;
@@ -17,6 +18,7 @@ mod restored;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
+mod wiring;
 
 use crate::effect::Effect;
 use crate::event::{Answer, Event, Moment};

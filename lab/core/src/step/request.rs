@@ -76,6 +76,13 @@ impl Step<'_> {
                 admin(caller, "prove machines")?;
                 self.prove(&machine)
             }
+            Request::WiringBegin(machine) => {
+                admin(caller, "check wires")?;
+                self.begin_wiring(caller, &machine)
+            }
+            Request::WiringBeat(machine) => self.beat_wiring(caller, &machine),
+            Request::WiringLook(machine) => self.look_wiring(caller, &machine),
+            Request::WiringEnd(machine) => self.end_wiring_by(caller, &machine),
             Request::NameImage { image, bytes } => {
                 admin(caller, "add images")?;
                 let answer = json!({ "image": image.name, "digest": image.digest });
@@ -155,7 +162,7 @@ impl Step<'_> {
     /// A proving turn now, as an admin asks.
     fn prove(&mut self, name: &MachineName) -> Result<Value, ApiError> {
         let machine = self.machine(name).ok_or_else(|| self.no_machine(name))?;
-        let resting = matches!(machine.stage, Stage::Free);
+        let resting = matches!(machine.stage, Stage::Free) && machine.wiring.is_none();
         if !resting || !matches!(machine.health, Health::Quarantined { .. } | Health::Good) {
             return Err(ApiError::new(
                 Code::Conflict,

@@ -378,7 +378,8 @@ impl crate::Lab {
             Health::Retired => false,
         };
         let agent = spec.ready.driver == "agent";
-        let here = ever || matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
+        let at_rest = matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
+        let here = ever || (at_rest && machine.wiring.is_none());
         // Most machines are busy: what follows costs more.
         if !(healthy && here) {
             return false;

@@ -179,7 +179,7 @@ impl Step<'_> {
         let mode = if writing { ImageMode::Write } else { ImageMode::Verify };
         Some(ImageWork {
             disk: spec.name.clone(),
-            find: disk_match(&spec.matching),
+            find: self.find(name, disk)?,
             digest: target(turn, spec.content),
             mode,
         })
@@ -234,8 +234,9 @@ impl Step<'_> {
 
     /// The first disk that takes the image is the one to boot.
     fn boot_disk(&self, name: &MachineName) -> Option<DiskMatch> {
-        let disks = &self.spec(name)?.disks;
-        disks.iter().find(|d| d.content == DiskContent::Image).map(|d| disk_match(&d.matching))
+        let takes = |disk: &usize| self.disk_spec(name, *disk).is_some_and(|d| d.content == DiskContent::Image);
+        let disks = self.lab.machines.get(name)?.disks.len();
+        (0..disks).find(takes).and_then(|disk| self.find(name, disk))
     }
 
     fn begin_settle(&mut self, name: &MachineName) {
@@ -303,6 +304,9 @@ impl Step<'_> {
     fn needs_agent(&self, name: &MachineName, machine: &Machine, turn: &Turn) -> bool {
         if self.runs_no_agent(name) {
             return false;
+        }
+        if turn.purpose == Purpose::Look {
+            return true;
         }
         let prove = match turn.disks {
             DiskPlan::Leave => false,
@@ -397,7 +401,7 @@ impl Step<'_> {
                 self.change(Change::Freed { machine: name.clone(), good: true });
                 self.came_to_rest(name);
             }
-            Purpose::Turnaround => {
+            Purpose::Turnaround | Purpose::Look => {
                 self.change(Change::Freed { machine: name.clone(), good: true });
                 self.came_to_rest(name);
             }
@@ -409,7 +413,9 @@ impl Step<'_> {
         let Some(turn) = self.turn(name) else { return };
         let failure = Failure { class, phase: turn.phase.name().to_owned(), evidence: evidence.to_owned() };
         self.change(Change::PhaseFailed { machine: name.clone(), failure: failure.clone() });
-        if turn.failed + 1 >= TRIES || self.is_hopeless(name, &turn, class) {
+        // Who is not what was enrolled is not switched on once more to say so again.
+        let over = turn.failed + 1 >= TRIES || class == FailureClass::Drift;
+        if over || self.is_hopeless(name, &turn, class) {
             return self.give_up(name, &turn, failure);
         }
         self.enter(name, Phase::Off);
@@ -444,15 +450,5 @@ pub(crate) fn target(turn: &Turn, content: DiskContent) -> Option<String> {
     match content {
         DiskContent::Image => turn.image.as_ref().map(|i| i.digest.clone()),
         DiskContent::Zero => None,
-    }
-}
-
-fn disk_match(m: &crate::inventory::model::DiskMatch) -> DiskMatch {
-    DiskMatch {
-        path: m.path.clone(),
-        serial: m.serial.clone(),
-        bus: m.bus.clone(),
-        min_bytes: m.min,
-        max_bytes: m.max,
     }
 }

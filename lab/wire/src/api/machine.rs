@@ -26,6 +26,20 @@ pub struct Machine {
     /// What selectors see.
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     pub tags: BTreeMap<String, serde_json::Value>,
+    /// The same, as they were found and not typed. A typed one of the same
+    /// name counts instead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    pub found_tags: BTreeMap<String, serde_json::Value>,
+    /// What its boot agent found last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+    /// How that differs from what it was enrolled as.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Differs>,
+    /// Who checks its wires: nobody gets it meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked_by: Option<UserName>,
     /// Its class in the inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
@@ -104,6 +118,8 @@ pub enum State {
     Retired,
     /// Never enrolled.
     New,
+    /// Free, but that an admin checks its wires.
+    Checking,
 }
 
 /// A machine's state in the word people see.
@@ -130,6 +146,8 @@ pub enum Shown {
     Retired,
     /// Never enrolled.
     New,
+    /// Its wires are checked.
+    Checking,
 }
 
 impl State {
@@ -146,6 +164,7 @@ impl State {
             Self::Drained => "drained",
             Self::Retired => "retired",
             Self::New => "new",
+            Self::Checking => "checking",
         }
     }
 
@@ -155,7 +174,7 @@ impl State {
     }
 
     /// All states.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Free,
         Self::Preparing,
         Self::Ready,
@@ -166,6 +185,7 @@ impl State {
         Self::Drained,
         Self::Retired,
         Self::New,
+        Self::Checking,
     ];
 }
 
@@ -183,6 +203,7 @@ impl Shown {
             Self::Drained => "drained",
             Self::Retired => "retired",
             Self::New => "new",
+            Self::Checking => "checking",
         }
     }
 
@@ -191,7 +212,7 @@ impl Shown {
         match self {
             Self::Free => '○',
             Self::Booting => '◐',
-            Self::Imaging | Self::Proving => '◒',
+            Self::Imaging | Self::Proving | Self::Checking => '◒',
             Self::Ready => '✓',
             Self::Held => '●',
             Self::Failed => '✗',
@@ -205,7 +226,7 @@ impl Shown {
         match self {
             Self::Free => '.',
             Self::Booting => '>',
-            Self::Imaging | Self::Proving => '~',
+            Self::Imaging | Self::Proving | Self::Checking => '~',
             Self::Ready => '+',
             Self::Held => '*',
             Self::Failed => 'X',
@@ -213,6 +234,70 @@ impl Shown {
             Self::New => '!',
         }
     }
+}
+
+/// What the boot agent found of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Found {
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Its architecture; empty where it was not told.
+    pub arch: String,
+    /// Processor cores; 0: not told.
+    pub cores: u32,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Memory in bytes, as the kernel counts it.
+    pub memory: u64,
+    /// Hardware addresses of its network cards.
+    pub macs: Vec<String>,
+    /// Versions of its firmware: `bios`, `ec`, `u-boot`.
+    pub firmware: BTreeMap<String, String>,
+    /// Its disks.
+    pub disks: Vec<FoundDisk>,
+}
+
+/// A disk that the boot agent found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundDisk {
+    /// The disk of the inventory that this is, by its name, where one fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its device.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How it is attached, in the inventory's words.
+    pub bus: String,
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its world-wide name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Version of its firmware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
+}
+
+/// One thing of a machine that is not as it was when it was enrolled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Differs {
+    /// What, how it was, how it is.
+    pub text: String,
+    /// Another machine or disk, or memory gone: nothing is written there until
+    /// somebody accepts it.
+    pub grave: bool,
 }
 
 /// How clean a machine's disks are.
@@ -252,7 +337,7 @@ pub enum HealthState {
     /// Pitstop found it wanting.
     Quarantined {
         /// What kind of thing failed: `power`, `console`, `boot`, `network`,
-        /// `agent`, `image`, `disk`, `build`, `health`.
+        /// `agent`, `image`, `disk`, `build`, `health`, `drift`.
         class: String,
         /// In which phase.
         phase: String,
@@ -307,7 +392,7 @@ pub struct Holder {
 pub struct TurnState {
     /// Number within the machine.
     pub number: u64,
-    /// `prepare`, `turnaround` or `prove`.
+    /// `prepare`, `turnaround`, `prove` or `look`.
     pub purpose: String,
     /// The phase: `off`, `boot agent`, `disk`, `hand-over`, `evidence`,
     /// `settle`, `rest`.

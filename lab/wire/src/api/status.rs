@@ -99,6 +99,9 @@ pub struct NewMachine {
     /// What switches it: `power: qemu`.
     #[serde(default)]
     pub power: Vec<String>,
+    /// It was enrolled before, and is not what it was: what differs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
 }
 
 /// `POST /reload`.

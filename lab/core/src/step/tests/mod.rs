@@ -3,6 +3,7 @@
 mod agents;
 pub(crate) mod bench;
 mod blame;
+mod facts;
 mod failures;
 mod holder;
 mod inventory;
@@ -15,6 +16,7 @@ mod requests;
 mod restart;
 mod restored;
 mod turns;
+mod wiring;
 
 use crate::inventory::model::MachineSpec;
 use crate::simulator::labs;

@@ -31,6 +31,9 @@ pub const FAULTS: &[Word] = &[
     fault("image-corrupt", Takes::Nothing),
     fault("console-mute", Takes::Nothing),
     fault("unreadable", Takes::Nothing),
+    fault("disk-swapped", Takes::Nothing),
+    fault("machine-swapped", Takes::Nothing),
+    fault("memory-lost", Takes::Nothing),
 ];
 
 /// What the inventory may say.

@@ -285,7 +285,7 @@ impl Bench {
     fn work(&mut self, machine: &MachineName, work: &Work) -> Outcome {
         match work {
             Work::Look => {
-                Outcome::Seen(self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine)))
+                Outcome::Seen(Box::new(self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine))))
             }
             Work::Image(image) => self.image_work(machine, image),
             Work::Seed { params, .. } => {
@@ -299,7 +299,7 @@ impl Bench {
 
     pub fn hardware(&self, machine: &MachineName) -> Hardware {
         let disks = &self.inventory.machines.get(machine).map_or(0, |s| s.disks.len());
-        let disk = |n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into() };
+        let disk = |n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into(), ..SeenDisk::default() };
         Hardware { disks: (0..*disks).map(disk).collect(), ..Hardware::default() }
     }
 
@@ -311,12 +311,17 @@ impl Bench {
             return Outcome::Failed { reason: "the machine is not in the inventory".into(), image: false };
         };
         let index = spec.disks.iter().position(|d| d.name == work.disk).expect("a disk that is not declared");
+        // What is plugged in, where a test says so.
+        let there = self.quirks.hardware.as_ref().and_then(|h| h.disks.get(index)?.serial.clone());
+        if there.is_some() && work.find.serial.is_some() && work.find.serial != there {
+            return Outcome::Failed { reason: "no disk fits".into(), image: false };
+        }
         let held = &mut self.boards.get_mut(machine).unwrap().disks[index];
         if work.mode == ImageMode::Verify && *held != Some(work.digest.clone()) {
             return Outcome::Differs { at: "byte 0".into() };
         }
         *held = Some(work.digest.clone());
-        let mut proof = proof(index, work);
+        let mut proof = DiskProof { serial: there, ..proof(index, work) };
         if let Some(spoil) = self.quirks.spoil {
             spoil(&mut proof);
         }
