@@ -5,6 +5,7 @@ use super::extract::{Asked, Name, Params};
 use super::peer::Peer;
 use super::select::matching;
 use super::{Shared, view};
+use crate::daemon::consoles::Viewer;
 use axum::Json;
 use axum::extract::{Path, State};
 use pitstop_core::Lab;
@@ -68,7 +69,7 @@ pub fn no_machine(lab: &Lab, name: &MachineName) -> ApiError {
 const CONSOLE_LINES: usize = 3;
 
 /// Why a machine or reservation is where it is.
-pub async fn why(State(app): State<Shared>, _: Peer, Path(about): Path<String>) -> Answer<Why> {
+pub async fn why(State(app): State<Shared>, peer: Peer, Path(about): Path<String>) -> Answer<Why> {
     let lab = app.desk.snapshot().await?;
     if let Ok(id) = about.parse::<ReservationId>() {
         let missing = || super::reservations::no_reservation(id);
@@ -81,7 +82,8 @@ pub async fn why(State(app): State<Shared>, _: Peer, Path(about): Path<String>) 
     let machine = lab.machine(&name).ok_or_else(|| no_machine(&lab, &name))?;
     let mut why = lab.why_machine(&name, app.desk.now()).ok_or_else(|| no_machine(&lab, &name))?;
     if machine.failures > 0 || machine.turn().is_some_and(|turn| turn.failed > 0) {
-        let said = app.consoles.last_lines(&name, CONSOLE_LINES).into_iter();
+        let viewer = Viewer::new(&peer.user, peer.admin);
+        let said = app.consoles.last_lines(&name, CONSOLE_LINES, &viewer).into_iter();
         why.reasons.extend(said.map(|line| Reason { text: format!("console: {line}"), next: None }));
     }
     Ok(Json(why_view(about, why)))

@@ -25,6 +25,7 @@ pub mod saying;
 pub mod simulator;
 mod step;
 pub mod time;
+pub mod watching;
 pub mod why;
 pub mod wiring;
 

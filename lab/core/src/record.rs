@@ -432,7 +432,7 @@ pub enum Change {
         machine: MachineName,
         /// What it means.
         saying: Saying,
-        /// The line.
+        /// The line; empty where it is not everybody's to read.
         line: String,
     },
     /// The session is over; its key opens nothing any more.

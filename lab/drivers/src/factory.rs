@@ -38,6 +38,7 @@ const CONSOLE: &[(DriverSchema, MakeConsole)] = &[
     (console::sim::SCHEMA, console::sim::make),
     (console::unix::SCHEMA, console::unix::make),
     (console::serial::SCHEMA, console::serial::make),
+    (console::pty::SCHEMA, console::pty::make),
     (console::sol::SCHEMA, console::sol::make),
     (console::tcp::SCHEMA, console::tcp::make),
     (console::telnet::TELNET, console::telnet::telnet),

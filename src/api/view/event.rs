@@ -202,7 +202,7 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::AgentResumed { .. } => detail("agent came back"),
         Change::AgentLost { .. } => detail("agent's connection lost"),
         Change::AgentRefused { reason, .. } => story(format!("▲ an agent was refused: {reason}")),
-        Change::ConsoleSaid { saying, line, .. } if saying.is_trouble() => {
+        Change::ConsoleSaid { saying, line, .. } if saying.is_trouble() && !line.is_empty() => {
             story(format!("▲ {} on the console: {line}", saying.words()))
         }
         Change::ConsoleSaid { saying, .. } => story(format!("{} on the console", saying.words())),

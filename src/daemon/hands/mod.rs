@@ -26,18 +26,20 @@ use super::agents::Agents;
 use act::Undone;
 use check::Check;
 use leg::{Job, Order};
+use pitstop_core::Lab;
 use pitstop_core::effect::Effect;
 use pitstop_core::event::{Act, Fact, Nudge};
 use pitstop_core::id::{Epoch, IntentId};
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::{Reading, Switch};
+use pitstop_core::record::Record;
 use pitstop_core::time::LabTime;
 use pitstop_drivers::{Power, factories};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{ToAgent, Work};
 use regex::Regex;
 use runner::Runners;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -69,6 +71,10 @@ pub trait Attention: Send + Sync {
 
     /// The drivers are these now.
     fn follow(&self, rigs: &Rigs);
+
+    /// As [`Hands::know`]; `machines` are those the records are about, `None`
+    /// where it may be any.
+    fn know(&self, lab: &Lab, machines: Option<&BTreeSet<&MachineName>>);
 }
 
 /// The hands of a lab.
@@ -155,6 +161,11 @@ impl Hands for LabHands {
         let _runtime = self.inner.runtime.enter();
         self.inner.rigs.load(factories(), inventory);
         self.inner.attention.follow(&self.inner.rigs);
+    }
+
+    fn know(&self, lab: &Lab, records: Option<&[Record]>) {
+        let machines = records.map(|records| records.iter().filter_map(|r| r.change.machine()).collect());
+        self.inner.attention.know(lab, machines.as_ref());
     }
 }
 

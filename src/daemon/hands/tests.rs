@@ -67,6 +67,7 @@ impl Attention for NoConsoles {
         Box::pin(async { Err("there are no consoles".to_owned()) })
     }
     fn follow(&self, _: &Rigs) {}
+    fn know(&self, _: &pitstop_core::Lab, _: Option<&std::collections::BTreeSet<&MachineName>>) {}
 }
 
 /// A boot path whose parameters travel with the power-on.

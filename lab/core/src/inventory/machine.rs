@@ -15,12 +15,12 @@ use super::model::{
 };
 use super::not_yet;
 use super::reader::Reader;
-use super::sections::{AFTER_BUILD, idle, on_agent_lost};
+use super::sections::{AFTER_BUILD, console_quota, idle, on_agent_lost};
 use super::source::Loc;
 use super::tree::{Entry, Table, Val};
 
 /// Keys of a machine, and of a class but for `class` itself.
-pub(super) const KEYS: [&str; 26] = [
+pub(super) const KEYS: [&str; 27] = [
     "class",
     "tags",
     "location",
@@ -47,6 +47,7 @@ pub(super) const KEYS: [&str; 26] = [
     "on_agent_lost",
     "timeout",
     "health",
+    "console_quota",
 ];
 
 const OTHER_DISKS: [(&str, OtherDisks); 2] =
@@ -148,6 +149,7 @@ impl MachineReader<'_, '_> {
             on_agent_lost: on_agent_lost(reader, problems),
             limits: limits(reader, problems),
             health: reader.inner("health", problems).and_then(|table| health(table, problems)),
+            console_quota: console_quota(reader, problems),
             sources: Arc::clone(&self.machine.merged.sources),
             legs: Vec::new(),
             consoles: BTreeMap::new(),

@@ -42,7 +42,7 @@ pub use load::{MAX_FILE, MAX_FILES};
 pub use model::{
     AfterBuild, AtEnd, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, Group, Idle, Inventory,
     LabInfo, Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OnFailure, OtherDisks, Place, Policy,
-    Resource, SecretRef, Sources, Verify,
+    Resource, SecretRef, Sources, Verify, WatchConsoles,
 };
 pub use words::{KeyChange, Words};
 

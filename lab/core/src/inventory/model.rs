@@ -46,11 +46,34 @@ pub struct LabInfo {
     pub name: String,
     /// IANA time zone for times people type; everything stored is UTC.
     pub zone: String,
+    /// Bytes of disk that all console journals may take; `None`: the daemon's default.
+    pub console_quota: Option<u64>,
+    /// Who may watch the consoles of a machine that is held, where no group of its holder says it.
+    pub watch_consoles: WatchConsoles,
+}
+
+/// `watch_consoles = "all" | "group" | "holder"`: who may watch the consoles of a machine that is held, besides its
+/// holder and admins. Later ones admit fewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchConsoles {
+    /// Everybody.
+    #[default]
+    All,
+    /// Who is in a group with the holder.
+    Group,
+    /// Nobody.
+    Holder,
 }
 
 impl Default for LabInfo {
     fn default() -> Self {
-        Self { name: "lab".to_owned(), zone: "UTC".to_owned() }
+        Self {
+            name: "lab".to_owned(),
+            zone: "UTC".to_owned(),
+            console_quota: None,
+            watch_consoles: WatchConsoles::default(),
+        }
     }
 }
 
@@ -198,6 +221,8 @@ pub struct Group {
     pub machines: Option<u32>,
     /// Priority in the queue.
     pub priority: Option<i64>,
+    /// Who may watch the consoles of machines that its members hold; `None`: as the lab says.
+    pub watch_consoles: Option<WatchConsoles>,
 }
 
 /// One machine, complete.
@@ -256,6 +281,8 @@ pub struct MachineSpec {
     pub limits: Limits,
     /// How often it shows that it is well while nobody needs it.
     pub health: Option<HealthCheck>,
+    /// Bytes of disk that its console journals may take; `None`: the daemon's default.
+    pub console_quota: Option<u64>,
     /// Where each of its keys was set; shared between the machines of one range.
     #[serde(skip)]
     pub sources: Arc<Sources>,

@@ -11,7 +11,9 @@ use super::source::Loc;
 const NOT_YET: &[(&str, &str)] = &[
     ("machine.*.hook", "steps of a machine's own run on bench hosts, which come later"),
     ("machine.*.shell", "there is no `pitstop shell` yet"),
-    ("group.*", "every user may reserve every machine so far"),
+    ("group.*.may.select", "every user may reserve every machine so far"),
+    ("group.*.may.machines", "every user may hold as many machines as there are so far"),
+    ("group.*.may.priority", "only a reservation itself says its priority so far"),
     ("policy.*.on_failure", "a failed build's machine is not held so far"),
     (
         "policy.*.at_end",

@@ -10,7 +10,7 @@ use super::error::{Problem, Problems};
 use super::load::{named, section};
 use super::model::{
     AfterBuild, AtEnd, Circuit, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease, MachineSpec,
-    OnAgentLost, OnFailure, Policy, Resource,
+    OnAgentLost, OnFailure, Policy, Resource, WatchConsoles,
 };
 use super::not_yet;
 use super::reader::Reader;
@@ -34,6 +34,12 @@ const TOP: [&str; 11] = [
 pub(super) const AFTER_BUILD: [(&str, AfterBuild); 3] =
     [("reimage", AfterBuild::Reimage), ("power-off", AfterBuild::PowerOff), ("keep", AfterBuild::Keep)];
 
+/// Words of `watch_consoles`.
+const WATCH_CONSOLES: [(&str, WatchConsoles); 3] =
+    [("all", WatchConsoles::All), ("group", WatchConsoles::Group), ("holder", WatchConsoles::Holder)];
+/// The least room for console journals: less than a few segments would keep nothing.
+const LEAST_QUOTA: u64 = 16 << 20;
+
 /// Reads every section but the classes and machines.
 pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Problems) {
     Reader::new(root, "the inventory").only(&TOP, problems);
@@ -52,8 +58,7 @@ pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Probl
     for (name, _, table) in named(root, "policy", problems) {
         inventory.policies.insert(name.to_string(), policy(name, table, problems));
     }
-    for (name, entry, table) in named(root, "group", problems) {
-        not_yet::usable("group.*", entry.key, problems);
+    for (name, _, table) in named(root, "group", problems) {
         inventory.groups.insert(name.to_string(), group(name, table, problems));
     }
     check_groups(root, inventory, problems);
@@ -61,7 +66,7 @@ pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Probl
 
 fn lab(table: &Table, problems: &mut Problems) -> LabInfo {
     let reader = Reader::new(table, "`lab`");
-    reader.only(&["name", "zone"], problems);
+    reader.only(&["name", "zone", "console_quota", "watch_consoles"], problems);
     let default = LabInfo::default();
     let zone = reader.text("zone", problems).map(|(zone, at)| {
         if !is_zone(zone) {
@@ -75,7 +80,21 @@ fn lab(table: &Table, problems: &mut Problems) -> LabInfo {
     LabInfo {
         name: reader.string("name", problems).unwrap_or(default.name),
         zone: zone.unwrap_or(default.zone),
+        console_quota: console_quota(&reader, problems),
+        watch_consoles: reader.word("watch_consoles", &WATCH_CONSOLES, problems).unwrap_or_default(),
     }
+}
+
+/// Room on the disk for console journals, of the lab or of a machine.
+pub(super) fn console_quota(reader: &Reader<'_>, problems: &mut Problems) -> Option<u64> {
+    let bytes = reader.size("console_quota", problems)?;
+    if bytes < LEAST_QUOTA
+        && let Some(entry) = reader.table.get("console_quota")
+    {
+        let what = "`console_quota` leaves no room for what a machine says in one boot";
+        problems.raise(Problem::new(entry.node.at, what).expected("at least `16MiB`"));
+    }
+    Some(bytes)
 }
 
 /// Whether this host knows the time zone. One without the list of them (the package `tzdata`) takes any name.
@@ -248,10 +267,15 @@ fn group(name: &str, table: &Table, problems: &mut Problems) -> Group {
             Err(error) => problems.raise(Problem::new(at, error.to_string())),
         }
     }
-    let mut group = Group { members, select: None, machines: None, priority: None };
+    let mut group = Group { members, select: None, machines: None, priority: None, watch_consoles: None };
     if let Some(may) = reader.inner("may", problems) {
         let may = Reader::new(may, "`may`");
         may.only(&["select", "machines", "priority", "watch_consoles"], problems);
+        for key in ["select", "machines", "priority"] {
+            if let Some(entry) = may.table.get(key) {
+                not_yet::usable(&format!("group.*.may.{key}"), entry.key, problems);
+            }
+        }
         group.machines = may.count("machines", 0, problems);
         group.priority = may.count("priority", 0, problems).map(i64::from);
         group.select = may.text("select", problems).and_then(|(text, at)| {
@@ -259,6 +283,7 @@ fn group(name: &str, table: &Table, problems: &mut Problems) -> Group {
                 Selector::parse(text).map_err(|error| problems.raise(Problem::new(at, error.to_string())));
             selector.ok().map(|selector| selector.to_string())
         });
+        group.watch_consoles = may.word("watch_consoles", &WATCH_CONSOLES, problems);
     }
     group
 }

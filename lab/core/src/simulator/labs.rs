@@ -219,6 +219,7 @@ pub fn plain(name: MachineName) -> MachineSpec {
             claim_ms: 60_000,
         },
         health: None,
+        console_quota: None,
         sources: Arc::new(Sources::nowhere()),
     }
 }

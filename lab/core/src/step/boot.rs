@@ -63,7 +63,9 @@ impl Step<'_> {
             return;
         }
         let line: String = brief(line, LONGEST_LINE);
-        self.change(Change::ConsoleSaid { machine: name.clone(), saying, line: line.clone() });
+        // The history is everybody's to read, what a holder's machine says perhaps not.
+        let quoted = if self.lab.may_quote_console(name) { line.clone() } else { String::new() };
+        self.change(Change::ConsoleSaid { machine: name.clone(), saying, line: quoted });
         let Some(turn) = self.turn(name).filter(|_| saying.ends_the_boot()) else { return };
         // Of a phase that switches off it was to be expected, and what an
         // earlier attempt said says nothing of this one.

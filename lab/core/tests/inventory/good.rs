@@ -4,7 +4,7 @@ use std::fs;
 
 use pitstop_core::inventory::{
     AfterBuild, Change, DiskContent, Extend, Idle, Inventory, Limits, MachineChange, NewBecause, OnAgentLost,
-    SecretRef, diff, diff_lab,
+    SecretRef, WatchConsoles, diff, diff_lab,
 };
 use pitstop_wire::selector::{Number, TagValue};
 
@@ -101,6 +101,18 @@ fn the_rest_of_the_lab() {
     let board = machine(&lab, "imx8-01");
     assert_eq!(board.tags["ram"], TagValue::Number(Number::from_int(4).unwrap()));
     assert_eq!((board.consoles.len(), board.n), (2, Some(1)));
+}
+
+#[test]
+fn how_much_of_consoles_is_kept_and_who_may_watch() {
+    let lab = example();
+    assert_eq!((lab.lab.console_quota, lab.lab.watch_consoles), (Some(64 << 30), WatchConsoles::Holder));
+    let quota = |name: &str| machine(&lab, name).console_quota;
+    assert_eq!((quota("srv01"), quota("srv17"), quota("imx8-01")), (Some(1 << 30), Some(2 << 30), None));
+    let firmware = &lab.groups["firmware"];
+    assert_eq!(firmware.members, ["anna", "tom"]);
+    assert_eq!(firmware.watch_consoles, Some(WatchConsoles::Group));
+    assert!(lab.private_consoles() && !Inventory::default().private_consoles());
 }
 
 #[test]
