@@ -52,6 +52,7 @@ impl Lab {
             agent: self.dir.path().join("agent"),
             modules: Modules::default(),
             busybox: None,
+            medium: false,
             out: self.out(),
         }
     }

@@ -49,6 +49,7 @@ const BOOT: &[(DriverSchema, MakeBoot)] = &[
     (boot::SIM, boot::sim),
     (boot::DIRECT, boot::direct),
     (boot::HTTP, boot::http),
+    (boot::medium::SCHEMA, boot::medium::make),
     (boot::POWER, boot::power),
 ];
 
@@ -56,7 +57,6 @@ const fn planned(name: &'static str, when: &'static str) -> DriverSchema {
     DriverSchema { name, not_built: Some(when), ..DriverSchema::EMPTY }
 }
 
-const BMC: &str = "it comes with the BMC drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
 const SHELL: &str = "it comes with `pitstop shell`";
 
@@ -66,7 +66,6 @@ const BOOT_PLANNED: &[DriverSchema] = &[
     planned("pxe", NETBOOT),
     planned("uefi-http", NETBOOT),
     planned("u-boot", NETBOOT),
-    planned("virtual-media", BMC),
 ];
 
 const READY: &[DriverSchema] = &[

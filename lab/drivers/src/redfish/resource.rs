@@ -55,6 +55,15 @@ pub fn words(list: Option<&Value>) -> Option<Vec<&str>> {
     Some(list?.as_array()?.iter().filter_map(Value::as_str).collect())
 }
 
+/// What a task says of how it went (the schema Task of DSP2046).
+pub fn task_messages(task: &Value) -> String {
+    let info = task.get("Messages").and_then(Value::as_array);
+    let said = |info: &Value| info.get("Message").or_else(|| info.get("MessageId"))?.as_str().map(str::to_owned);
+    let texts: Vec<String> = info.into_iter().flatten().filter_map(said).take(MAX_MESSAGES).collect();
+    let texts = texts.join(" ");
+    crate::child::shown(if texts.is_empty() { "it does not say why" } else { &texts })
+}
+
 /// What an error says (DSP0266, “Error responses”): its messages, or the one it has
 /// in front of them.
 pub fn messages(error: &Value) -> String {

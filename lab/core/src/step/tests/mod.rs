@@ -4,6 +4,7 @@ mod agents;
 pub(crate) mod bench;
 mod blame;
 mod failures;
+mod fetch;
 mod holder;
 mod inventory;
 mod leases;
