@@ -46,8 +46,7 @@ pub(super) fn make(machine: Machine, kernel: &[u8], initrd: &[u8]) -> Result<Vec
     if machine != Machine::X86_64 {
         return Err(BootImageError::Medium(format!("there is none for {machine} yet, only for x86_64")));
     }
-    let temporary = |e| BootImageError::file("make a temporary directory for", MEDIUM)(e);
-    let dir = tempfile::tempdir().map_err(temporary)?;
+    let dir = tempfile::tempdir().map_err(BootImageError::file("make a temporary directory for", MEDIUM))?;
     let (root, iso) = (dir.path().join("root"), dir.path().join(MEDIUM));
     let block = empty_block();
     for (path, bytes) in [

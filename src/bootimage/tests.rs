@@ -113,6 +113,20 @@ fn the_same_input_gives_the_same_bytes() {
 }
 
 #[test]
+fn a_medium_with_an_older_agent_stays_beside_a_new_one() {
+    let lab = Lab::new();
+    let manifest = build(&Request { medium: true, ..lab.request() }).unwrap();
+    let medium = fs::read(lab.out().join(MEDIUM)).unwrap();
+    assert_eq!(manifest.medium, Some(FileNote::of(&medium)));
+    let kernel = kernel();
+    assert!(medium.chunks(2048).any(|sector| sector.starts_with(&kernel)), "another kernel is on it");
+    assert_eq!(lab.build().unwrap().medium, None);
+    assert!(!lab.out().join(MEDIUM).exists());
+    let read: Manifest = serde_json::from_slice(&fs::read(lab.out().join(MANIFEST)).unwrap()).unwrap();
+    assert_eq!(read.medium, None);
+}
+
+#[test]
 fn a_kernel_without_zstd_gets_gzip_and_one_without_both_gets_it_plain() {
     let lab = Lab::new();
     lab.put(&format!("boot/config-{VERSION}"), b"# CONFIG_RD_ZSTD is not set\nCONFIG_RD_GZIP=y\n");

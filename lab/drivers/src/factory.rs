@@ -62,11 +62,8 @@ const SHELL: &str = "it comes with `pitstop shell`";
 
 const POWER_PLANNED: &[DriverSchema] = &[];
 const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the consoles of libvirt")];
-const BOOT_PLANNED: &[DriverSchema] = &[
-    planned("pxe", NETBOOT),
-    planned("uefi-http", NETBOOT),
-    planned("u-boot", NETBOOT),
-];
+const BOOT_PLANNED: &[DriverSchema] =
+    &[planned("pxe", NETBOOT), planned("uefi-http", NETBOOT), planned("u-boot", NETBOOT)];
 
 const READY: &[DriverSchema] = &[
     DriverSchema { name: "agent", ..DriverSchema::EMPTY },

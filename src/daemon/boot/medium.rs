@@ -55,7 +55,7 @@ impl Media {
     /// The kernel has no randomness for a key.
     pub fn lend(&self, machine: &MachineName, medium: Medium) -> io::Result<(String, Arc<Loan>)> {
         let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(io::Error::other)?;
+        getrandom::fill(&mut key).map_err(|e| io::Error::other(e.to_string()))?;
         let key = hex::encode(key);
         let path = format!("{SERVED}{key}/{NAME}");
         let loan = Arc::new(Loan {
@@ -239,8 +239,12 @@ fn wanted(headers: &HeaderMap, etag: &str, len: u64) -> Wanted {
             last => Wanted::Part(len - last, len),
         },
         (Some(from), None) if to.is_empty() && from < len => Wanted::Part(from, len),
-        (Some(from), Some(to)) if from <= to && from < len => Wanted::Part(from, to.saturating_add(1).min(len)),
-        (Some(from), _) if from >= len && (to.is_empty() || number(to).is_some_and(|to| to >= from)) => Wanted::Outside,
+        (Some(from), Some(to)) if from <= to && from < len => {
+            Wanted::Part(from, to.saturating_add(1).min(len))
+        }
+        (Some(from), _) if from >= len && (to.is_empty() || number(to).is_some_and(|to| to >= from)) => {
+            Wanted::Outside
+        }
         _ => Wanted::All,
     }
 }

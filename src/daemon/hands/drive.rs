@@ -25,6 +25,8 @@ const DRIVER: &str = "boot.virtual-media";
 /// How often a BMC is told to take a CD out, and the pause after each.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
+/// Longest pause before a CD is inserted once more that was refused.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// What is left of a power-on's time, at most, when a BMC that fetches is
 /// given up: it would be too late to switch on, and it is told what was waited
 /// for.
@@ -150,11 +152,17 @@ impl Job<'_> {
         let on = loan.medium().power_on(&path);
         let left = self.left();
         let limit = left - MARGIN.min(left / 8);
-        match timeout(limit, self.insert_by(power, &on)).await {
+        let mut refused = None;
+        let done = timeout(limit, self.insert_by(power, &on, &mut refused)).await;
+        match done {
             Ok(done) => done.map_err(|e| e.to_string())?,
             Err(_) => {
+                if let Some(refused) = refused {
+                    return Err(format!("{refused}; {}", loan.progress()));
+                }
                 let attempted = format!("have {machine} boot from the medium");
-                let late = format!("it was not in the drive within {} s; {}", limit.as_secs(), loan.progress());
+                let late =
+                    format!("it was not in the drive within {} s; {}", limit.as_secs(), loan.progress());
                 return Err(DriverError::new(DRIVER, attempted, late)
                     .next("`fetch` gives a slow BMC more time, and `server` says where it reaches the daemon")
                     .to_string());
@@ -176,18 +184,27 @@ impl Job<'_> {
         lent.map_err(|e| format!("no key for the boot medium: {e}"))
     }
 
-    /// Said again where it failed, until the order's time is over. Not in the
-    /// queue of power commands: a BMC that fetches can be switched and read.
-    async fn insert_by(&self, power: &Arc<dyn Power>, on: &PowerOn) -> Result<(), DriverError> {
+    /// Said again where it failed, until the order's time is over; `refused` is
+    /// what was answered last. Not in the queue of power commands: a BMC that
+    /// fetches can be switched and read.
+    async fn insert_by(
+        &self,
+        power: &Arc<dyn Power>,
+        on: &PowerOn,
+        refused: &mut Option<DriverError>,
+    ) -> Result<(), DriverError> {
         let PowerOn::Medium { url } = on else { return Ok(()) };
         let mut queue = power.limits().clone();
         queue.queue += ", its drive";
         let _turn = self.inner.runners.turn(&queue).await;
+        let mut pause = PAUSE;
         loop {
             match power.insert(url).await {
                 Err(e) if !e.permanent && self.left() > leg::READ => {
                     tracing::info!(machine = %self.order.machine, "{e}; once more");
-                    sleep(PAUSE).await;
+                    *refused = Some(e);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 done => return done,
             }

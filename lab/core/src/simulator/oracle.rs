@@ -240,7 +240,10 @@ impl Sim {
         let Some(spec) = lab.spec(name) else { return Ok(()) };
         let limits = &spec.limits;
         let offs = 3 * (6 * limits.power_ms + spec.fetch_ms());
-        let boots = spec.fetch_ms() + 2 * (limits.power_ms + limits.firmware_ms) + limits.attach_ms + limits.evidence_ms;
+        let boots = spec.fetch_ms()
+            + 2 * (limits.power_ms + limits.firmware_ms)
+            + limits.attach_ms
+            + limits.evidence_ms;
         let disks = 2 * limits.reimage_ms * spec.disks.len() as u64;
         let check = spec.health.as_ref().map_or(0, |h| h.within_ms);
         let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms + spec.fetch_ms();

@@ -12,7 +12,7 @@ use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema};
 use pitstop_wire::agent::{AgentParams, Secret};
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -160,7 +160,9 @@ fn find_block(len: u64, read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> Resu
         }
         at += SECTOR;
     }
-    found.ok_or_else(|| "it has no block for the machine: another release of pitstop made it, or none".to_owned())
+    found.ok_or_else(|| {
+        "it has no block for the machine: another release of pitstop made it, or none".to_owned()
+    })
 }
 
 struct VirtualMedia {
@@ -182,14 +184,17 @@ pub fn make(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
     };
     let append = spec.text("append").unwrap_or(DEFAULT_APPEND);
     if append.contains('\'') || append.contains(char::is_control) {
-        return Err(wrong("`append` has an apostrophe or a line end, which the boot loader cannot quote".into()));
+        return Err(wrong(
+            "`append` has an apostrophe or a line end, which the boot loader cannot quote".into(),
+        ));
     }
     if spec.ms("fetch").is_some_and(|ms| ms > LONGEST_FETCH_MS) {
         return Err(wrong("`fetch` can be 10m at most: no transfer of a boot file lasts longer".into()));
     }
     let server = spec.text("server").unwrap_or(&site.address);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-.:".contains(c);
-    if server.is_empty() || !server.chars().all(plain) {
+    let host = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    let is_host = !server.is_empty() && server.chars().all(host);
+    if !is_host && server.parse::<Ipv6Addr>().is_err() {
         return Err(wrong(format!("`server` is no host: `{server}`")));
     }
     Ok(Arc::new(VirtualMedia {

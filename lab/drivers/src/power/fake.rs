@@ -165,7 +165,10 @@ impl Power for Fake {
                     Err(DriverError::new("power.fake", "insert the medium", words))
                 }
                 Turn::Hang => std::future::pending().await,
-                Turn::Late(by) => Ok(tokio::time::sleep(by).await),
+                Turn::Late(by) => {
+                    tokio::time::sleep(by).await;
+                    Ok(())
+                }
                 Turn::Obey | Turn::Ignore => Ok(()),
             }
         })

@@ -213,11 +213,7 @@ impl Refusal {
     /// Takes what is said from the body, without any of `secrets`.
     fn of(answer: &Answer, secrets: &[&str]) -> Self {
         let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        let mut said: String = resource::messages(&json).chars().filter(|c| !c.is_control()).collect();
-        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-            // Some repeat the property that they do not like.
-            said = said.replace(secret, "…");
-        }
-        Self { status: answer.status, said: shown(&said) }
+        let said: String = resource::messages(&json).chars().filter(|c| !c.is_control()).collect();
+        Self { status: answer.status, said: shown(&resource::without(&said, secrets)) }
     }
 }

@@ -180,7 +180,7 @@ impl Session {
 
     /// The same for what takes as long as it takes; the caller has the
     /// deadline. The task that does it, where the BMC makes one of it (DSP0266,
-    /// “Asynchronous operations”). No error repeats `secret`.
+    /// “Asynchronous operations”). No refusal repeats one of `secrets`.
     ///
     /// # Errors
     /// There was no answer: it may have been done all the same.
@@ -189,14 +189,13 @@ impl Session {
         method: Method,
         path: &str,
         body: &Value,
-        secret: &str,
+        secrets: &[&str],
     ) -> Result<Result<Option<String>, Refusal>, DriverError> {
         let ask = Ask { body: Some(body.to_string()), ..Ask::new(method, path) };
         let headers: HeaderMap = self.proof.iter().cloned().collect();
-        let answer =
-            self.service.ask_patiently(&mut self.line, &self.attempted, &ask, headers).await?;
+        let answer = self.service.ask_patiently(&mut self.line, &self.attempted, &ask, headers).await?;
         if !answer.status.is_success() {
-            return Ok(Err(Refusal::of(&answer, &[secret])));
+            return Ok(Err(Refusal::of(&answer, secrets)));
         }
         let made: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         Ok(Ok((answer.status == StatusCode::ACCEPTED).then(|| reference(&made)).flatten()))

@@ -75,23 +75,40 @@ async fn a_bmc_reads_its_cd_in_pieces_as_often_as_it_likes() {
     assert!(lent.path.len() > SERVED.len() + 64, "a key that can be guessed: {}", lent.path);
     let (head, body) = lent.ask(BMC, "HEAD", &lent.path, "").await;
     assert!(head.starts_with("HTTP/1.1 200") && body.is_empty(), "{head}");
-    assert!(head.contains(&format!("content-length: {LEN}")) && head.contains("accept-ranges: bytes"), "{head}");
-    assert!(lent.loan.progress().contains("was given 0 bytes of a medium of 300000"), "{}", lent.loan.progress());
+    assert!(
+        head.contains(&format!("content-length: {LEN}")) && head.contains("accept-ranges: bytes"),
+        "{head}"
+    );
+    assert!(
+        lent.loan.progress().contains("was given 0 bytes of a medium of 300000"),
+        "{}",
+        lent.loan.progress()
+    );
     let (head, body) = lent.get("").await;
     assert!(head.starts_with("HTTP/1.1 200") && body == lent.bytes, "{head}");
     assert!(body.windows(20).any(|w| w == b"pitstop.token=s3cr3t"), "its parameters are on it");
     for _ in 0..3 {
         let (head, body) = lent.get("range: bytes=4000-8999\r\n").await;
-        assert!(head.starts_with("HTTP/1.1 206") && head.contains("content-range: bytes 4000-8999/300000"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 206") && head.contains("content-range: bytes 4000-8999/300000"),
+            "{head}"
+        );
         assert!(body == lent.bytes[4000..9000]);
     }
     let (head, body) = lent.get("range: bytes=-10\r\n").await;
-    assert!(head.contains("content-range: bytes 299990-299999/300000") && body == lent.bytes[LEN - 10..], "{head}");
+    assert!(
+        head.contains("content-range: bytes 299990-299999/300000") && body == lent.bytes[LEN - 10..],
+        "{head}"
+    );
     let (head, _) = lent.get("range: bytes=300000-\r\n").await;
     assert!(head.starts_with("HTTP/1.1 416") && head.contains("content-range: bytes */300000"), "{head}");
     assert_eq!(lent.burned(), 0);
     let given = 300_000 + 3 * 5_000 + 10;
-    assert!(lent.loan.progress().contains(&format!("(127.0.0.1) was given {given} bytes")), "{}", lent.loan.progress());
+    assert!(
+        lent.loan.progress().contains(&format!("(127.0.0.1) was given {given} bytes")),
+        "{}",
+        lent.loan.progress()
+    );
 }
 
 #[tokio::test]

@@ -84,18 +84,23 @@ async fn a_cd_is_in_before_power_on_and_out_when_the_agent_speaks() {
 }
 
 #[tokio::test]
-async fn a_bmc_that_fetches_for_longer_than_a_call_or_a_reading_may_take_is_waited_for() {
+async fn a_bmc_that_fetches_cannot_be_read_or_is_not_waited_for() {
     let fake = Arc::new(Fake::new("q"));
     let mut bench = with_drive("fetch = \"5m\"", &fake);
-    fake.script_insertions([Turn::Late(Duration::from_millis(1_500))]);
+    fake.script_insertions([Turn::Hang, Turn::Late(Duration::from_millis(1_500))]);
     bench.release(vec![order("m1", 0, 1, Switch::On, BootAgent, 300_000 + 1_000)]);
     until(&fake, &["out", "in"]).await;
-    // Meanwhile its power can be read.
     bench.release(vec![Effect::Observe { machine: name("m1"), leg: 0 }]);
     let (_, fact) = bench.facts.recv().await.unwrap();
     assert!(matches!(fact, Fact::Read { reading: Reading::Off, .. }), "{fact:?}");
     assert!(fake.log().is_empty(), "switched on before the CD was in");
+    // Off overtakes it, and another attempt takes as long as it takes.
+    bench.release(vec![order("m1", 0, 2, Switch::Off, Disk, 30_000)]);
+    assert_eq!(bench.power().await.3, Ok(Reading::Off));
+    until(&fake, &["out", "in", "out"]).await;
+    bench.release(vec![order("m1", 0, 3, Switch::On, BootAgent, 300_000 + 1_000)]);
     assert_eq!(bench.power().await.3, Ok(Reading::On));
+    assert_eq!(fake.log().len(), 1);
 }
 
 #[tokio::test]

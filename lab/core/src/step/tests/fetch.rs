@@ -43,7 +43,11 @@ fn a_slow_fetch_is_cut_short_by_the_limit_of_power() {
     let epoch = b.lab.meta().epoch;
     b.obey_power(epoch, &on);
     b.obey_until("m0", |p| *p == Phase::Evidence);
-    assert_eq!(windows(&b), [(Switch::On, Boot::Disk, POWER)], "the image is on its disk: nothing is fetched");
+    assert_eq!(
+        windows(&b),
+        [(Switch::On, Boot::Disk, POWER)],
+        "the image is on its disk: nothing is fetched"
+    );
     b.live(600_000);
     assert_eq!(b.status(id), "ready");
 }

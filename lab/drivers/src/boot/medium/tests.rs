@@ -40,7 +40,10 @@ fn the_block_is_filled_in_for_who_reads_it_in_whatever_pieces() {
     medium.read_at(&mut whole, 0).unwrap();
     assert_eq!((&whole[..6144], &whole[6144 + BLOCK..]), (&bytes[..6144], &bytes[6144 + BLOCK..]));
     let text = std::str::from_utf8(&whole[6144..6144 + BLOCK]).unwrap();
-    assert!(text.contains("pitstop.token=s3cr3t") && text.contains("console=ttyS0") && !text.contains(MARK), "{text}");
+    assert!(
+        text.contains("pitstop.token=s3cr3t") && text.contains("console=ttyS0") && !text.contains(MARK),
+        "{text}"
+    );
     for piece in [1, 7, 512, 2048, 6144, 19_999] {
         let mut again = Vec::new();
         for at in (0..whole.len()).step_by(piece) {
@@ -66,7 +69,10 @@ fn a_file_that_is_no_such_cd_is_said_before_anything_boots() {
         let boot = make(&site).unwrap();
         for error in [boot.look().unwrap_err(), boot.medium(&params()).unwrap_err()] {
             assert!(error.permanent && error.answer.contains(words), "{error}");
-            assert!(error.to_string().contains("m1") && error.to_string().contains("image agent --medium"), "{error}");
+            assert!(
+                error.to_string().contains("m1") && error.to_string().contains("image agent --medium"),
+                "{error}"
+            );
         }
     };
     says("No such file");
@@ -97,7 +103,9 @@ fn what_the_inventory_says_must_be_of_use() {
     wrong(json!({"append": "quiet '; reboot"}), "apostrophe");
     wrong(json!({"append": "quiet\nreboot"}), "line end");
     wrong(json!({"fetch": 600_001}), "10m at most");
-    wrong(json!({"server": "http://lab/"}), "no host");
+    for server in ["http://lab/", "", "lab:8069", "10.1.0.5:8069", "[2001:db8::1]"] {
+        wrong(json!({ "server": server }), "no host");
+    }
     wrong(json!({"address": "bmc.lab"}), "address `bmc.lab`");
     let site = at(dir.path(), json!({"append": "x".repeat(BLOCK)}));
     cd(&site, 0, 20_000);
@@ -108,7 +116,10 @@ fn what_the_inventory_says_must_be_of_use() {
     let on = boot.medium(&params()).unwrap().power_on("/boot/medium/k/agent.iso");
     let url = "http://[2001:db8::1]:8069/boot/medium/k/agent.iso".to_owned();
     assert_eq!(on, PowerOn::Medium { url: Secret(url) });
-    assert!(!format!("{on:?} {:?}", boot.medium(&params()).unwrap()).contains("/k/"), "its address is a secret");
+    assert!(
+        !format!("{on:?} {:?}", boot.medium(&params()).unwrap()).contains("/k/"),
+        "its address is a secret"
+    );
 }
 
 #[test]

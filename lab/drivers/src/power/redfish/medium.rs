@@ -39,13 +39,13 @@ impl Redfish {
             drive = session.get(&drive.path).await?;
         }
         let task = match insert(session, &drive, url).await {
-            Ok(task) => task,
+            Ok(task) => task?,
             // Some end the connection while they still fetch. The drive was
             // empty before: what it comes to hold is ours.
             Err(lost) if !lost.permanent && holds(&drive) == Some(false) => None,
-            Err(error) => return Err(error),
+            Err(lost) => return Err(lost),
         };
-        until_it_holds(session, &drive.path, task).await
+        until_it_holds(session, &drive.path, task, url).await
     }
 
     /// Takes a CD out that this daemon serves, or served; another one is
@@ -57,7 +57,11 @@ impl Redfish {
             let drive = self.drive(&mut session).await?;
             let image = drive.json["Image"].as_str().unwrap_or_default();
             let foreign = !image.is_empty() && !image.contains(SERVED);
-            if holds(&drive) == Some(false) || foreign { Ok(()) } else { take_out(&mut session, &drive).await }
+            if holds(&drive) == Some(false) || foreign {
+                Ok(())
+            } else {
+                take_out(&mut session, &drive).await
+            }
         };
         let done = done.await;
         session.end().await;
@@ -72,7 +76,8 @@ impl Redfish {
         let managers = system.json.get("Links").map(|links| redfish::references(links, "ManagedBy"));
         for path in managers.unwrap_or_default() {
             let manager = session.get(&path).await?;
-            let servers = manager.json.get("Links").map(|links| redfish::references(links, "ManagerForServers"));
+            let servers =
+                manager.json.get("Links").map(|links| redfish::references(links, "ManagerForServers"));
             // Of several systems, nobody says whose drive it is.
             if servers.is_none_or(|servers| servers.len() <= 1) {
                 collections.extend(manager.link(&["VirtualMedia"]));
@@ -105,12 +110,13 @@ fn action<'a>(drive: &'a Resource, name: &str) -> Option<(&'a Value, String)> {
 }
 
 /// Has a CD inserted, in the words that this BMC takes; the task that does
-/// it, where there is one.
+/// it, where there is one. The inner error: the BMC will not. The outer one:
+/// there was no answer, and it may be doing it all the same.
 async fn insert(
     session: &mut Session,
     drive: &Resource,
     url: &Secret,
-) -> Result<Option<String>, DriverError> {
+) -> Result<Result<Option<String>, DriverError>, DriverError> {
     let (method, path, mut body) = match action(drive, "#VirtualMedia.InsertMedia") {
         Some((_, path)) => {
             (Method::POST, path, json!({"Image": url.0, "Inserted": true, "WriteProtected": true}))
@@ -123,30 +129,36 @@ async fn insert(
     if let Some(offered) = offered {
         if !offered.contains(&"HTTP") {
             let offered = shown(&offered.join(", "));
-            return Err(session
+            return Ok(Err(session
                 .failed(format!("the BMC fetches no medium by HTTP, but by: {offered}"))
                 .permanent()
-                .next("`boot.http` does without"));
+                .next("`boot.http` does without")));
         }
         body["TransferProtocolType"] = json!("HTTP");
     }
+    let secrets = secrets(url);
     let mut wordings = 1;
     loop {
-        // Errors may repeat the address, and who has that has the token.
-        let told = session.tell_patiently(method.clone(), &path, &body, &url.0).await?;
+        let told = session.tell_patiently(method.clone(), &path, &body, &secrets).await?;
         let refusal = match told {
-            Ok(task) => return Ok(task),
+            Ok(task) => return Ok(Ok(task)),
             Err(refusal) => refusal,
         };
         if wordings == WORDINGS || !reword(&mut body, &refusal) {
             let error = session.refused(&refusal);
-            if error.next.is_some() {
-                return Err(error);
-            }
-            return Err(error.next("its BMC must reach the daemon: `server` of boot.virtual-media says where"));
+            let explained = error.next.is_some();
+            let next = "its BMC must reach the daemon: `server` of boot.virtual-media says where";
+            return Ok(Err(if explained { error } else { error.next(next) }));
         }
         wordings += 1;
     }
+}
+
+/// What no error may repeat: who has the address of the CD, or the key in it,
+/// has the token.
+fn secrets(url: &Secret) -> Vec<&str> {
+    let key = url.0.split(SERVED).nth(1).and_then(|rest| rest.split('/').next());
+    std::iter::once(url.0.as_str()).chain(key).collect()
 }
 
 /// Puts an insertion into the words that a BMC misses, or leaves those out
@@ -171,7 +183,12 @@ fn reword(body: &mut Value, refusal: &Refusal) -> bool {
 
 /// Waits until the drive holds what it was told to take. What accepted it may
 /// still be fetching; the caller has the deadline.
-async fn until_it_holds(session: &mut Session, path: &str, task: Option<String>) -> Result<(), DriverError> {
+async fn until_it_holds(
+    session: &mut Session,
+    path: &str,
+    task: Option<String>,
+    url: &Secret,
+) -> Result<(), DriverError> {
     let (mut pause, mut missed) = (PAUSE.0, 0);
     loop {
         match session.get(path).await {
@@ -184,10 +201,9 @@ async fn until_it_holds(session: &mut Session, path: &str, task: Option<String>)
         }
         if let Some(task) = &task {
             // A task that is over may be gone.
-            let now = session.look(task).await.ok().flatten();
-            let state = now.as_ref().and_then(|task| task["TaskState"].as_str());
-            if let Some(state) = state.filter(|state| FAILED.contains(state)) {
-                let said = redfish::task_messages(now.as_ref().unwrap_or(&Value::Null));
+            let now = session.look(task).await.ok().flatten().unwrap_or_default();
+            if let Some(state) = now["TaskState"].as_str().filter(|state| FAILED.contains(state)) {
+                let said = redfish::task_messages(&now, &secrets(url));
                 return Err(session.failed(format!("the BMC's task ended with {state}: {said}")));
             }
         }

@@ -42,7 +42,8 @@ async fn with_drive_of(servers: Option<Value>, mut quirk: Quirk) -> (Bmc, Arc<Mu
             None => state.system["VirtualMedia"] = json!({"@odata.id": DRIVES}),
             Some(_) => state.system["Links"] = json!({"ManagedBy": [{"@odata.id": MANAGER}]}),
         }
-        state.system["Boot"]["BootSourceOverrideTarget@Redfish.AllowableValues"] = json!(["None", "Hdd", "Cd"]);
+        state.system["Boot"]["BootSourceOverrideTarget@Redfish.AllowableValues"] =
+            json!(["None", "Hdd", "Cd"]);
         if let Some(says) = quirk(heard, &mut drive) {
             return Some(says);
         }
@@ -52,10 +53,13 @@ async fn with_drive_of(servers: Option<Value>, mut quirk: Quirk) -> (Bmc, Arc<Mu
                 let links = json!({"ManagerForServers": servers});
                 Says::json(200, &json!({"VirtualMedia": {"@odata.id": DRIVES}, "Links": links}))
             }
-            ("GET", DRIVES) => {
-                Says::json(200, &json!({"Members": [{"@odata.id": "/redfish/v1/drives/1"}, {"@odata.id": CD}]}))
+            ("GET", DRIVES) => Says::json(
+                200,
+                &json!({"Members": [{"@odata.id": "/redfish/v1/drives/1"}, {"@odata.id": CD}]}),
+            ),
+            ("GET", "/redfish/v1/drives/1") => {
+                Says::json(200, &json!({"MediaTypes": ["Floppy", "USBStick"]}))
             }
-            ("GET", "/redfish/v1/drives/1") => Says::json(200, &json!({"MediaTypes": ["Floppy", "USBStick"]})),
             ("GET", CD) => Says::json(200, &drive),
             ("POST", INSERT) if drive["Inserted"] == true => Says::error(409, "There is one in it."),
             ("POST", INSERT) => {
@@ -128,13 +132,12 @@ async fn a_bmc_that_misses_words_or_dislikes_them_is_asked_in_others() {
         assert_eq!(drive.lock().unwrap()["Inserted"], json!(done.is_ok()));
         (done, asked(&bmc, &format!("POST {INSERT}")))
     };
-    let (done, asked) = told(|body| body.get("TransferProtocolType").is_none().then_some("TransferProtocolType")).await;
+    let (done, asked) =
+        told(|body| body.get("TransferProtocolType").is_none().then_some("TransferProtocolType")).await;
     done.unwrap();
     assert_eq!((asked.len(), &asked[1]["TransferProtocolType"]), (2, &json!("HTTP")));
-    let (done, asked) = told(|body| {
-        ["WriteProtected", "Inserted"].into_iter().find(|word| body.get(word).is_some())
-    })
-    .await;
+    let (done, asked) =
+        told(|body| ["WriteProtected", "Inserted"].into_iter().find(|word| body.get(word).is_some())).await;
     done.unwrap();
     assert_eq!(asked.last().unwrap(), &json!({"Image": url().0}));
     let (done, asked) = told(|_| Some("TransferMethod")).await;
@@ -250,7 +253,8 @@ async fn serve(file: &'static [u8]) -> String {
             let read = stream.read(&mut head).await.unwrap();
             let found = head[..read].starts_with(b"GET /boot/medium/");
             let (status, body) = if found { ("200 OK", file) } else { ("404 Not Found", &b""[..]) };
-            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             stream.write_all(head.as_bytes()).await.unwrap();
             stream.write_all(body).await.unwrap();
         }
@@ -264,15 +268,15 @@ async fn the_emulator_fetches_for_longer_than_a_call_may_take() {
     let dir = tempfile::tempdir().unwrap();
     let bmc = crate::testing::sushy::Sushy::start(dir.path());
     let mut fields = bmc.fields();
-    fields["timeout"] = json!(3_000);
+    fields["timeout"] = json!(5_000);
     let leg = leg(driver("redfish", fields));
     let power = make(&site(dir.path(), leg.clone(), None, driver("power", none())), &leg).unwrap();
     let server = serve(b"a CD").await;
     let url = Secret(format!("{server}{SERVED}{KEY}/agent.iso"));
-    std::fs::write(bmc.file("slow"), "4").unwrap();
+    std::fs::write(bmc.file("slow"), "7").unwrap();
     let begun = std::time::Instant::now();
     power.insert(&url).await.unwrap();
-    assert!(begun.elapsed() > Duration::from_secs(4), "it was not slow");
+    assert!(begun.elapsed() > Duration::from_secs(7), "it was not slow");
     std::fs::remove_file(bmc.file("slow")).unwrap();
     let held = std::fs::read_to_string(bmc.file("cd")).unwrap();
     assert_eq!(std::fs::read(held.trim()).unwrap(), b"a CD");
