@@ -156,6 +156,9 @@ impl Sim {
             let delay = self.dice.between(Who::board(order.board), Pick::Delay, 1, fetch);
             return self.at(delay, Happening::Command(order));
         }
+        if order.fetched && !self.is_wanted(&order) {
+            return; // its lane was overtaken, or has died, while that was fetched
+        }
         if let Some(trouble) = self.controller_trouble(order.board) {
             return match trouble {
                 Chance::ControllerBusy => self.at(3_000, Happening::Command(order)),
@@ -246,6 +249,14 @@ impl Sim {
         if self.happens(who, Chance::LegFlaps) {
             self.flap_later(who);
         }
+    }
+
+    /// Whether the lane of this command still works on it.
+    fn is_wanted(&self, order: &Order) -> bool {
+        let row = self.daemon.store.shadow.machine(&order.machine);
+        let leg = row.and_then(|m| m.legs.get(order.leg));
+        let open = leg.is_some_and(|l| l.unsettled.iter().any(|i| i.id == order.intent && i.open));
+        self.is_running(order.epoch) && open
     }
 
     fn fetch_limit(&self, machine: &MachineName) -> u64 {
