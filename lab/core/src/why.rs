@@ -352,10 +352,15 @@ impl Lab {
             let place = sources.of("ready").map_or_else(|| sources.machine.to_string(), ToString::to_string);
             return Some(format!("the limit is `within` of ready.{}, set at {place}", spec.ready.driver));
         }
-        Some(match sources.of(&format!("timeout.{key}")) {
+        let mut text = match sources.of(&format!("timeout.{key}")) {
             Some(place) => format!("the limit timeout.{key} is set at {place}"),
             None => format!("the limit timeout.{key} is the default; the machine is at {}", sources.machine),
-        })
+        };
+        if turn.phase == Phase::BootAgent && spec.fetch_ms() > 0 {
+            let (fetch, driver) = (words(spec.fetch_ms()), &spec.boot.driver);
+            text += &format!("; {fetch} of it are `fetch` of boot.{driver}");
+        }
+        Some(text)
     }
 }
 

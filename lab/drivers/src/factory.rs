@@ -50,6 +50,7 @@ const BOOT: &[(DriverSchema, MakeBoot)] = &[
     (boot::SIM, boot::sim),
     (boot::DIRECT, boot::direct),
     (boot::HTTP, boot::http),
+    (boot::medium::SCHEMA, boot::medium::make),
     (boot::POWER, boot::power),
 ];
 
@@ -57,18 +58,13 @@ const fn planned(name: &'static str, when: &'static str) -> DriverSchema {
     DriverSchema { name, not_built: Some(when), ..DriverSchema::EMPTY }
 }
 
-const BMC: &str = "it comes with the BMC drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
 const SHELL: &str = "it comes with `pitstop shell`";
 
 const POWER_PLANNED: &[DriverSchema] = &[];
 const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the consoles of libvirt")];
-const BOOT_PLANNED: &[DriverSchema] = &[
-    planned("pxe", NETBOOT),
-    planned("uefi-http", NETBOOT),
-    planned("u-boot", NETBOOT),
-    planned("virtual-media", BMC),
-];
+const BOOT_PLANNED: &[DriverSchema] =
+    &[planned("pxe", NETBOOT), planned("uefi-http", NETBOOT), planned("u-boot", NETBOOT)];
 
 const READY: &[DriverSchema] = &[
     DriverSchema { name: "agent", ..DriverSchema::EMPTY },

@@ -45,7 +45,7 @@ pub struct Order {
 
 /// An order being carried out.
 pub struct Job<'a> {
-    pub(super) inner: &'a Inner,
+    pub(super) inner: &'a Arc<Inner>,
     pub(super) order: &'a Order,
 }
 
@@ -104,7 +104,7 @@ impl Job<'_> {
     }
 
     /// How much time is left, by the clock the intent is judged by.
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         Duration::from_millis(self.order.until - self.inner.front.now())
     }
 
@@ -134,7 +134,8 @@ impl Job<'_> {
                 if self.is_turn() {
                     rig.go_home().await?;
                 }
-                self.carry(rig).await?
+                self.drive_is_quiet(rig).await;
+                self.carry(rig, eye.power).await?
             }
         };
         loop {
@@ -199,12 +200,13 @@ impl Job<'_> {
     }
 
     /// What the power-on must carry.
-    async fn carry(&self, rig: &Rig) -> Result<PowerOn, String> {
+    async fn carry(&self, rig: &Rig, power: &Arc<dyn Power>) -> Result<PowerOn, String> {
         let boot = rig.boot().map_err(|e| e.to_string())?;
         let carry = |target: Target<'_>| boot.power_on(target).map_err(|e| e.to_string());
         match self.order.boot {
             Boot::Disk => carry(Target::Disk),
             Boot::AsIs => carry(Target::AsIs),
+            Boot::Agent if boot.delivery() == Delivery::Medium => self.insert(rig, power).await,
             Boot::Agent if boot.delivery() != Delivery::PowerOn => carry(Target::Agent(None)),
             Boot::Agent => match self.parameters().await {
                 BootAnswer::Agent(params) => {
@@ -219,7 +221,7 @@ impl Job<'_> {
 
     /// What the machine is to boot. Asked until it can be stored: an on that
     /// waits for our own disk is no failure of the machine's power.
-    async fn parameters(&self) -> BootAnswer {
+    pub(super) async fn parameters(&self) -> BootAnswer {
         loop {
             match self.inner.front.boot(self.order.machine.clone(), true).await {
                 BootAnswer::NotKnown(why) if self.left() > AGAIN => {

@@ -7,6 +7,7 @@
 
 mod act;
 mod check;
+mod drive;
 mod examine;
 mod front;
 mod leg;
@@ -25,6 +26,7 @@ use super::Hands;
 use super::agents::Agents;
 use act::Undone;
 use check::Check;
+use drive::Drives;
 use leg::{Job, Order};
 use pitstop_core::Lab;
 use pitstop_core::effect::Effect;
@@ -91,6 +93,7 @@ struct Inner {
     rigs: Arc<Rigs>,
     runners: Arc<Runners>,
     lanes: Mutex<HashMap<MachineName, Lane>>,
+    drives: Drives,
     /// Legs that are being looked at, and whether they are to be looked at
     /// once more: what was asked for later must be read later.
     looking: Mutex<HashMap<(MachineName, usize), bool>>,
@@ -125,6 +128,7 @@ impl LabHands {
                 rigs,
                 runners: Arc::default(),
                 lanes: Mutex::default(),
+                drives: Drives::default(),
                 looking: Mutex::default(),
             }),
         }
@@ -136,11 +140,14 @@ impl Hands for LabHands {
         for effect in effects {
             match effect {
                 Effect::Power { machine, leg, intent, want, boot, until } => {
+                    self.inner.end_medium(&machine);
                     let order = Order { machine, leg, want, boot, until };
                     self.inner.power(order, intent, epoch);
                 }
                 Effect::Observe { machine, leg } => self.inner.observe(machine, leg, epoch),
                 Effect::Tell { machine, nonce, mut message } => {
+                    // It speaks: all that it boots from is in its RAM.
+                    self.inner.end_medium(&machine);
                     self.inner.complete(&machine, &mut message);
                     self.inner.agents.tell(&machine, &nonce, &message);
                 }

@@ -1,6 +1,7 @@
 //! A machine's drivers, made from the inventory.
 
 use super::act::Fixtures;
+use crate::daemon::boot::Media;
 use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
 use pitstop_core::machine::Switch;
 use pitstop_drivers::host::Hosts;
@@ -239,6 +240,8 @@ impl LegRig {
 pub struct Rigs {
     /// Where this daemon keeps things.
     pub places: Places,
+    /// The CDs that are lent to their BMCs.
+    pub media: Media,
     all: RwLock<HashMap<MachineName, Arc<Rig>>>,
     hosts: RwLock<Arc<Hosts>>,
 }
@@ -246,7 +249,7 @@ pub struct Rigs {
 impl Rigs {
     /// No machines yet.
     pub fn new(places: Places) -> Self {
-        Self { places, all: RwLock::default(), hosts: RwLock::default() }
+        Self { places, media: Media::default(), all: RwLock::default(), hosts: RwLock::default() }
     }
 
     /// Takes over an inventory. A machine whose entry did not change keeps
@@ -262,6 +265,7 @@ impl Rigs {
                 kept.unwrap_or_else(|| Arc::new(Rig::new(factories, spec, inventory, &hosts, &self.places)));
             all.insert(name.clone(), rig);
         }
+        self.media.keep(|name| all.contains_key(name));
     }
 
     /// The hosts of an inventory; those that did not change stay the same.

@@ -1,3 +1,5 @@
+mod drives;
+
 use super::rig::LegRig;
 use super::*;
 use pitstop_core::event::{BootAnswer, Report};

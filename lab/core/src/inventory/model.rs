@@ -288,6 +288,15 @@ pub struct MachineSpec {
     pub sources: Arc<Sources>,
 }
 
+impl MachineSpec {
+    /// How long a device of its own may take to fetch what our agent boots from, before power on and besides
+    /// `timeout.power`; milliseconds, 0 where its boot path says nothing of it.
+    #[must_use]
+    pub fn fetch_ms(&self) -> u64 {
+        self.boot.ms("fetch").unwrap_or(0)
+    }
+}
+
 /// One way to switch a machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LegSpec {

@@ -115,12 +115,18 @@ pub(super) fn inventory(plans: &[Plan], policies: &BTreeMap<String, Policy>) -> 
     inventory
 }
 
+/// How long some boards may take to fetch what they boot (ms): longer than they may take to come on.
+const FETCH_MS: u64 = 45_000;
+
 fn machine(number: usize, plan: &Plan) -> MachineSpec {
     let mut spec = plain(plan.name.clone());
     let half = if number.is_multiple_of(2) { "even" } else { "odd" };
     spec.tags.insert("half".to_owned(), TagValue::from(half));
     spec.class = Some(format!("class{}", number % 3));
     spec.boot = numbered("sim", "board", number as u64);
+    if number % 4 == 1 {
+        Arc::make_mut(&mut spec.boot.fields).insert("fetch".to_owned(), Value::from(FETCH_MS));
+    }
     match plan.kind {
         Kind::Plain | Kind::NetBoot => {}
         Kind::TwoLegs => spec.legs.insert(0, leg("mains")),

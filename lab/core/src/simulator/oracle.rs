@@ -241,11 +241,14 @@ impl Sim {
         let Some(turn) = lab.machine(name).and_then(|m| m.turn()) else { return Ok(()) };
         let Some(spec) = lab.spec(name) else { return Ok(()) };
         let limits = &spec.limits;
-        let offs = 3 * 6 * limits.power_ms;
-        let boots = 2 * (limits.power_ms + limits.firmware_ms) + limits.attach_ms + limits.evidence_ms;
+        let offs = 3 * (6 * limits.power_ms + spec.fetch_ms());
+        let boots = spec.fetch_ms()
+            + 2 * (limits.power_ms + limits.firmware_ms)
+            + limits.attach_ms
+            + limits.evidence_ms;
         let disks = 2 * limits.reimage_ms * spec.disks.len() as u64;
         let check = spec.health.as_ref().map_or(0, |h| h.within_ms);
-        let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms;
+        let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms + spec.fetch_ms();
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         let excused = self.oracle.excuses - tally.excuses + (self.starts - tally.starts) * once;
         let most = 2 * once + excused;

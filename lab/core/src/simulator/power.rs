@@ -31,6 +31,8 @@ pub(super) struct Order {
     pub want: Switch,
     pub boot: Boot,
     pub params: Option<AgentParams>,
+    /// What it is to boot was fetched by a device of its own.
+    pub fetched: bool,
     /// Who sent it: the daemon's epoch.
     pub epoch: Epoch,
     /// Until when the command may be sent.
@@ -63,9 +65,20 @@ impl Sim {
             Effect::Power { machine, leg, intent, want, boot, until } => {
                 let Some(board) = self.board_of(&machine) else { return };
                 let until = self.now + (until - lab_now);
-                let (params, witnessed) = (None, true);
-                let order =
-                    Order { machine, board, leg, intent, want, boot, params, epoch, until, witnessed };
+                let (params, fetched, witnessed) = (None, false, true);
+                let order = Order {
+                    machine,
+                    board,
+                    leg,
+                    intent,
+                    want,
+                    boot,
+                    params,
+                    fetched,
+                    epoch,
+                    until,
+                    witnessed,
+                };
                 // The lane switches one leg after the other.
                 self.at(1 + 1_000 * leg as u64, Happening::Command(Box::new(order)));
             }
@@ -136,6 +149,15 @@ impl Sim {
                 }
                 Err(None) => return, // its daemon is gone: nothing leaves
             }
+        }
+        let fetch = self.fetch_limit(&order.machine);
+        if order.params.is_some() && !order.fetched && fetch > 0 {
+            order.fetched = true;
+            let delay = self.dice.between(Who::board(order.board), Pick::Delay, 1, fetch);
+            return self.at(delay, Happening::Command(order));
+        }
+        if order.fetched && !self.is_wanted(&order) {
+            return; // its lane was overtaken, or has died, while that was fetched
         }
         if let Some(trouble) = self.controller_trouble(order.board) {
             return match trouble {
@@ -227,6 +249,18 @@ impl Sim {
         if self.happens(who, Chance::LegFlaps) {
             self.flap_later(who);
         }
+    }
+
+    /// Whether the lane of this command still works on it.
+    fn is_wanted(&self, order: &Order) -> bool {
+        let row = self.daemon.store.shadow.machine(&order.machine);
+        let leg = row.and_then(|m| m.legs.get(order.leg));
+        let open = leg.is_some_and(|l| l.unsettled.iter().any(|i| i.id == order.intent && i.open));
+        self.is_running(order.epoch) && open
+    }
+
+    fn fetch_limit(&self, machine: &MachineName) -> u64 {
+        self.file.machines.get(machine).map_or(0, |m| m.fetch_ms())
     }
 
     fn power_limit(&self, machine: &MachineName) -> u64 {

@@ -23,19 +23,22 @@ impl Step<'_> {
     pub(crate) fn switch_all(&mut self, name: &MachineName, want: Switch, boot: Boot) {
         let Some(machine) = self.machine(name) else { return };
         let power_ms = self.limits(name).power_ms;
+        let last = machine.legs.len().saturating_sub(1);
         for leg in 0..machine.legs.len() {
             self.abandon(name, leg, super::SUPERSEDED);
             let id = self.lab.machines.get(name).map_or(0, |m| m.intents) + 1;
             // A leg's turn comes when those before it are done. The runner
             // sends nothing after `until`; a controller that queued the
-            // last command may act on it for as long again.
-            let until = self.now() + (leg as u64 + 1) * power_ms;
+            // last command may act on it for as long again. What a device of
+            // the machine's own fetches for our agent, it fetches before.
+            let fetch_ms = if boot == Boot::Agent && leg == last { self.fetch_ms(name) } else { 0 };
+            let until = self.now() + (leg as u64 + 1) * power_ms + fetch_ms;
             let may_land_until = until + power_ms;
             let twin = machine.legs[leg].unsettled.iter().any(|i| i.want == want);
             let intent = Intent { id, want, may_land_until, open: true, twin };
             self.change(Change::PowerIntended { machine: name.clone(), leg, intent });
             // A machine boots when its last leg comes on.
-            let boot = if want == Switch::Off || leg + 1 == machine.legs.len() { boot } else { Boot::AsIs };
+            let boot = if want == Switch::Off || leg == last { boot } else { Boot::AsIs };
             self.effect(Effect::Power { machine: name.clone(), leg, intent: id, want, boot, until });
         }
     }

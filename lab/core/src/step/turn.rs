@@ -98,7 +98,13 @@ impl Step<'_> {
     fn off_deadline(&self, name: &MachineName) -> LabTime {
         // Long enough to wait out an intent that may still land, read power
         // after it, and switch again.
-        self.now() + 6 * self.limits(name).power_ms
+        self.now() + 6 * self.limits(name).power_ms + self.fetch_ms(name)
+    }
+
+    /// How long a device of the machine's own may take to fetch what our
+    /// agent boots from, before power on (ms).
+    pub(crate) fn fetch_ms(&self, name: &MachineName) -> u64 {
+        self.spec(name).map_or(0, |s| s.fetch_ms())
     }
 
     /// Enters a phase and does what its beginning demands.
@@ -107,12 +113,14 @@ impl Step<'_> {
         let now = self.now();
         let deadline = match phase {
             Phase::Off | Phase::HandOff | Phase::Rest => self.off_deadline(name),
-            Phase::BootAgent => now + limits.power_ms + limits.firmware_ms + limits.attach_ms,
+            Phase::BootAgent => {
+                now + self.fetch_ms(name) + limits.power_ms + limits.firmware_ms + limits.attach_ms
+            }
             Phase::Disk { .. } => now + limits.reimage_ms,
             Phase::Seed | Phase::Serve => now + limits.handover_ms,
             Phase::Evidence => now + limits.power_ms + self.evidence_ms(name),
             Phase::Check => now + self.check_of(name).map_or(0, |c| c.within_ms),
-            Phase::Settle => now + 4 * limits.power_ms,
+            Phase::Settle => now + 4 * limits.power_ms + self.fetch_ms(name),
         };
         self.lab.retries.remove(name); // the change below retimes
         self.change(Change::PhaseEntered { machine: name.clone(), phase: phase.clone(), deadline });

@@ -5,6 +5,7 @@ pub(crate) mod bench;
 mod blame;
 mod facts;
 mod failures;
+mod fetch;
 mod holder;
 mod inventory;
 mod leases;
