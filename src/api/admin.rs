@@ -53,21 +53,13 @@ pub async fn wiring_begin(
 }
 
 /// The check lives.
-pub async fn wiring_beat(
-    State(app): State<Shared>,
-    Name(machine): Name,
-    asked: Asked<Beat>,
-) -> Answer<Done> {
+pub async fn wiring_beat(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
     let answer = app.desk.ask(asked.caller, Request::WiringBeat(machine.clone())).await?;
     Ok(done(format!("the check of {machine} lives"), answer))
 }
 
 /// Have the boot agent report, within a check.
-pub async fn wiring_look(
-    State(app): State<Shared>,
-    Name(machine): Name,
-    asked: Asked<Beat>,
-) -> Answer<Done> {
+pub async fn wiring_look(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
     let answer = app.desk.ask(asked.caller, Request::WiringLook(machine.clone())).await?;
     Ok(done(format!("{machine} boots our agent, which reports"), answer))
 }
@@ -82,10 +74,8 @@ pub async fn wiring_end(State(app): State<Shared>, Name(machine): Name, asked: A
 pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enrolled> {
     let lab = app.desk.snapshot().await?;
     let selector = app.known.act(&lab, &asked.body.select)?;
-    let machines: Vec<NewMachine> = matching(&lab, &selector)
-        .filter(|m| lab.acceptable(m))
-        .map(|m| new_machine(&lab, &m.name))
-        .collect();
+    let machines: Vec<NewMachine> =
+        matching(&lab, &selector).filter(|m| lab.acceptable(m)).map(|m| new_machine(&lab, &m.name)).collect();
     let mut enrolled = Enrolled { schema: Schema::new("pitstop.enrolled/1"), machines, done: false };
     let Some(count) = asked.body.count else { return Ok(Json(enrolled)) };
     // A key that was answered before must find the answer again, although
@@ -150,7 +140,8 @@ fn size(bytes: u64) -> String {
 /// No machine is enrolled that nobody has counted.
 fn miscounted(lab: &Lab, selector: &Selector, found: usize, count: usize) -> ApiError {
     if found == 0 {
-        let error = not_found(format!("no new machine matches `{selector}`, and none that is not what it was"));
+        let error =
+            not_found(format!("no new machine matches `{selector}`, and none that is not what it was"));
         let first = matching(lab, selector).next();
         return match first {
             Some(m) => error.hint(format!("{} is {}", m.name, m.state())),

@@ -149,8 +149,10 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
 pub fn listed(m: &NewMachine) -> Vec<String> {
     let disks = if m.erased.is_empty() { "no disk".to_owned() } else { m.erased.join("; ") };
     let power = if m.power.is_empty() { "nothing".to_owned() } else { m.power.join("; ") };
-    let mut lines =
-        vec![format!("{}: will be erased: {disks}", m.name), format!("{}: will be switched: {power}", m.name)];
+    let mut lines = vec![
+        format!("{}: will be erased: {disks}", m.name),
+        format!("{}: will be switched: {power}", m.name),
+    ];
     lines.extend(m.differences.iter().map(|text| format!("{}: is not what it was: {text}", m.name)));
     lines
 }

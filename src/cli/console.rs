@@ -230,7 +230,8 @@ mod tests {
             args: Args,
         }
         let look = |line: &str, format| {
-            let alone = <Alone as clap::Parser>::try_parse_from(line.split(' ')).map_err(|e| e.to_string())?;
+            let alone =
+                <Alone as clap::Parser>::try_parse_from(line.split(' ')).map_err(|e| e.to_string())?;
             Look::of(&alone.args, format).map_err(|e| format!("{e:?}"))
         };
         let both = Look { timestamps: true, hex: true };

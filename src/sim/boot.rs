@@ -123,7 +123,8 @@ impl Platform for SimPlatform {
                 ..SeenDisk::default()
             });
         }
-        let machine = if odd.machine { format!("{}-other", self.job.machine) } else { self.job.machine.clone() };
+        let machine =
+            if odd.machine { format!("{}-other", self.job.machine) } else { self.job.machine.clone() };
         Ok(Hardware {
             disks,
             macs: vec![mac(&machine)],

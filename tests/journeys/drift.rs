@@ -62,7 +62,10 @@ fn what_was_found_is_shown_apart_and_can_be_asked_for() {
     used(&lab, "m1");
     let m = lab.machine("m1");
     assert_eq!(m["found_tags"]["ram"], 0.5, "{m}");
-    assert_eq!((&m["found"]["serial"], &m["found"]["disks"][0]["serial"]), (&"SIM-m1".into(), &"root".into()));
+    assert_eq!(
+        (&m["found"]["serial"], &m["found"]["disks"][0]["serial"]),
+        (&"SIM-m1".into(), &"root".into())
+    );
     assert_eq!(m["found"]["disks"][0]["name"], "root");
     assert_eq!(m["tags"], serde_json::json!({ "kind": "board" }), "what was typed stays what was typed");
     assert!(lab.ok(&["ls", "ram=0.25..", "-o", "name"]).contains("m1"));

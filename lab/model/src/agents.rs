@@ -192,7 +192,8 @@ impl World {
     /// The disk that is being written must be the one that was enrolled.
     fn is_enrolled(&mut self) {
         let baseline = self.row().and_then(|m| m.baseline.clone());
-        let enrolled = baseline.as_ref().and_then(|b| b.facts.disks.first()).and_then(|d| d.serial.as_deref());
+        let enrolled =
+            baseline.as_ref().and_then(|b| b.facts.disks.first()).and_then(|d| d.serial.as_deref());
         let there = self.board.serial();
         if let Some(enrolled) = enrolled.filter(|serial| *serial != there) {
             let text = format!("disk {there} is written, and {enrolled} was enrolled");

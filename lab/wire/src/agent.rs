@@ -259,8 +259,7 @@ pub fn is_placeholder(number: &str) -> bool {
         "empty",
     ];
     // 03000200-0400-… is the one that a maker of firmware leaves in its samples.
-    const SAMPLES: [&str; 3] =
-        ["0123456789", "123456789", "03000200-0400-0500-0006-000700080009"];
+    const SAMPLES: [&str; 3] = ["0123456789", "123456789", "03000200-0400-0500-0006-000700080009"];
     let text = number.trim().to_ascii_lowercase();
     let plain: Vec<char> = text.chars().filter(|c| c.is_alphanumeric()).collect();
     let all_one = plain.iter().all(|c| Some(c) == plain.first());
@@ -460,20 +459,21 @@ mod tests {
         let numbers = any::<(u64, u32, u32)>();
         let firmware = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
         let parts = (prop::collection::vec(disk(), 0..3), any::<Vec<String>>(), numbers, machine, firmware);
-        let seen = parts.prop_map(|(disks, macs, (memory, cpus, cores), (serial, uuid, model, arch), firmware)| {
-            Outcome::Seen(Box::new(Hardware {
-                disks,
-                macs,
-                memory,
-                cpus,
-                cores,
-                arch,
-                serial,
-                uuid,
-                model,
-                firmware,
-            }))
-        });
+        let seen =
+            parts.prop_map(|(disks, macs, (memory, cpus, cores), (serial, uuid, model, arch), firmware)| {
+                Outcome::Seen(Box::new(Hardware {
+                    disks,
+                    macs,
+                    memory,
+                    cpus,
+                    cores,
+                    arch,
+                    serial,
+                    uuid,
+                    model,
+                    firmware,
+                }))
+            });
         prop_oneof![
             seen,
             any::<String>().prop_map(|at| Outcome::Differs { at }),
@@ -506,11 +506,23 @@ mod tests {
 
     #[test]
     fn numbers_that_tell_no_machine_apart_are_none() {
-        for none in ["", " ", "0", "00000000", "....", "To Be Filled By O.E.M.", "Default string", "FFFFFFFF",
-                     "00000000-0000-0000-0000-000000000000", "0123456789", "N/A"] {
+        for none in [
+            "",
+            " ",
+            "0",
+            "00000000",
+            "....",
+            "To Be Filled By O.E.M.",
+            "Default string",
+            "FFFFFFFF",
+            "00000000-0000-0000-0000-000000000000",
+            "0123456789",
+            "N/A",
+        ] {
             assert!(is_placeholder(none), "{none:?}");
         }
-        for number in ["ABC123", "S3Z8NB0K512345", "4c4c4544-0035-3310-8051-b4c04f4d3232", "root", "1", "号"] {
+        for number in ["ABC123", "S3Z8NB0K512345", "4c4c4544-0035-3310-8051-b4c04f4d3232", "root", "1", "号"]
+        {
             assert!(!is_placeholder(number), "{number:?}");
         }
     }

@@ -23,8 +23,8 @@ pub use check::{Checked, CheckedPart, Heard, Sign, Signs};
 pub use event::{Event, Events};
 pub use image::{Image, Images};
 pub use machine::{
-    AgentState, Clean, Differs, DiskState, Found, FoundDisk, HealthState, Holder, LegState, Machine, Machines,
-    PauseState, Shown, State, TurnState,
+    AgentState, Clean, Differs, DiskState, Found, FoundDisk, HealthState, Holder, LegState, Machine,
+    Machines, PauseState, Shown, State, TurnState,
 };
 pub use report::{Report, ReportBy, ReportLine};
 pub use request::{

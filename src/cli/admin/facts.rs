@@ -39,7 +39,8 @@ pub async fn write(cx: &Context, words: &[String], path: &Path) -> Result {
             .hint("pitstop admin enrol, or for new ones: pitstop admin check --wiring")
             .into());
     }
-    let text: String = std::iter::once(HEAD.to_owned()).chain(known.iter().map(|(m, f)| lines(m, f))).collect();
+    let text: String =
+        std::iter::once(HEAD.to_owned()).chain(known.iter().map(|(m, f)| lines(m, f))).collect();
     create(path, &text)?;
     let says = format!("{}: what was found of {}", path.display(), machines(known.len()));
     cx.out.object(&known.iter().map(|(m, _)| &m.name).collect::<Vec<_>>(), "", |out| out.line(&says))
@@ -76,7 +77,8 @@ fn lines(m: &Machine, found: &Found) -> String {
     }
     text.push_str(&format!("[machine.{}]\n", quoted(&m.name)));
     for disk in sure {
-        let (name, serial) = (disk.name.as_deref().unwrap_or_default(), disk.serial.as_deref().unwrap_or_default());
+        let (name, serial) =
+            (disk.name.as_deref().unwrap_or_default(), disk.serial.as_deref().unwrap_or_default());
         let (name, serial) = (quoted(name), quoted(serial));
         text.push_str(&format!("disk.{name}.match.serial = {serial}    # {}\n", disk_words(disk)));
     }
@@ -133,7 +135,11 @@ mod tests {
             macs: vec!["e4:43:4b:6a:10:03".into()],
             memory: 64 << 30,
             cores: 32,
-            disks: vec![disk(Some("root"), Some("S3Z8\"\\x")), disk(None, Some("OTHER")), disk(Some("tmp"), None)],
+            disks: vec![
+                disk(Some("root"), Some("S3Z8\"\\x")),
+                disk(None, Some("OTHER")),
+                disk(Some("tmp"), None),
+            ],
             ..Found::default()
         }
     }

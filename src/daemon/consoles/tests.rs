@@ -222,9 +222,8 @@ async fn a_machine_is_not_kept_off_by_a_console_that_does_not_open() {
 async fn one_types_and_a_stolen_keyboard_is_announced() {
     let bench = Bench::new();
     let mut machine = bench.plug().await;
-    let attach = |who: &str| {
-        bench.consoles.attach(&m1(), Some("main"), Replay::Nothing, &viewer(who)).unwrap()
-    };
+    let attach =
+        |who: &str| bench.consoles.attach(&m1(), Some("main"), Replay::Nothing, &viewer(who)).unwrap();
     let (mut watcher, anna) = attach("anna");
     let (_, mut bob) = attach("bob");
     bob.because(Some(" the board\nburns "));

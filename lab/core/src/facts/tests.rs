@@ -95,7 +95,8 @@ fn the_only_disk_that_is_left_is_not_the_one_that_was_enrolled() {
         spec.matching = matching;
         [spec]
     };
-    let rule = |min: u64, max: u64| fits(DiskMatch { min: Some(min), max: Some(max), ..DiskMatch::default() });
+    let rule =
+        |min: u64, max: u64| fits(DiskMatch { min: Some(min), max: Some(max), ..DiskMatch::default() });
     let mut is = usual();
     is.disks[1].bytes = 100;
     is.disks.remove(0);
@@ -146,7 +147,12 @@ fn a_report_is_bounded_and_obeyed_by_no_terminal() {
     report.serial = Some(format!("\u{1b}[31mM1\u{202e}{}", "x".repeat(10_000)));
     report.uuid = Some("00000000-0000-0000-0000-000000000000".into());
     report.model = Some("\u{7}\0".into());
-    report.macs = vec!["52-54-00-00-00-01".into(), "52:54:00:00:00:01".into(), "x".repeat(9_000), "00:00:00:00:00:00".into()];
+    report.macs = vec![
+        "52-54-00-00-00-01".into(),
+        "52:54:00:00:00:01".into(),
+        "x".repeat(9_000),
+        "00:00:00:00:00:00".into(),
+    ];
     report.firmware = (0..1_000).map(|n| (format!("f{n}\n"), "v\r".to_owned())).collect();
     report.disks[0].serial = Some("To Be Filled By O.E.M.".into());
     let clean = cleaned(report).unwrap();

@@ -133,7 +133,12 @@ impl Step<'_> {
     }
 
     /// A proof must be about the disk that was enrolled.
-    pub(super) fn is_enrolled(&self, name: &MachineName, disk: usize, proof: &DiskProof) -> Result<(), String> {
+    pub(super) fn is_enrolled(
+        &self,
+        name: &MachineName,
+        disk: usize,
+        proof: &DiskProof,
+    ) -> Result<(), String> {
         let number = self.enrolled(name, disk).and_then(|d| crate::facts::whole(d.serial.as_ref()?));
         match number {
             Some(number) if proof.serial.as_ref() != Some(&number) => {

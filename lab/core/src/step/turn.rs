@@ -242,7 +242,8 @@ impl Step<'_> {
 
     /// The first disk that takes the image is the one to boot.
     fn boot_disk(&self, name: &MachineName) -> Option<DiskMatch> {
-        let takes = |disk: &usize| self.disk_spec(name, *disk).is_some_and(|d| d.content == DiskContent::Image);
+        let takes =
+            |disk: &usize| self.disk_spec(name, *disk).is_some_and(|d| d.content == DiskContent::Image);
         let disks = self.lab.machines.get(name)?.disks.len();
         (0..disks).find(takes).and_then(|disk| self.find(name, disk))
     }

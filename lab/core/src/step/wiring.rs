@@ -46,10 +46,11 @@ impl Step<'_> {
                 Err(ApiError::new(Code::Held, format!("{} checks the wires of {name}", wiring.by))
                     .holder(wiring.by.to_string()))
             }
-            None => {
-                Err(ApiError::new(Code::Conflict, format!("the wires of {name} are not being checked any more"))
-                    .hint(format!("pitstop events {name}")))
-            }
+            None => Err(ApiError::new(
+                Code::Conflict,
+                format!("the wires of {name} are not being checked any more"),
+            )
+            .hint(format!("pitstop events {name}"))),
         }
     }
 

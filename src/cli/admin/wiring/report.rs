@@ -28,7 +28,10 @@ pub(super) async fn report(progress: &Progress<'_>) -> Result<CheckedPart> {
     };
     let since = newest.map(|number| (number + 1).to_string());
     let failed = cx.client.history(&query(name, since)).await?.events;
-    let failed = failed.into_iter().find(|e| e.kind == "phase-failed").map(|e| e.text.trim_start_matches("✗ ").to_owned());
+    let failed = failed
+        .into_iter()
+        .find(|e| e.kind == "phase-failed")
+        .map(|e| e.text.trim_start_matches("✗ ").to_owned());
     let judged = match failed {
         Some(text) => Err(text),
         None => judge(&before, &row),
@@ -75,7 +78,8 @@ fn judge(before: &Machine, now: &Machine) -> std::result::Result<String, String>
 }
 
 fn words(found: &Found) -> String {
-    let serial = found.serial.as_ref().map_or_else(|| "no serial number".to_owned(), |s| format!("serial {s}"));
+    let serial =
+        found.serial.as_ref().map_or_else(|| "no serial number".to_owned(), |s| format!("serial {s}"));
     let cards = match found.macs.as_slice() {
         [] => "no network card".to_owned(),
         macs => macs.join(", "),
@@ -112,7 +116,8 @@ mod tests {
             used_by: None,
         };
         let name = disk.map(str::to_owned);
-        let disk = FoundDisk { name, path: "/dev/vda".into(), serial: Some("D1".into()), ..FoundDisk::default() };
+        let disk =
+            FoundDisk { name, path: "/dev/vda".into(), serial: Some("D1".into()), ..FoundDisk::default() };
         let found = Found { serial: Some("S1".into()), disks: vec![disk], ..Found::default() };
         Machine { found: Some(found), disks: vec![root], ..machine("m0", Shown::New) }
     }
@@ -126,7 +131,8 @@ mod tests {
         );
         assert!(judge(&known, &known).unwrap().ends_with("as it was enrolled"));
         let text = "network card 52:54:00:00:00:02 is new";
-        let differs = Machine { differences: vec![Differs { text: text.into(), grave: false }], ..known.clone() };
+        let differs =
+            Machine { differences: vec![Differs { text: text.into(), grave: false }], ..known.clone() };
         assert!(judge(&known, &differs).unwrap().contains(text));
     }
 

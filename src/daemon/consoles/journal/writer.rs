@@ -111,12 +111,10 @@ impl Journal {
     pub fn start(keeper: Keeper) -> std::io::Result<Self> {
         let orders = Arc::<Orders>::default();
         let taken = orders.clone();
-        std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || {
-                let _end = End(&taken);
-                Rounds { keeper, writers: HashMap::new() }.work(&taken);
-            })?;
+        std::thread::Builder::new().name("journal".into()).spawn(move || {
+            let _end = End(&taken);
+            Rounds { keeper, writers: HashMap::new() }.work(&taken);
+        })?;
         Ok(Self { orders })
     }
 

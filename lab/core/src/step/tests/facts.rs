@@ -167,7 +167,10 @@ fn only_a_person_accepts_another_machine() {
     change(&mut b, |h| h.serial = Some("M2".into()));
     wanted(&mut b);
     let select = || "name=m0".parse().unwrap();
-    assert_eq!(b.refused("bob", Request::Enrol { select: select(), listed: vec![name("m0")] }), Code::NotAllowed);
+    assert_eq!(
+        b.refused("bob", Request::Enrol { select: select(), listed: vec![name("m0")] }),
+        Code::NotAllowed
+    );
     // He has not seen it listed.
     assert_eq!(b.refused("admin", Request::Enrol { select: select(), listed: vec![] }), Code::Conflict);
     b.restart_enrolling();
@@ -195,7 +198,10 @@ fn a_small_change_is_told_again_and_again() {
         _ => None,
     });
     let difference = difference.unwrap();
-    assert!(difference.contains("52:54:00:00:00:02 is new") && difference.contains("bios is 2.0"), "{difference}");
+    assert!(
+        difference.contains("52:54:00:00:00:02 is new") && difference.contains("bios is 2.0"),
+        "{difference}"
+    );
     // What it is now is accepted, and what it is later compared with that.
     enrol(&mut b);
     assert_eq!(b.machine("m0").clean(), "proven", "to accept a network card makes no disk unknown");
@@ -228,13 +234,18 @@ fn a_disk_that_is_swapped_behind_the_report_is_written() {
     let find = |b: &Bench| {
         b.effects.iter().find_map(|(_, e)| match e {
             crate::effect::Effect::Tell {
-                message: pitstop_wire::agent::ToAgent::Do { work: pitstop_wire::agent::Work::Image(image), .. },
+                message:
+                    pitstop_wire::agent::ToAgent::Do { work: pitstop_wire::agent::Work::Image(image), .. },
                 ..
             } => Some(image.find.clone()),
             _ => None,
         })
     };
-    assert_eq!(find(&b).unwrap().serial.as_deref(), Some("D1"), "the agent must find the enrolled disk alone");
+    assert_eq!(
+        find(&b).unwrap().serial.as_deref(),
+        Some("D1"),
+        "the agent must find the enrolled disk alone"
+    );
     // Somebody pulls it under the running machine: an honest agent refuses.
     change(&mut b, |h| h.disks[0].serial = Some("D2".into()));
     b.obey();
@@ -310,9 +321,7 @@ fn a_class_whose_machines_were_all_swapped_is_only_paused() {
         b.ok("admin", Request::Prove(name(machine)));
     }
     b.obey();
-    let drifted = |n: &&&str| {
-        matches!(&b.machine(**n).health, Health::Quarantined { failure, .. } if failure.class == FailureClass::Drift)
-    };
+    let drifted = |n: &&&str| matches!(&b.machine(**n).health, Health::Quarantined { failure, .. } if failure.class == FailureClass::Drift);
     assert_eq!(names.iter().filter(drifted).count(), 5);
 }
 

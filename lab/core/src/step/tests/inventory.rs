@@ -109,7 +109,13 @@ fn a_disk_that_came_while_the_machine_was_held_is_offered_unproven() {
     b.board(&name("m0")).disks.insert(0, None);
     b.quirks.hardware = Some(Hardware {
         disks: (0..1)
-            .map(|n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into(), ..SeenDisk::default() })
+            .map(|n| SeenDisk {
+                path: format!("/dev/{n}"),
+                bytes: DISK,
+                serial: None,
+                bus: "sim".into(),
+                ..SeenDisk::default()
+            })
             .collect(),
         ..Hardware::default()
     });
@@ -127,7 +133,13 @@ fn a_disk_that_moved_in_the_inventory_is_written_in_the_place_of_another() {
     b.reload(with_scratch);
     b.board(&name("m0")).disks.insert(0, None);
     // The new disk is not plugged in yet.
-    let disk = SeenDisk { path: "/dev/1".into(), bytes: DISK, serial: None, bus: "sim".into(), ..SeenDisk::default() };
+    let disk = SeenDisk {
+        path: "/dev/1".into(),
+        bytes: DISK,
+        serial: None,
+        bus: "sim".into(),
+        ..SeenDisk::default()
+    };
     b.quirks.hardware = Some(Hardware { disks: vec![disk], ..Hardware::default() });
     b.release("ada", id);
     b.live(600_000);

@@ -80,7 +80,13 @@ fn an_empty_disk_with_a_byte_of_image_is_called_empty() {
 }
 
 fn two_disks() -> Hardware {
-    let disk = |n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into(), ..SeenDisk::default() };
+    let disk = |n| SeenDisk {
+        path: format!("/dev/{n}"),
+        bytes: DISK,
+        serial: None,
+        bus: "sim".into(),
+        ..SeenDisk::default()
+    };
     Hardware { disks: vec![disk(0), disk(1)], ..Hardware::default() }
 }
 

@@ -154,7 +154,11 @@ fn a_machine_in_use_is_checked() {
     assert_eq!(b.refused("admin", begin()), Code::Conflict, "on its turn");
     b.obey();
     b.ok("admin", begin());
-    assert_eq!(b.refused("admin", Request::Prove(name("m0"))), Code::Conflict, "it would be written meanwhile");
+    assert_eq!(
+        b.refused("admin", Request::Prove(name("m0"))),
+        Code::Conflict,
+        "it would be written meanwhile"
+    );
 }
 
 #[test]

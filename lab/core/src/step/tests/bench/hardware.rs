@@ -284,9 +284,9 @@ impl Bench {
 
     fn work(&mut self, machine: &MachineName, work: &Work) -> Outcome {
         match work {
-            Work::Look => {
-                Outcome::Seen(Box::new(self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine))))
-            }
+            Work::Look => Outcome::Seen(Box::new(
+                self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine)),
+            )),
             Work::Image(image) => self.image_work(machine, image),
             Work::Seed { params, .. } => {
                 let board = self.board(machine);
@@ -299,7 +299,13 @@ impl Bench {
 
     pub fn hardware(&self, machine: &MachineName) -> Hardware {
         let disks = &self.inventory.machines.get(machine).map_or(0, |s| s.disks.len());
-        let disk = |n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into(), ..SeenDisk::default() };
+        let disk = |n| SeenDisk {
+            path: format!("/dev/{n}"),
+            bytes: DISK,
+            serial: None,
+            bus: "sim".into(),
+            ..SeenDisk::default()
+        };
         Hardware { disks: (0..*disks).map(disk).collect(), ..Hardware::default() }
     }
 
