@@ -34,6 +34,8 @@ pub(super) struct LegTruth {
     pub on: bool,
     /// It obeys nobody until then.
     pub stuck_until: u64,
+    /// Nor does it answer, until then.
+    pub dead_until: u64,
 }
 
 /// What is true of a board.
@@ -49,6 +51,8 @@ pub(super) struct Board {
     pub boot: u64,
     /// It changed power by itself, and was not commanded since.
     pub flaked: bool,
+    /// When it came on by a command.
+    pub started: Option<u64>,
     pub disks: Vec<DiskTruth>,
     /// The host agent's parameters on the disk that boots.
     pub seed: Option<AgentParams>,
@@ -66,7 +70,7 @@ pub(super) struct Board {
 impl Board {
     pub fn new(kind: Kind) -> Self {
         let legs = match kind {
-            Kind::TwoLegs => 2,
+            Kind::TwoLegs | Kind::Spare => 2,
             Kind::Legless => 0,
             _ => 1,
         };
@@ -75,13 +79,18 @@ impl Board {
             Kind::Legless => 0,
             _ => 1,
         };
+        let mut legs = vec![LegTruth::default(); legs];
+        if kind == Kind::Spare {
+            legs[1].on = true; // the plug in front of it
+        }
         Self {
             kind,
             witness: None,
-            legs: vec![LegTruth::default(); legs],
+            legs,
             inflight: Vec::new(),
             boot: 0,
             flaked: false,
+            started: None,
             disks: vec![DiskTruth::default(); disks],
             seed: None,
             rejoin: None,
@@ -155,6 +164,13 @@ impl Sim {
         board.tenant_writes();
         if let Some(leg) = board.legs.get_mut(leg) {
             leg.on = want == Switch::On;
+        }
+        if board.kind == Kind::Spare && leg == 1 {
+            // What hangs on it loses its state, and now and then its trouble.
+            board.legs[0].on = false;
+            if board.legs[0].dead_until % 2 == 0 {
+                board.legs[0].dead_until = 0;
+            }
         }
         let on = board.on();
         if was && !on {

@@ -22,7 +22,7 @@ const RESTING: [&str; 10] = [
     "(no machine)",
 ];
 const PURPOSES: [&str; 3] = ["prepare", "turnaround", "prove"];
-const PHASES: [&str; 11] = [
+const PHASES: [&str; 12] = [
     "off",
     "boot agent",
     "verify",
@@ -34,6 +34,7 @@ const PHASES: [&str; 11] = [
     "check",
     "settle",
     "rest",
+    "start",
 ];
 const NOBODY: usize = 9;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
@@ -150,7 +151,7 @@ impl Pairs {
                 for (_, timer) in due {
                     match timer {
                         Timer::Machine(name) => of(name),
-                        Timer::Image(_) => {}
+                        Timer::Image(_) | Timer::Circuit(_) => {}
                         Timer::Reservation(id) => {
                             let row = lab.reservation(*id);
                             row.iter().flat_map(|r| &r.members).for_each(|m| of(&m.machine));
@@ -211,6 +212,7 @@ pub(super) fn state(machine: &Machine) -> usize {
             };
             let phase = match turn.phase {
                 Phase::Off => 0,
+                Phase::Start { .. } => 11,
                 Phase::BootAgent => 1,
                 Phase::Disk { writing: false, .. } => 2,
                 Phase::Disk { .. } => 3,

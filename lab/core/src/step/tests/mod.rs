@@ -3,6 +3,7 @@
 mod agents;
 pub(crate) mod bench;
 mod blame;
+mod circuits;
 mod failures;
 mod holder;
 mod inventory;
@@ -14,6 +15,7 @@ mod proof;
 mod requests;
 mod restart;
 mod restored;
+mod spare;
 mod turns;
 
 use crate::inventory::model::MachineSpec;

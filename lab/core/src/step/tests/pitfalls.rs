@@ -84,6 +84,7 @@ fn place(machine: &Machine) -> &'static str {
         Phase::Check => "check",
         Phase::Settle => "settle",
         Phase::Rest => "rest",
+        Phase::Start { .. } => "start",
     }
 }
 
