@@ -152,16 +152,21 @@ impl Lab {
     /// was cut in front of a dead leg, only when it was off long enough.
     pub(crate) fn is_off(&self, m: &Machine, now: LabTime) -> bool {
         let off = |leg: &Leg| leg.seen.is_some_and(|s| s.reading.shows(Switch::Off));
-        self.ruling(m).all(|(_, leg)| off(leg)) && self.cut_since(m).is_none_or(|at| at <= now)
-            // A leg that reads on without power has power.
-            && (m.cut.is_none() || !m.legs.iter().enumerate().any(|(n, leg)| !self.rules(m, n) && reads_on(leg)))
+        self.ruling(m).all(|(_, leg)| off(leg))
+            && self.cut_since(m).is_none_or(|at| at <= now)
+            && !self.is_cut_in_vain(m)
+    }
+
+    /// Whether a leg reads on although its power is cut: it has some all the same.
+    pub(crate) fn is_cut_in_vain(&self, m: &Machine) -> bool {
+        m.cut.is_some() && m.legs.iter().enumerate().any(|(n, leg)| !self.rules(m, n) && reads_on(leg))
     }
 
     /// Where the spare leg reads off: when its minimum time off is over.
     pub(crate) fn cut_since(&self, m: &Machine) -> Option<LabTime> {
         let spec = self.inventory.machines.get(&m.name)?;
         let spare = spec.spare_leg().filter(|_| m.cut.is_some())?;
-        let seen = m.legs.get(spare)?.seen?;
+        let seen = m.legs.get(spare)?.seen.filter(|s| s.reading == Reading::Off)?;
         Some(seen.changed + spec.legs[spare].min_off_ms)
     }
 
@@ -213,7 +218,9 @@ impl Lab {
             Stage::Ready { reservation: None, .. } => true,
             _ => false,
         };
-        rests && !m.proof_asked && self.inventory.machines.contains_key(&m.name) && !self.changed_parts(m)
+        // To tell one off again that is without power, and on, leads nowhere.
+        let may = !m.proof_asked && !self.is_cut_in_vain(m);
+        rests && may && self.inventory.machines.contains_key(&m.name) && !self.changed_parts(m)
     }
 
     /// What the circuits have to give at `now`, to the queue.

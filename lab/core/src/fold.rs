@@ -325,9 +325,9 @@ fn apply_power(machine: &mut Machine, record: &Record) {
                 leg.in_vain = 0;
             }
         }
-        Change::PowerCut { leg, reason, .. } => {
+        Change::PowerCut { reason, .. } => {
             machine.cut = Some(Cut { since: record.at, reason: reason.clone() });
-            forget_readings(machine, |other| other != *leg);
+            forget_readings(machine, |_| true);
         }
         Change::CutOver { .. } => {
             // It was without power: what it read before says nothing.
@@ -355,11 +355,14 @@ fn apply_power(machine: &mut Machine, record: &Record) {
     }
 }
 
-/// What these legs read is not believed any more.
+/// Another leg rules from now on: what these read is not believed any more,
+/// and how often any of them was told off in vain is counted anew.
 fn forget_readings(machine: &mut Machine, which: impl Fn(usize) -> bool) {
-    for (_, leg) in machine.legs.iter_mut().enumerate().filter(|(leg, _)| which(*leg)) {
-        leg.seen = None;
+    for (number, leg) in machine.legs.iter_mut().enumerate() {
         leg.in_vain = 0;
+        if which(number) {
+            leg.seen = None;
+        }
     }
 }
 

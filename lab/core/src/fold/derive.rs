@@ -126,15 +126,21 @@ impl Lab {
         let pause = machine.pause.map(|p| p.until);
         let lost = machine.agent.as_ref().and_then(|a| a.lost);
         let stage = match &machine.stage {
-            Stage::Free => self.proof_due(machine),
+            Stage::Free => {
+                // Where its power is cut: when that was long enough.
+                let dark = retry.filter(|_| machine.cut.is_some());
+                [self.proof_due(machine), dark].into_iter().flatten().min()
+            }
             Stage::Turn(turn) => {
                 let lost = lost.map(|at| at + AGENT_LOST_IN_TURN);
                 let waits = !turn.phase.awaits_attach() && !turn.phase.wants_off();
                 [Some(turn.deadline), retry, lost.filter(|_| waits)].into_iter().flatten().min()
             }
             Stage::Ready { until, .. } => *until,
-            Stage::InUse { reservation, .. } => {
-                lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms))
+            Stage::InUse { reservation, cycling, .. } => {
+                let patience = lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms));
+                // A cycle goes on when its off was read, or was long enough.
+                [patience, retry.filter(|_| *cycling)].into_iter().flatten().min()
             }
         };
         [landing, pause, stage].into_iter().flatten().min()

@@ -166,9 +166,9 @@ impl Sim {
             leg.on = want == Switch::On;
         }
         if board.kind == Kind::Spare && leg == 1 {
-            // What hangs on it loses its state, and now and then its trouble.
+            // What hangs on it loses its state. Half of all troubles end with that.
             board.legs[0].on = false;
-            if board.legs[0].dead_until % 2 == 0 {
+            if board.legs[0].dead_until.is_multiple_of(2) {
                 board.legs[0].dead_until = 0;
             }
         }

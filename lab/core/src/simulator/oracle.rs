@@ -281,8 +281,10 @@ impl Sim {
         let Some(name) = self.plans[number].circuit.clone() else { return };
         let Some(circuit) = self.circuits.get(&name).cloned() else { return };
         self.report.checks += 1;
+        // One without legs draws no power that anybody switches.
         let there = |(n, board): &(usize, &Board)| {
-            self.plans[*n].circuit.as_ref() == Some(&name) && board.on() && !board.flaked
+            let hangs = self.plans[*n].circuit.as_ref() == Some(&name) && !board.legs.is_empty();
+            hangs && board.on() && !board.flaked
         };
         let on: Vec<(usize, &Board)> = self.boards.iter().enumerate().filter(there).collect();
         let fresh = |board: &Board| board.started.is_some_and(|at| at + circuit::INRUSH > self.now);

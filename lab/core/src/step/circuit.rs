@@ -191,7 +191,8 @@ impl Step<'_> {
                 continue;
             }
             let in_vain = m.legs.iter().any(|leg| leg.in_vain > 0);
-            let busy = m.legs.iter().flat_map(|l| &l.unsettled).any(|i| i.open || i.may_land_until > now);
+            let lands = m.legs.iter().flat_map(|l| &l.unsettled).any(|i| i.open || i.may_land_until > now);
+            let busy = lands || self.lab.cut_since(m).is_some_and(|at| at > now);
             match busy {
                 true if !in_vain => short = short.saturating_sub(1), // it goes off as it is
                 true => {}

@@ -160,7 +160,10 @@ impl Step<'_> {
         let says = reading != Reading::Unknown || !readable;
         // A reading asked for before the newest one was taken is the older of
         // the two, however late it arrives: it says nothing of what is now.
-        let old = row.seen.is_some_and(|s| asked < s.at) || self.is_unbelieved(&machine, leg, asked, reading);
+        let old = row.seen.is_some_and(|s| asked < s.at);
+        if self.is_unbelieved(&machine, leg, asked, reading) {
+            return;
+        }
         let news = row.seen.is_none_or(|s| s.reading != reading)
             || !row.unsettled.is_empty()
             || machine.turn().is_some();
@@ -207,6 +210,9 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         let Some(turn) = machine.turn() else {
             self.holder_progress(name, &machine);
+            if machine.stage == Stage::Free {
+                self.waits_without_power(name, &machine);
+            }
             return self.came_to_rest(name);
         };
         match turn.phase {
@@ -248,7 +254,9 @@ impl Step<'_> {
     fn off_may_be_given(&self, name: &MachineName, machine: &Machine) -> LabTime {
         let power_ms = self.limits(name).power_ms;
         // A power limit after it was decided, which the intent's time tells.
-        let next = |leg: usize, i: &Intent| i.may_land_until.0.saturating_sub((leg as u64 + 1) * power_ms);
+        // A spare leg is commanded alone.
+        let place = |leg: usize| if machine.cut.is_some() { 0 } else { leg as u64 };
+        let next = |leg: usize, i: &Intent| i.may_land_until.0.saturating_sub((place(leg) + 1) * power_ms);
         let offs = machine.legs.iter().enumerate().flat_map(|(leg, row)| {
             row.unsettled.iter().filter(|i| i.want == Switch::Off && i.twin).map(move |i| next(leg, i))
         });
@@ -312,8 +320,9 @@ impl Step<'_> {
             if self.may_start(name) {
                 self.switch_all(name, Switch::On, Boot::AsIs);
             }
-        } else if self.waits_without_power(name, machine) {
-        } else if machine.legs.iter().enumerate().any(|(leg, row)| self.lab.rules(machine, leg) && on(row)) {
+        } else if !self.waits_without_power(name, machine)
+            && machine.legs.iter().enumerate().any(|(leg, row)| self.lab.rules(machine, leg) && on(row))
+        {
             // Its off never happened, and never will now. To go on waiting
             // would have a later off of the holder's switch on again.
             self.change(Change::CycleStopped { machine: name.clone() });

@@ -111,9 +111,7 @@ impl Step<'_> {
         if machine.cut.is_none() || self.lab.rules(machine, leg) {
             return false;
         }
-        let spare = self.spec(&machine.name).and_then(|s| s.spare_leg());
-        let dark = spare.is_some_and(|spare| reads_off(machine, spare))
-            && self.lab.cut_since(machine).is_some_and(|at| at < asked);
+        let dark = self.lab.cut_since(machine).is_some_and(|at| at < asked);
         !(dark && reading == Reading::On)
     }
 
@@ -135,10 +133,6 @@ impl Step<'_> {
     /// until that was long enough.
     pub(super) fn waits_without_power(&mut self, name: &MachineName, machine: &Machine) -> bool {
         let Some(at) = self.lab.cut_since(machine).filter(|at| *at > self.now()) else { return false };
-        let spare = self.spec(name).and_then(|s| s.spare_leg());
-        if !spare.is_some_and(|spare| reads_off(machine, spare)) {
-            return false;
-        }
         self.ask_later(name, at - self.now());
         true
     }

@@ -104,9 +104,11 @@ impl Lab {
     ) -> bool {
         let Some(place) = self.limited(m).and_then(|c| elders.places.0.get(c)) else { return false };
         let name = &m.name;
-        let kept = place.claimed.saturating_sub(self.asked.len());
+        let asked = |other: &&Machine| other.proof_asked && self.draws(other, self.clock).is_none();
+        let asked = m.circuit.as_deref().map_or(0, |c| self.on_circuit(c).filter(asked).count());
+        let kept = place.claimed.saturating_sub(asked);
         let has = self.place_behind(elders, m);
-        if has && row.wanted() == 1 {
+        if has && (row.wanted() == 1 || place.used + place.cold + row.wanted() <= place.max) {
             return false;
         }
         let text = self.who_has_places(m, now);

@@ -138,7 +138,6 @@ fn a_pair_gets_two_machines_that_the_circuit_does_not_bear_together() {
 #[test]
 fn an_elder_sits_on_the_place_that_the_younger_needs() {
     let mut b = Bench::with(lab_of(&["m0", "m1"], &["m2"], bears(1)));
-    b.reload(|i| drop(i.machines.insert(name("m9"), super::spec("m9"))));
     // All come free in one step: the elder can do without the circuit.
     b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
     b.ok("admin", Request::Drain { machine: name("m2"), reason: "fan".into() });
@@ -318,8 +317,6 @@ fn a_drained_machine_gives_way() {
     assert_eq!(b.boards[&name("m0")].legs, [true], "whoever repairs it had it switched off under his hands");
     let said = why(&b, waits);
     assert!(said.contains("m0 is drained and on"), "{said}");
-    let mut asked = two("");
-    asked.roles[0].count = 1;
     b.ok("admin", Request::Power { machine: name("m0"), action: PowerAction::Off, force: None });
     b.live(60_000);
     assert_eq!(b.status(waits), "ready");
