@@ -138,7 +138,8 @@ impl Lab {
             }
             Stage::Ready { until, .. } => *until,
             Stage::InUse { reservation, cycling, .. } => {
-                let patience = lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms));
+                let patience =
+                    lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms));
                 // A cycle goes on when its off was read, or was long enough.
                 [patience, retry.filter(|_| *cycling)].into_iter().flatten().min()
             }
