@@ -39,6 +39,10 @@ pub async fn undrain(State(app): State<Shared>, Name(machine): Name, asked: Aske
 /// Send a quarantined machine through a proving turn.
 pub async fn prove(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
     let answer = app.desk.ask(asked.caller, Request::Prove(machine.clone())).await?;
+    if let Some(waits) = answer.get("waits").and_then(serde_json::Value::as_str) {
+        let text = format!("{machine} is proven as soon as there is a place: {waits}");
+        return Ok(done(text, answer));
+    }
     Ok(done(format!("{machine} is proving; follow it with `pitstop events -f {machine}`"), answer))
 }
 

@@ -179,7 +179,7 @@ fn agent_words(m: &Machine) -> &'static str {
         Some(agent) if !agent.connected => "agent not connected",
         Some(agent) if agent.kind == "boot" => "agent in RAM",
         Some(_) => "image runs",
-        None if !m.legs.is_empty() && m.legs.iter().all(|l| l.reading == "off") => "off",
+        None if !m.legs.is_empty() && m.legs.iter().all(|l| l.aside || l.reading == "off") => "off",
         None => "in use",
     }
 }

@@ -93,6 +93,10 @@ fn machine(m: &Machine, out: &Out) -> Result {
     for l in &m.legs {
         row(out, "power", &leg(l))?;
     }
+    if let Some(cut) = &m.cut {
+        row(out, "cut", &format!("off by its spare leg for {}: {}", ago(cut.since), cut.reason))?;
+    }
+    row(out, "circuit", m.circuit.as_deref().unwrap_or_default())?;
     row(out, "consoles", &m.consoles.join(", "))?;
     let switch = |(name, positions): (&String, &Vec<String>)| format!("{name} ({})", positions.join(" | "));
     row(out, "switches", &m.switches.iter().map(switch).collect::<Vec<_>>().join(", "))?;
@@ -113,7 +117,8 @@ fn leg(l: &LegState) -> String {
     let when = l.at.map(|at| format!(", read {} ago", ago(at))).unwrap_or_default();
     let open =
         if l.unsettled > 0 { format!(", {} command(s) may still act", l.unsettled) } else { String::new() };
-    format!("{} {}{when}{open}", l.name, l.reading)
+    let aside = if l.aside { ", says nothing now" } else { "" };
+    format!("{} {}{when}{aside}{open}", l.name, l.reading)
 }
 
 fn disk(d: &DiskState) -> String {

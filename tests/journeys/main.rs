@@ -10,6 +10,7 @@
 mod harness;
 
 mod blame;
+mod circuits;
 mod console;
 mod crowd;
 mod disks;

@@ -9,8 +9,8 @@ use crate::experience::{self, DAY, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
 use crate::lab::{Lab, Meta, Remembered, RowKey};
 use crate::machine::{
-    Attempt, Content, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Purpose, Seen, Stage, Switch,
-    Turn,
+    Attempt, Content, Cut, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Purpose, Seen, Stage,
+    Switch, Turn,
 };
 use crate::record::{Change, Part, Record};
 use crate::reservation::{Member, Reservation, Status};
@@ -176,6 +176,7 @@ impl Lab {
                 if let Some(known) = self.machines.get(name) {
                     // These numbers are unique within the machine for ever.
                     (row.attempts, row.intents, row.turns) = (known.attempts, known.intents, known.turns);
+                    row.circuit.clone_from(&known.circuit);
                 }
                 self.machines.insert(name.clone(), Arc::new(row));
                 // Whoever waited for it as one of several keeps the others no longer.
@@ -201,9 +202,12 @@ impl Lab {
                     experience::remember(&mut machine.quarantines, quarantine);
                 }
                 machine.health = health.clone();
+                machine.proof_asked = false;
                 // Whether a reservation of several can be served has changed.
                 self.queue_dirty = true;
             }
+            Change::CircuitSet { circuit, .. } => machine.circuit.clone_from(circuit),
+            Change::ProofAsked { .. } => machine.proof_asked = true,
             Change::HardwareSeen { hardware, .. } => machine.hardware = Some((**hardware).clone()),
             Change::BaselineSet { baseline, forget, .. } => {
                 machine.baseline = Some(baseline.clone());
@@ -223,6 +227,8 @@ impl Lab {
             | Change::ActDone { .. }
             | Change::ActFailed { .. }
             | Change::LandingMoved { .. }
+            | Change::PowerCut { .. }
+            | Change::CutOver { .. }
             | Change::CycleStopped { .. } => apply_power(machine, record),
             Change::AgentAttached { .. }
             | Change::AgentResumed { .. }
@@ -244,6 +250,7 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         seen: None,
         unsettled: Vec::new(),
         answer: None,
+        in_vain: 0,
     };
     let disk = |part: &Part| Disk {
         name: part.name.clone(),
@@ -270,6 +277,9 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         pause: None,
         worked: None,
         checked: None,
+        circuit: None,
+        proof_asked: false,
+        cut: None,
     }
 }
 
@@ -300,16 +310,42 @@ fn apply_power(machine: &mut Machine, record: &Record) {
             if ![SUPERSEDED, RESTARTED].contains(&answer.as_str()) {
                 leg.answer = Some(answer.clone());
             }
-            leg.unsettled.iter_mut().filter(|i| i.id == *intent).for_each(|i| i.open = false);
+            let reads_off = leg.seen.is_some_and(|s| s.reading.shows(Switch::Off));
+            for i in leg.unsettled.iter_mut().filter(|i| i.id == *intent) {
+                i.open = false;
+                let nobody_knows = [SUPERSEDED, RESTARTED].contains(&answer.as_str());
+                leg.in_vain += u32::from(i.want == Switch::Off && !reads_off && !nobody_knows);
+            }
         }
         Change::PowerSettled { leg, intent, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
+            let on = |i: &Intent| i.id == *intent && i.want == Switch::On;
+            if let Some(seen) = leg.seen.as_mut().filter(|s| s.reading.shows(Switch::On))
+                && leg.unsettled.iter().any(on)
+            {
+                // It may have read on before, and have been off since.
+                seen.changed = record.at;
+            }
             leg.unsettled.retain(|i| i.id != *intent);
             leg.answer = None;
         }
         Change::PowerSeen { leg, reading, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
-            leg.seen = Some(Seen { reading: *reading, at: record.at });
+            let same = leg.seen.filter(|s| s.reading == *reading);
+            let changed = same.map_or(record.at, |s| s.changed);
+            leg.seen = Some(Seen { reading: *reading, at: record.at, changed });
+            if reading.shows(Switch::Off) {
+                leg.in_vain = 0;
+            }
+        }
+        Change::PowerCut { reason, .. } => {
+            machine.cut = Some(Cut { since: record.at, reason: reason.clone() });
+            forget_readings(machine, |_| true);
+        }
+        Change::CutOver { .. } => {
+            // It was without power: what it read before says nothing.
+            forget_readings(machine, |other| other == 0);
+            machine.cut = None;
         }
         Change::PowerByHolder { action, .. } => {
             if let Stage::InUse { cycling, .. } = &mut machine.stage {
@@ -329,6 +365,17 @@ fn apply_power(machine: &mut Machine, record: &Record) {
             }
         }
         _ => {}
+    }
+}
+
+/// Another leg rules from now on: what these read is not believed any more,
+/// and how often any of them was told off in vain is counted anew.
+fn forget_readings(machine: &mut Machine, which: impl Fn(usize) -> bool) {
+    for (number, leg) in machine.legs.iter_mut().enumerate() {
+        leg.in_vain = 0;
+        if which(number) {
+            leg.seen = None;
+        }
     }
 }
 
@@ -387,8 +434,9 @@ fn doubt(machine: &mut Machine, may_land_until: LabTime, at: LabTime) {
         *again = (*again).max(at + DAY);
     }
     machine.disks.iter_mut().for_each(|disk| disk.content = Content::Unknown);
+    (machine.cut, machine.proof_asked) = (None, false);
     for leg in &mut machine.legs {
-        leg.seen = None;
+        (leg.seen, leg.in_vain) = (None, 0);
         // Whether there are such commands nobody knows; so nothing that is
         // seen from now on tells that one of ours has landed.
         for want in [Switch::On, Switch::Off] {
@@ -404,6 +452,7 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         Change::TurnStarted { purpose, goal, reservation, image, disks, deadline, .. } => {
             machine.turns += 1;
             machine.since = at;
+            machine.proof_asked = false;
             machine.stage = Stage::Turn(Box::new(Turn {
                 number: machine.turns,
                 purpose: *purpose,

@@ -32,6 +32,15 @@ pub struct Lab {
     pub(crate) free: BTreeSet<MachineName>,
     /// Those of them that wait booted.
     pub(crate) warm: BTreeSet<MachineName>,
+    /// Machines by the circuit they hang on.
+    pub(crate) on_circuit: BTreeMap<String, BTreeSet<MachineName>>,
+    /// Machines that a person wants proven when their circuit has a place.
+    pub(crate) asked: BTreeSet<MachineName>,
+    /// Machines that wait, or are about to wait, until their circuit bears
+    /// that they start.
+    pub(crate) starters: BTreeSet<MachineName>,
+    /// Lab time of the newest step: what was read long ago is judged by it.
+    pub(crate) clock: LabTime,
     /// Reservations in the queue, in the order they are served.
     pub(crate) waiting: BTreeSet<(std::cmp::Reverse<i32>, ReservationId)>,
     /// Ended reservations, oldest end first.
@@ -115,6 +124,8 @@ pub(crate) enum Timer {
     Machine(MachineName),
     Reservation(ReservationId),
     Image(String),
+    /// A circuit may bear another that starts.
+    Circuit(String),
 }
 
 /// A row, by its key.
@@ -225,6 +236,7 @@ impl Lab {
             checks,
             retries: old.retries.clone(),
             draining: old.draining,
+            clock: now,
             ..Self::default()
         }
         .filled(rows)
@@ -245,6 +257,7 @@ impl Lab {
             }
         }
         self.meta = rows.meta;
+        self.clock = self.clock.max(self.meta.now);
         // Whole maps at once: made entry by entry they were a seventh of a long simulated run.
         self.machines = machines.into_iter().collect();
         self.reservations = reservations.into_iter().collect();

@@ -73,6 +73,26 @@ pub struct Machine {
     /// When it last came through a proving turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked: Option<LabTime>,
+    /// The circuit it hangs on. It stays in the row when the machine leaves
+    /// the inventory: whoever holds it then still draws power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<String>,
+    /// A person wants it proven as soon as its circuit has a place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proof_asked: bool,
+    /// Its spare leg has cut its power, since the first one did not obey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
+}
+
+/// Power was cut in front of a leg that did not obey. Until it is put back,
+/// nothing that the first leg says is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Since when.
+    pub since: LabTime,
+    /// Which leg did not obey, and what it said.
+    pub reason: String,
 }
 
 /// Whether a machine may be used, and who said no.
@@ -285,6 +305,11 @@ pub enum Phase {
     },
     /// The boot agent leaves the seed for the host agent.
     Seed,
+    /// Off; wait until the circuit bears one more that starts.
+    Start {
+        /// Whether its own disk is booted then, or the boot agent.
+        disk: bool,
+    },
     /// Off again, so that the next boot is from disk.
     HandOff,
     /// The agent turns to serving from RAM.
@@ -304,6 +329,7 @@ impl Phase {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Off => "off",
+            Self::Start { .. } => "start",
             Self::BootAgent => "boot agent",
             Self::Disk { .. } => "disk",
             Self::Seed | Self::HandOff | Self::Serve => "hand-over",
@@ -326,7 +352,7 @@ impl Phase {
             Self::BootAgent | Self::Disk { .. } | Self::Seed | Self::Serve | Self::Evidence | Self::Check => {
                 true
             }
-            Self::Off | Self::HandOff | Self::Rest | Self::Settle => false,
+            Self::Off | Self::Start { .. } | Self::HandOff | Self::Rest | Self::Settle => false,
         }
     }
 
@@ -442,6 +468,13 @@ pub struct Leg {
     /// one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<String>,
+    /// How often it was told off in vain since it last read off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub in_vain: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A reading with its time.
@@ -451,6 +484,10 @@ pub struct Seen {
     pub reading: Reading,
     /// When the answer was taken.
     pub at: LabTime,
+    /// Since when the leg reads so; where it was switched on, since that was
+    /// seen. A row of a version that did not know this says long ago.
+    #[serde(default)]
+    pub changed: LabTime,
 }
 
 /// A power command that was decided. It is stored before it leaves.

@@ -3,8 +3,12 @@
 //! Reservations are served in order. One that cannot be served in full keeps
 //! its claim on the free machines it found (as a matching that later claims
 //! may rearrange, never shrink), so that nobody behind it can starve it, and
-//! nobody behind it waits for a machine it could do without.
+//! nobody behind it waits for a machine it could do without. A claim is one to a
+//! place on the machine's circuit as well, where that is limited.
 
+mod fit;
+
+use crate::circuit::Places;
 use crate::experience::Trouble;
 use crate::id::ReservationId;
 use crate::inventory::model::{AfterBuild, DiskContent, MachineSpec};
@@ -16,7 +20,7 @@ use crate::step::Step;
 use pitstop_wire::selector::{Facts, TagValue};
 use pitstop_wire::{MachineName, Selector};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A machine as selectors see it.
@@ -82,10 +86,28 @@ struct Slot {
     number: u32,
 }
 
-/// Which slot claims which free machine.
-#[derive(Default)]
-struct Claims {
+/// Which slot claims which free machine, and with which places of circuits.
+#[derive(Clone, Default)]
+pub(crate) struct Claims {
     by_machine: BTreeMap<MachineName, Slot>,
+    pub(crate) places: Places,
+    /// Reservations that can be served at once. All others that are served
+    /// wait until somebody has given way to them.
+    now: BTreeSet<ReservationId>,
+}
+
+impl Claims {
+    /// Who claims the machine.
+    pub(crate) fn whose(&self, name: &MachineName) -> Option<ReservationId> {
+        self.by_machine.get(name).map(|slot| slot.reservation)
+    }
+}
+
+/// What was visited on the way to a machine for a slot.
+#[derive(Default)]
+struct Visited {
+    machines: Vec<MachineName>,
+    circuits: Vec<String>,
 }
 
 impl Lab {
@@ -179,63 +201,138 @@ impl Lab {
         self.default_image(name).filter(|image| !self.is_suspect(image, spec))
     }
 
-    /// Whether all that is asked for could be had at once, were all `usable`
-    /// machines free.
-    pub(crate) fn could_serve(&self, ask: &Ask, usable: impl Fn(&Machine) -> bool) -> bool {
-        let machines: Vec<&Machine> = self.machines.values().map(|m| &**m).filter(|m| usable(m)).collect();
-        let fits = |role: &Role| -> Vec<usize> {
-            (0..machines.len()).filter(|m| self.suits(machines[*m], role, ask, true)).collect()
-        };
-        let slots: Vec<Vec<usize>> =
-            ask.roles.iter().flat_map(|r| std::iter::repeat_n(fits(r), r.count as usize)).collect();
-        let mut taken = vec![None; machines.len()];
-        (0..slots.len()).all(|slot| place(&slots, slot, &mut taken, &mut vec![false; machines.len()]))
-    }
-
     /// A reservation of several machines that cannot be served as long as
     /// machines are out of use must not keep the rest of them idle.
     fn has_claims(&self, id: ReservationId) -> bool {
         let Some(row) = self.reservations.get(&id) else { return false };
-        row.wanted() == 1 || self.could_serve(&row.ask, |m| m.health == Health::Good && m.pause.is_none())
+        let usable = |m: &Machine| m.health == Health::Good && m.pause.is_none();
+        row.wanted() == 1 || self.could_serve(&row.ask, usable, |c| Some(self.stuck_on(c, self.clock)))
     }
 
     /// Finds a machine for a slot, moving earlier claims aside where they
-    /// have another choice (Kuhn's augmenting path).
-    fn augment(&self, claims: &mut Claims, slot: Slot, visited: &mut Vec<MachineName>) -> bool {
+    /// have another choice (Kuhn's augmenting path; the circuits are one more
+    /// layer of it). Whom it can serve now is never made to wait for a place.
+    fn augment(&self, claims: &mut Claims, slot: Slot, visited: &mut Visited) -> bool {
         let Some(row) = self.reservations.get(&slot.reservation) else { return false };
-        if let Some(name) = self.candidates(row, slot.role).find(|n| !claims.by_machine.contains_key(*n)) {
-            claims.by_machine.insert(name.clone(), slot);
+        let free = |claims: &Claims, n: &MachineName| {
+            !claims.by_machine.contains_key(n) && self.has_place(claims, n, slot.reservation)
+        };
+        if let Some(name) = self.candidates(row, slot.role).find(|n| free(claims, n)).cloned() {
+            self.claim(claims, &name, slot);
             return true;
         }
-        let taken: Vec<MachineName> = self.candidates(row, slot.role).cloned().collect();
-        for name in taken {
-            if visited.contains(&name) {
+        let candidates: Vec<MachineName> = self.candidates(row, slot.role).cloned().collect();
+        for name in candidates {
+            if visited.machines.contains(&name) {
                 continue;
             }
-            visited.push(name.clone());
-            let Some(other) = claims.by_machine.get(&name).copied() else { continue };
-            if self.augment(claims, other, visited) {
-                claims.by_machine.insert(name, slot);
+            visited.machines.push(name.clone());
+            match claims.by_machine.get(&name).copied() {
+                Some(other) if self.augment(claims, other, visited) => self.disclaim(claims, &name),
+                Some(_) => continue,
+                None => self.free_a_place(claims, &name, visited),
+            }
+            // It may have a place only when somebody has given way.
+            if free(claims, &name) {
+                self.claim(claims, &name, slot);
                 return true;
             }
         }
         false
     }
 
-    /// For `why`: the free machines this reservation's elders keep.
-    pub fn kept_for_elders(&self, id: ReservationId) -> BTreeMap<MachineName, ReservationId> {
-        let mut claims = Claims::default();
-        let Some(row) = self.reservations.get(&id) else { return BTreeMap::new() };
+    /// Moves a claim off the machine's circuit, where it has another choice.
+    fn free_a_place(&self, claims: &mut Claims, name: &MachineName, visited: &mut Visited) {
+        let circuit = self.machines.get(name).and_then(|m| self.limited(m));
+        let Some(circuit) = circuit.filter(|c| !visited.circuits.iter().any(|v| v == c)) else { return };
+        visited.circuits.push(circuit.to_owned());
+        let there = |n: &&MachineName| self.machines.get(*n).and_then(|m| self.limited(m)) == Some(circuit);
+        let claimed: Vec<MachineName> = claims.by_machine.keys().filter(there).cloned().collect();
+        for claimed in claimed {
+            if visited.machines.contains(&claimed) {
+                continue;
+            }
+            visited.machines.push(claimed.clone());
+            let Some(other) = claims.by_machine.get(&claimed).copied() else { continue };
+            if self.augment(claims, other, visited) {
+                return self.disclaim(claims, &claimed);
+            }
+        }
+    }
+
+    /// Whether the machine's circuit has a place for it, for this reservation.
+    fn has_place(&self, claims: &Claims, name: &MachineName, id: ReservationId) -> bool {
+        let Some(machine) = self.machines.get(name) else { return false };
+        let circuit = self.limited(machine);
+        claims.places.bears(circuit)
+            && (!claims.now.contains(&id) || claims.places.has(circuit, self.draws_now(machine)))
+    }
+
+    fn draws_now(&self, machine: &Machine) -> bool {
+        self.draws(machine, self.clock).is_some()
+    }
+
+    fn claim(&self, claims: &mut Claims, name: &MachineName, slot: Slot) {
+        claims.by_machine.insert(name.clone(), slot);
+        if let Some(m) = self.machines.get(name).filter(|m| m.circuit.is_some()) {
+            claims.places.claim(self.limited(m), self.draws_now(m), true);
+        }
+    }
+
+    fn disclaim(&self, claims: &mut Claims, name: &MachineName) {
+        claims.by_machine.remove(name);
+        if let Some(m) = self.machines.get(name).filter(|m| m.circuit.is_some()) {
+            claims.places.claim(self.limited(m), self.draws_now(m), false);
+        }
+    }
+
+    /// Claims of nobody, at the present places.
+    fn no_claims(&self) -> Claims {
+        Claims { places: self.places(self.clock), ..Claims::default() }
+    }
+
+    /// Whether a machine's circuit has a place now that nobody claims.
+    pub(crate) fn place_behind(&self, claims: &Claims, m: &Machine) -> bool {
+        let circuit = self.limited(m);
+        claims.places.bears(circuit) && claims.places.has(circuit, self.draws_now(m))
+    }
+
+    /// What a reservation's elders keep: free machines, and places.
+    pub(crate) fn claims_of_elders(&self, id: ReservationId) -> Claims {
+        let mut claims = self.no_claims();
+        let Some(row) = self.reservations.get(&id) else { return claims };
         let place = (std::cmp::Reverse(row.ask.priority), id);
         for (_, elder) in self.waiting.iter().take_while(|elder| **elder < place) {
             self.claim_slots(&mut claims, *elder);
         }
-        claims.by_machine.into_iter().map(|(m, s)| (m, s.reservation)).collect()
+        claims
     }
 
-    /// Claims what a waiting reservation needs; whether it got all.
+    /// For `why`: the free machines this reservation's elders keep.
+    pub fn kept_for_elders(&self, id: ReservationId) -> BTreeMap<MachineName, ReservationId> {
+        self.claims_of_elders(id).by_machine.into_iter().map(|(m, s)| (m, s.reservation)).collect()
+    }
+
+    /// Claims what a waiting reservation needs; whether it got all. At once,
+    /// if that can be; else with places that others have to give up first.
     fn claim_slots(&self, claims: &mut Claims, id: ReservationId) -> bool {
-        let Some(row) = self.reservations.get(&id).filter(|_| self.has_claims(id)) else { return false };
+        if self.reservations.get(&id).is_none() || !self.has_claims(id) {
+            return false;
+        }
+        if claims.places.0.is_empty() {
+            return self.claim_all(claims, id);
+        }
+        let before = claims.clone();
+        claims.now.insert(id);
+        if self.claim_all(claims, id) {
+            return true;
+        }
+        *claims = before;
+        self.claim_all(claims, id)
+    }
+
+    fn claim_all(&self, claims: &mut Claims, id: ReservationId) -> bool {
+        let Some(row) = self.reservations.get(&id) else { return false };
         let slots = row
             .ask
             .roles
@@ -244,14 +341,19 @@ impl Lab {
             .flat_map(|(role, r)| (0..r.count).map(move |number| Slot { reservation: id, role, number }));
         let mut all = true;
         for slot in slots {
-            all &= self.augment(claims, slot, &mut Vec::new());
+            all &= self.augment(claims, slot, &mut Visited::default());
         }
         all
     }
 
-    /// Who of the queue can have which machine now, and for which role.
-    pub(crate) fn servable(&self) -> Vec<(ReservationId, MachineName, usize)> {
-        let mut claims = Claims::default();
+    /// What the whole queue claims.
+    pub(crate) fn claims_of_all(&self) -> Claims {
+        self.all_claims().0
+    }
+
+    /// The claims of the whole queue, and whose are complete.
+    fn all_claims(&self) -> (Claims, Vec<ReservationId>) {
+        let mut claims = self.no_claims();
         let mut served = Vec::new();
         for (_, id) in self.waiting.iter() {
             if self.claim_slots(&mut claims, *id) {
@@ -261,11 +363,30 @@ impl Lab {
                 break;
             }
         }
+        (claims, served)
+    }
+
+    /// Who of the queue can have which machine now, and for which role.
+    pub(crate) fn servable(&self) -> Vec<(ReservationId, MachineName, usize)> {
+        let (claims, served) = self.all_claims();
+        let at_once = |id: &ReservationId| claims.places.0.is_empty() || claims.now.contains(id);
         let of = |id: ReservationId| {
             let slots = claims.by_machine.iter().filter(move |(_, slot)| slot.reservation == id);
             slots.map(move |(name, slot)| (id, name.clone(), slot.role))
         };
-        served.into_iter().flat_map(of).collect()
+        served.into_iter().filter(at_once).flat_map(of).collect()
+    }
+
+    /// Whom nothing keeps waiting but places that others have to give up:
+    /// with the machines they are to get. And all machines that are claimed.
+    pub(crate) fn waits_for_room(&self) -> (Vec<(ReservationId, Vec<MachineName>)>, BTreeSet<MachineName>) {
+        let (claims, served) = self.all_claims();
+        let of = |id: ReservationId| {
+            let mine = claims.by_machine.iter().filter(|(_, slot)| slot.reservation == id);
+            (id, mine.map(|(name, _)| name.clone()).collect())
+        };
+        let late = served.into_iter().filter(|id| !claims.now.contains(id)).map(of).collect();
+        (late, claims.by_machine.into_keys().collect())
     }
 
     /// Why no more than `found` machines can ever serve a role, and what
@@ -350,12 +471,13 @@ impl Step<'_> {
             return;
         }
         self.lab.queue_dirty = false;
-        if self.lab.waiting.is_empty() || self.lab.free.is_empty() {
-            return;
+        self.begin_asked_proofs();
+        if !self.lab.waiting.is_empty() && !self.lab.free.is_empty() {
+            // Of those who want a suspected image one may try it; what the
+            // others leave is looked at again.
+            while self.serve() {}
         }
-        // Of those who want a suspected image one may try it; what the others
-        // leave is looked at again.
-        while self.serve() {}
+        self.make_room();
         self.lab.queue_dirty = false;
     }
 
@@ -396,7 +518,12 @@ impl Step<'_> {
             if has >= wanted.count as usize {
                 continue;
             }
-            let found = self.lab.candidates(&row, role).find(|n| !kept.contains_key(*n)).cloned();
+            let claims = self.lab.claims_of_elders(id);
+            let place = |n: &MachineName| {
+                let m = self.lab.machines.get(n);
+                m.is_some_and(|m| self.lab.place_behind(&claims, m))
+            };
+            let found = self.lab.candidates(&row, role).find(|n| !kept.contains_key(*n) && place(n)).cloned();
             let Some(name) = found else { return false };
             self.grant(id, &name, role);
         }
@@ -471,24 +598,6 @@ impl Step<'_> {
             }
         })
     }
-}
-
-/// Finds a machine for a slot, moving others aside (Kuhn's augmenting path).
-fn place(slots: &[Vec<usize>], slot: usize, taken: &mut [Option<usize>], visited: &mut [bool]) -> bool {
-    for machine in &slots[slot] {
-        if std::mem::replace(&mut visited[*machine], true) {
-            continue;
-        }
-        let movable = match taken[*machine] {
-            None => true,
-            Some(other) => place(slots, other, taken, visited),
-        };
-        if movable {
-            taken[*machine] = Some(slot);
-            return true;
-        }
-    }
-    false
 }
 
 #[cfg(test)]

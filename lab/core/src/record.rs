@@ -116,6 +116,44 @@ pub enum Change {
         /// Its health from now on.
         health: Health,
     },
+    /// A machine hangs on another circuit, or on none.
+    CircuitSet {
+        /// The machine.
+        machine: MachineName,
+        /// The circuit.
+        circuit: Option<String>,
+    },
+    /// A machine at rest is switched off, since somebody waits for its place
+    /// on its circuit. Nothing changes but the history.
+    GaveWay {
+        /// The machine.
+        machine: MachineName,
+        /// The circuit.
+        circuit: String,
+        /// Who waits: a reservation, or a machine that is to be proven.
+        waits: String,
+    },
+    /// A person wants a machine proven, and its circuit has no place now.
+    ProofAsked {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// The first leg did not obey: its spare leg cuts the machine's power.
+    PowerCut {
+        /// The machine.
+        machine: MachineName,
+        /// The spare leg.
+        leg: usize,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The spare leg is on again, or of no use: the first one rules.
+    CutOver {
+        /// The machine.
+        machine: MachineName,
+        /// Why, in words.
+        reason: String,
+    },
     /// A machine left the inventory and nobody holds it.
     MachineForgotten {
         /// The machine.

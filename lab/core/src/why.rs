@@ -2,8 +2,8 @@
 
 use crate::Lab;
 use crate::id::ReservationId;
-use crate::machine::{FailureClass, Health, Machine, Purpose, Stage, Switch};
-use crate::queue::clean_of;
+use crate::machine::{FailureClass, Health, Machine, Purpose, Stage};
+use crate::queue::{Claims, clean_of};
 use crate::reservation::{End, Reservation, Role, Status};
 use crate::time::LabTime;
 use pitstop_wire::agent::AgentKind;
@@ -98,7 +98,7 @@ impl Lab {
     }
 
     fn why_waiting(&self, row: &Reservation, now: LabTime, why: &mut Why) {
-        let kept = self.kept_for_elders(row.id);
+        let elders = self.claims_of_elders(row.id);
         for role in &row.ask.roles {
             let mut matching: Vec<&Machine> =
                 (self.machines()).map(|m| &**m).filter(|m| self.suits(m, role, &row.ask, true)).collect();
@@ -116,7 +116,7 @@ impl Lab {
                 n => format!("{n} of {} match `{}`", machines(total), role.select),
             });
             for m in matching.iter().take(LISTED) {
-                self.why_not_this(m, row, now, kept.get(&m.name).copied(), why);
+                self.why_not_this(m, row, now, &elders, why);
             }
             if matching.len() > LISTED {
                 why.say(format!("… and {} more", matching.len() - LISTED));
@@ -144,6 +144,9 @@ impl Lab {
                 );
             }
         }
+        if let Some(never) = self.never_fits(&row.ask) {
+            why.tell(format!("it is never served: {never}"), format!("pitstop release {}", row.id));
+        }
         let place = self.queue().position(|r| r.id == row.id).map_or(0, |p| p + 1);
         why.say(format!(
             "place {place} of {} in the queue; priority {}",
@@ -158,14 +161,7 @@ impl Lab {
         self.machines().filter(|m| suits(m)).map(|m| m.name.clone()).collect()
     }
 
-    fn why_not_this(
-        &self,
-        m: &Machine,
-        row: &Reservation,
-        now: LabTime,
-        kept: Option<ReservationId>,
-        why: &mut Why,
-    ) {
+    fn why_not_this(&self, m: &Machine, row: &Reservation, now: LabTime, elders: &Claims, why: &mut Why) {
         let name = &m.name;
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);
@@ -201,11 +197,15 @@ impl Lab {
             (_, Stage::Free) if m.pause.is_some() => self.why_paused(m, now, why),
             (_, Stage::Free) if m.wiring.is_some() => self.why_checked(m, now, why),
             (_, Stage::Free) if self.why_no_image(m, row, now, why) => {}
-            (_, Stage::Free) => match kept {
+            (_, Stage::Free) if m.proof_asked => {
+                why.tell(format!("{name} is to be proven first"), format!("pitstop why {name}"));
+            }
+            (_, Stage::Free) => match elders.whose(name) {
                 Some(elder) => why.tell(
                     format!("{name} is kept for {elder}, which is before"),
                     format!("pitstop why {elder}"),
                 ),
+                None if self.why_no_place(m, row, elders, now, why) => {}
                 None => why.say(format!("{name} is free")),
             },
             _ => why.say(format!("{name} is {}", m.state())),
@@ -292,6 +292,8 @@ impl Lab {
         }
         self.why_its_image(m, now, &mut why);
         self.why_different(m, &mut why);
+        self.why_circuit(m, now, &mut why);
+        self.why_cut(m, now, &mut why);
         for leg in &m.legs {
             let seen = match leg.seen {
                 Some(seen) => format!("{:?} {} ago", seen.reading, words(now - seen.at)).to_lowercase(),
@@ -315,6 +317,18 @@ impl Lab {
         Some(why)
     }
 
+    /// Its power was cut in front of a leg that did not obey.
+    fn why_cut(&self, m: &Machine, now: LabTime, why: &mut Why) {
+        let Some(cut) = &m.cut else { return };
+        let spare = self.spec(&m.name).and_then(|s| s.legs.get(s.spare_leg()?));
+        let spare = spare.map_or("its spare leg", |leg| leg.name.as_str());
+        why.say(format!(
+            "{spare} was switched off {} ago, since {}; it is on again before the machine is",
+            words(now - cut.since),
+            cut.reason
+        ));
+    }
+
     /// An agent that was there and is silent: no command runs on the machine.
     fn why_silent(&self, m: &Machine, now: LabTime, why: &mut Why) {
         let name = &m.name;
@@ -325,7 +339,7 @@ impl Lab {
         };
         let mut text = format!("its {kind} agent is not connected since {} ago", words(now - lost));
         let Stage::InUse { .. } = m.stage else { return why.say(text) };
-        if m.all_legs(Switch::Off) && !m.legs.is_empty() {
+        if self.is_off(m, now) && !m.legs.is_empty() {
             text.push_str(": power is off");
             if agent.kind == AgentKind::Host {
                 return why.tell(text, format!("pitstop power {name} on"));
@@ -340,6 +354,9 @@ impl Lab {
         use crate::machine::Phase;
         let key = match turn.phase {
             Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle => "power",
+            Phase::Start { .. } => {
+                return Some("the limit is what all machines of its circuit may take, one by one".to_owned());
+            }
             Phase::BootAgent => "attach",
             Phase::Disk { .. } => "reimage",
             Phase::Seed | Phase::Serve => "handover",
@@ -387,6 +404,7 @@ pub fn words(ms: u64) -> String {
     }
 }
 
+mod circuit;
 mod experience;
 mod facts;
 pub use experience::doubt;

@@ -328,7 +328,7 @@ mod tests {
         let whole = std::fs::read_to_string(&path).unwrap();
         let (by_people, rest) = whole.split_once(MARK).expect("docs/drivers.md has its mark");
         let mut text = "\n\n## Power\n\nEach also takes `min_off` (a duration: shortest time off), `readback = \"none\"` (its state \
-                        cannot be read) and `use` (a note).\n"
+                        cannot be read) and `use` (of `mains`: `together`, `spare` or `when the BMC is dead`; else a note).\n"
             .to_owned();
         text += &section(Kind::Power, "power.");
         text += "\n## Consoles\n";

@@ -14,7 +14,9 @@ use pitstop_core::effect::Boot;
 use pitstop_core::event::{Event, Fact, Report};
 use pitstop_core::fence::Fence;
 use pitstop_core::id::SecretHash;
-use pitstop_core::machine::{self, Attempt, Content, Health, Intent, Leg, Machine, Reading, Stage, Turn};
+use pitstop_core::machine::{
+    self, Attempt, Content, Health, Intent, Leg, Machine, Phase, Reading, Seen, Stage, Turn,
+};
 use pitstop_core::reservation::{Member, Reservation, Status};
 use pitstop_core::time::LabTime;
 use pitstop_wire::agent::{Hello, ImageMode, Outcome, Work};
@@ -342,6 +344,10 @@ impl Key {
             pause: _,
             worked: _,
             checked: _,
+            // It hangs on no circuit.
+            circuit: _,
+            proof_asked,
+            cut,
         } = m;
         self.put(match health {
             Health::Good => 0,
@@ -355,6 +361,8 @@ impl Key {
             self.word(&failure.class);
             self.until(Some(*again));
         }
+        self.flag(*proof_asked);
+        self.flag(cut.is_some());
         // How long the next one rests. None is a day old within a search.
         self.put(quarantines.len() as u64);
         for leg in legs {
@@ -390,8 +398,10 @@ impl Key {
     }
 
     fn leg(&mut self, leg: &Leg) {
-        let Leg { name: _, identity: _, seen, unsettled, answer: _ } = leg;
-        self.reading(seen.map(|s| s.reading));
+        // That it was told off in vain leads nowhere without a spare leg, and
+        // how long it has read so without a circuit: the machine has neither.
+        let Leg { name: _, identity: _, seen, unsettled, answer: _, in_vain: _ } = leg;
+        self.reading(seen.map(|Seen { reading, at: _, changed: _ }| reading));
         self.put(unsettled.len() as u64);
         for intent in unsettled {
             let Intent { id, want, may_land_until, open, twin } = intent;
@@ -445,7 +455,7 @@ impl Key {
         self.word(image);
         self.word(disks);
         self.word(&std::mem::discriminant(phase));
-        self.flag(matches!(phase, machine::Phase::Disk { writing: true, .. }));
+        self.flag(matches!(phase, Phase::Disk { writing: true, .. } | Phase::Start { disk: true }));
         self.until(Some(*deadline));
         self.put(u64::from(*failed));
         let Some(Attempt { number: _, nonce, expect, spent, given, step, done }) = attempt else {

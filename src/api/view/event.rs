@@ -79,6 +79,8 @@ fn say_of_lab(change: &Change) -> Option<Said> {
         Change::MachineDeclared { health, .. } => {
             story(format!("declared in the inventory, {}", health_text(health)))
         }
+        Change::CircuitSet { circuit: Some(circuit), .. } => detail(format!("hangs on circuit {circuit}")),
+        Change::CircuitSet { circuit: None, .. } => detail("hangs on no circuit"),
         Change::MachineForgotten { .. } => story("left the inventory"),
         Change::HealthSet { health, .. } => story(health_text(health)),
         Change::ImageNamed { image, bytes } => story(format!("image {} added, {bytes} bytes", image.name)),
@@ -183,6 +185,12 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::PowerUnsettled { answer, .. } => story(format!("▲ power command may still land: {answer}")),
         Change::PowerSettled { .. } => detail("power command settled"),
         Change::PowerSeen { reading: seen, .. } => detail(format!("power read: {}", reading(Some(*seen)))),
+        Change::GaveWay { circuit, waits, .. } => {
+            story(format!("is switched off: {waits} waits for its place on circuit {circuit}"))
+        }
+        Change::ProofAsked { .. } => story("is proven as soon as its circuit has a place"),
+        Change::PowerCut { reason, .. } => story(format!("▲ its spare leg cuts the power: {reason}")),
+        Change::CutOver { reason, .. } => story(format!("its first leg switches it again: {reason}")),
         Change::LandingMoved { .. } => detail("a power command under way may land later"),
         Change::CycleStopped { .. } => {
             story("✗ power cycle: it did not go off, and is not switched on again")

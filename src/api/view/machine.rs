@@ -11,8 +11,8 @@ use pitstop_core::queue::clean_of;
 use pitstop_core::reservation::Reservation;
 use pitstop_wire::agent::{Hardware, SeenDisk};
 use pitstop_wire::api::{
-    AgentState, Clean, Differs, DiskState, Found, FoundDisk, HealthState, Holder, LegState, Machine,
-    Machines, PauseState, Schema, Shown, State, TurnState,
+    AgentState, Clean, CutState, Differs, DiskState, Found, FoundDisk, HealthState, Holder, LegState,
+    Machine, Machines, PauseState, Schema, Shown, State, TurnState,
 };
 use pitstop_wire::selector::TagValue;
 
@@ -39,7 +39,9 @@ pub fn machine(lab: &Lab, m: &core::Machine) -> Machine {
         holder: m.reservation().and_then(|id| lab.reservation(id)).map(|r| holder(r, clock)),
         turn: m.turn().map(|t| turn(m, t, clock)),
         image: image(m).or_else(|| spec.and_then(|s| s.image.clone())),
-        legs: m.legs.iter().map(|l| leg(l, clock)).collect(),
+        legs: m.legs.iter().enumerate().map(|(n, l)| leg(l, !lab.rules(m, n), clock)).collect(),
+        cut: m.cut.as_ref().map(|c| CutState { since: clock.wall(c.since), reason: c.reason.clone() }),
+        circuit: m.circuit.clone(),
         disks: m.disks.iter().map(disk).collect(),
         consoles: spec.map(|s| s.consoles.keys().cloned().collect()).unwrap_or_default(),
         switches: spec.map(|s| s.switches.iter().map(positions).collect()).unwrap_or_default(),
@@ -197,12 +199,13 @@ fn turn(m: &core::Machine, t: &core::Turn, clock: Clock) -> TurnState {
     }
 }
 
-fn leg(leg: &core::Leg, clock: Clock) -> LegState {
+fn leg(leg: &core::Leg, aside: bool, clock: Clock) -> LegState {
     LegState {
         name: leg.name.clone(),
         reading: reading(leg.seen.map(|s| s.reading)).to_owned(),
         at: leg.seen.map(|s| clock.wall(s.at)),
         unsettled: leg.unsettled.len(),
+        aside,
     }
 }
 

@@ -139,17 +139,6 @@ impl Job<'_> {
             }
         };
         loop {
-            // Until it is on, or was refused: what a fuse feels is the first second.
-            let starting = match rig.starting().filter(|_| want == Switch::On) {
-                Some(circuit) => {
-                    let before =
-                        std::mem::replace(&mut eye.last, Err(format!("it waits for {}", circuit.queue)));
-                    let turn = self.inner.runners.turn(circuit).await;
-                    eye.last = before;
-                    turn
-                }
-                None => None,
-            };
             match self.command(rig, eye, &on).await {
                 Ok(()) if !part.spec.readback => {
                     sleep(Duration::from_millis(part.spec.min_off_ms)).await;
@@ -161,7 +150,6 @@ impl Job<'_> {
                 Err(e) if e.permanent => return Err(e.to_string()),
                 // An error proves nothing: look before it is said again.
                 Err(e) => {
-                    drop(starting);
                     // Said twice, one of the two may land later.
                     witnessed.store(false, Ordering::Relaxed);
                     if part.spec.readback && eye.shows(want).await {

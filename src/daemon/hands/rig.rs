@@ -5,7 +5,7 @@ use crate::daemon::boot::Media;
 use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
 use pitstop_core::machine::Switch;
 use pitstop_drivers::host::Hosts;
-use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, PowerLimits, Site};
+use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, Site};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
 use std::collections::HashMap;
@@ -45,8 +45,6 @@ pub struct Rig {
     boot: Result<Arc<dyn Boot>, DriverError>,
     consoles: Vec<NamedConsole>,
     fixtures: Fixtures,
-    /// Those that may be switched on together on its circuit.
-    starting: Option<PowerLimits>,
     /// Written to while the machine is nudged, read while a command is given: a
     /// reset must not come between an on and the machine's first boot, and its
     /// legs wait for each other no more than they did.
@@ -94,16 +92,7 @@ impl Rig {
         let consoles =
             spec.consoles.keys().map(|name| (name.clone(), factories.console(&site, name))).collect();
         let fixtures = Fixtures::of(factories, &site);
-        Self {
-            legs,
-            boot: factories.boot(&site),
-            consoles,
-            fixtures,
-            starting: starting(&spec, inventory),
-            spec,
-            site,
-            nudged: Default::default(),
-        }
+        Self { legs, boot: factories.boot(&site), consoles, fixtures, spec, site, nudged: Default::default() }
     }
 
     /// A rig of given drivers.
@@ -115,7 +104,6 @@ impl Rig {
             boot: Ok(boot),
             consoles: Vec::new(),
             fixtures: Fixtures::default(),
-            starting: None,
             nudged: Default::default(),
         }
     }
@@ -125,7 +113,6 @@ impl Rig {
         *self.spec == *spec
             && *self.site.controllers == inventory.controllers
             && self.site.hosts.fit(&inventory.hosts, &hosts_of(spec))
-            && self.starting == starting(spec, inventory)
     }
 
     /// Why drivers could not be made.
@@ -149,12 +136,6 @@ impl Rig {
     /// A leg by its index.
     pub fn leg(&self, index: usize) -> Option<&LegRig> {
         self.legs.get(index)
-    }
-
-    /// The queue of those that are switched on together on its circuit, if
-    /// that is limited.
-    pub(super) fn starting(&self) -> Option<&PowerLimits> {
-        self.starting.as_ref()
     }
 
     /// Held by who nudges the machine, and by who gives it a command.
@@ -195,15 +176,6 @@ fn hosts_of(spec: &MachineSpec) -> Vec<&str> {
     let drivers = spec.legs.iter().map(|leg| &leg.driver).chain(spec.consoles.values());
     let others = spec.switches.values().chain(spec.buttons.values()).chain([&spec.ready]);
     drivers.chain(others).filter_map(|driver| driver.host.as_deref()).collect()
-}
-
-/// A machine's circuit as a queue. The number is part of its name: with
-/// another one it is another queue.
-fn starting(spec: &MachineSpec, inventory: &Inventory) -> Option<PowerLimits> {
-    let name = spec.circuit.as_ref()?;
-    let at_once = inventory.circuits.get(name)?.max_starting?;
-    let at_once = usize::try_from(at_once).ok()?;
-    Some(PowerLimits { queue: format!("circuit {name}, {at_once} at a time"), at_once })
 }
 
 impl LegRig {

@@ -233,6 +233,7 @@ impl MachineReader<'_, '_> {
                 usage: reader.string("use", problems),
                 driver,
             };
+            self.spare(name, &reader, &leg);
             if leg.readback && !owner.class {
                 let at = entry.node.as_table().and_then(|slot| slot.get(leg.driver.driver.as_str()));
                 self.drivers.readable(name, at.unwrap_or(entry).key, &leg.driver);
@@ -240,6 +241,25 @@ impl MachineReader<'_, '_> {
             legs.push(leg);
         }
         legs
+    }
+
+    /// `use` of the leg in front of the first: one of a few words, since it says what is switched when.
+    fn spare(&mut self, name: &str, reader: &Reader<'_>, leg: &LegSpec) {
+        if name != "mains" {
+            return;
+        }
+        let problems = &mut *self.drivers.problems;
+        reader.word("use", &LegSpec::USES, problems);
+        if leg.is_spare()
+            && !leg.readback
+            && let Some(entry) = reader.table.get("readback")
+        {
+            let what =
+                "a spare leg must be read back: what hangs on it is believed to be off by nothing else";
+            problems.raise(
+                Problem::new(entry.node.at, what).expected("a leg that can be read, or `use = \"together\"`"),
+            );
+        }
     }
 
     fn consoles(&mut self, table: &Table, owner: Owner<'_>) -> Option<BTreeMap<String, DriverSpec>> {

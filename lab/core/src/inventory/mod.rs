@@ -44,7 +44,7 @@ pub use model::{
     LabInfo, Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OnFailure, OtherDisks, Place, Policy,
     Resource, SecretRef, Sources, Verify, WatchConsoles,
 };
-pub use words::{KeyChange, Words};
+pub use words::{KeyChange, Said, Words};
 
 use driver::{Claims, Drivers, Interner};
 use error::Problem;
@@ -89,7 +89,7 @@ fn build(loaded: Loaded, catalogue: &dyn Catalogue) -> Result<Inventory, Invento
         return Err(problems.finish(&sources));
     }
     let mut inventory = Inventory::default();
-    sections::read(&root, &mut inventory, &mut problems);
+    sections::read(&root, &sources, &mut inventory, &mut problems);
     check_classes(&root, &mut problems);
     let mut machines = Machines::of(&root, &sources, &mut problems);
 

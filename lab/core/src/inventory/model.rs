@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use super::words::{Place, Sources, Words};
+pub use super::words::{Place, Said, Sources, Words};
 
 /// A whole lab.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -84,6 +84,12 @@ pub struct Circuit {
     pub max_starting: Option<u32>,
     /// Machines that may be on at the same time (breaker).
     pub max_on: Option<u32>,
+    /// Where the first is set.
+    #[serde(skip)]
+    pub said_starting: Said,
+    /// Where the second is set.
+    #[serde(skip)]
+    pub said_on: Said,
 }
 
 /// `[resource.NAME]`
@@ -308,8 +314,29 @@ pub struct LegSpec {
     pub min_off_ms: u64,
     /// Whether its state can be read back; else off is *assumed*, and shown so.
     pub readback: bool,
-    /// When it is to be used, for people.
+    /// When it is to be used: of `mains`, one of [`LegSpec::USES`]; else a note for people.
     pub usage: Option<String>,
+}
+
+impl LegSpec {
+    /// The words for `use` of `mains`, and whether it is then only switched where the first leg does not obey.
+    pub const USES: [(&'static str, bool); 3] =
+        [("together", false), ("spare", true), ("when the BMC is dead", true)];
+
+    /// Whether it is left on, and cuts power only where the first leg does not obey.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        let used = |(word, spare): &(&str, bool)| *spare && self.usage.as_deref() == Some(*word);
+        self.name == "mains" && Self::USES.iter().any(used)
+    }
+}
+
+impl MachineSpec {
+    /// Index of the leg that cuts power where the first one does not obey, if there is one.
+    #[must_use]
+    pub fn spare_leg(&self) -> Option<usize> {
+        self.legs.iter().position(LegSpec::is_spare).filter(|leg| *leg > 0)
+    }
 }
 
 /// A driver and what the inventory tells it. Which drivers exist is the catalogue's business, not the core's.

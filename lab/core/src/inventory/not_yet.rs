@@ -19,7 +19,6 @@ const NOT_YET: &[(&str, &str)] = &[
         "policy.*.at_end",
         "at its end a reservation is over as if it were released, and nobody is warned so far",
     ),
-    ("circuit.*.max_on", "how many machines are on is not limited so far; `max_starting` is built"),
     ("resource.*", "reservations cannot ask for anything but machines so far"),
 ];
 

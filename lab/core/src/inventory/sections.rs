@@ -10,10 +10,11 @@ use super::error::{Problem, Problems};
 use super::load::{named, section};
 use super::model::{
     AfterBuild, AtEnd, Circuit, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease, MachineSpec,
-    OnAgentLost, OnFailure, Policy, Resource, WatchConsoles,
+    OnAgentLost, OnFailure, Policy, Resource, Said, WatchConsoles,
 };
 use super::not_yet;
 use super::reader::Reader;
+use super::source::SourceMap;
 use super::tree::{Entry, Table, Val};
 
 const TOP: [&str; 11] = [
@@ -41,13 +42,13 @@ const WATCH_CONSOLES: [(&str, WatchConsoles); 3] =
 const LEAST_QUOTA: u64 = 16 << 20;
 
 /// Reads every section but the classes and machines.
-pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Problems) {
+pub(super) fn read(root: &Table, sources: &SourceMap, inventory: &mut Inventory, problems: &mut Problems) {
     Reader::new(root, "the inventory").only(&TOP, problems);
     if let Some(table) = section(root, "lab", problems) {
         inventory.lab = lab(table, problems);
     }
     for (name, entry, table) in named(root, "circuit", problems) {
-        inventory.circuits.insert(name.to_string(), circuit(name, entry, table, problems));
+        inventory.circuits.insert(name.to_string(), circuit(name, entry, table, sources, problems));
     }
     for (name, entry, table) in named(root, "resource", problems) {
         not_yet::usable("resource.*", entry.key, problems);
@@ -105,16 +106,22 @@ fn is_zone(zone: &str) -> bool {
     written && (!listed || db.get(zone).is_ok())
 }
 
-fn circuit(name: &str, entry: &Entry, table: &Table, problems: &mut Problems) -> Circuit {
+fn circuit(
+    name: &str,
+    entry: &Entry,
+    table: &Table,
+    sources: &SourceMap,
+    problems: &mut Problems,
+) -> Circuit {
     let path = format!("`circuit.{name}`");
     let reader = Reader::new(table, &path);
     reader.only(&["max_starting", "max_on", "note"], problems);
-    if let Some(entry) = table.get("max_on") {
-        not_yet::usable("circuit.*.max_on", entry.key, problems);
-    }
+    let said = |key| Said(table.get(key).map(|entry| sources.place(entry.key)));
     let circuit = Circuit {
         max_starting: reader.count("max_starting", 1, problems),
         max_on: reader.count("max_on", 1, problems),
+        said_starting: said("max_starting"),
+        said_on: said("max_on"),
     };
     if !table.contains_key("max_starting") && !table.contains_key("max_on") {
         problems.raise(

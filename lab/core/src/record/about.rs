@@ -11,6 +11,11 @@ impl Change {
         match self {
             MachineDeclared { machine, .. }
             | MachineDoubted { machine, .. }
+            | CircuitSet { machine, .. }
+            | GaveWay { machine, .. }
+            | ProofAsked { machine }
+            | PowerCut { machine, .. }
+            | CutOver { machine, .. }
             | MachineForgotten { machine }
             | HealthSet { machine, .. }
             | ImageFailed { machine, .. }

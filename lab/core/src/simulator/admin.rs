@@ -195,7 +195,7 @@ impl Sim {
         let name = plan.name.clone();
         self.note(|| format!("board {number}, {name}, is {what} in the inventory"));
         self.names.insert(name, number);
-        self.file = Arc::new(labs::inventory(&self.plans, &self.policies));
+        self.file = Arc::new(labs::inventory(&self.plans, &self.policies, &self.circuits));
     }
 
     /// Whether the lab has the board under this name alone, and as the
@@ -220,7 +220,7 @@ impl Sim {
     pub(super) fn put_all_back(&mut self) {
         if self.plans.iter().any(|p| !p.listed) {
             self.plans.iter_mut().for_each(|p| p.listed = true);
-            self.file = Arc::new(labs::inventory(&self.plans, &self.policies));
+            self.file = Arc::new(labs::inventory(&self.plans, &self.policies, &self.circuits));
         }
         if self.daemon.lab.as_ref().is_some_and(|l| !Arc::ptr_eq(l.inventory(), &self.file)) {
             self.ask_as_admin(Request::Reload(self.file.clone()));

@@ -41,6 +41,8 @@ pub(super) struct LegTruth {
     pub on: bool,
     /// It obeys nobody until then.
     pub stuck_until: u64,
+    /// Nor does it answer, until then.
+    pub dead_until: u64,
 }
 
 /// What is true of a board.
@@ -56,6 +58,8 @@ pub(super) struct Board {
     pub boot: u64,
     /// It changed power by itself, and was not commanded since.
     pub flaked: bool,
+    /// When it came on by a command.
+    pub started: Option<u64>,
     pub disks: Vec<DiskTruth>,
     /// The serial numbers of the machine and of its disks.
     pub numbers: Numbers,
@@ -79,7 +83,7 @@ pub(super) struct Board {
 impl Board {
     pub fn new(kind: Kind, number: usize) -> Self {
         let legs = match kind {
-            Kind::TwoLegs => 2,
+            Kind::TwoLegs | Kind::Spare => 2,
             Kind::Legless => 0,
             _ => 1,
         };
@@ -88,13 +92,18 @@ impl Board {
             Kind::Legless => 0,
             _ => 1,
         };
+        let mut legs = vec![LegTruth::default(); legs];
+        if kind == Kind::Spare {
+            legs[1].on = true; // the plug in front of it
+        }
         Self {
             kind,
             witness: None,
-            legs: vec![LegTruth::default(); legs],
+            legs,
             inflight: Vec::new(),
             boot: 0,
             flaked: false,
+            started: None,
             disks: vec![DiskTruth::default(); disks],
             numbers: Numbers {
                 machine: format!("S{number}"),
@@ -200,6 +209,13 @@ impl Sim {
         board.tenant_writes();
         if let Some(leg) = board.legs.get_mut(leg) {
             leg.on = want == Switch::On;
+        }
+        if board.kind == Kind::Spare && leg == 1 {
+            // What hangs on it loses its state. Half of all troubles end with that.
+            board.legs[0].on = false;
+            if board.legs[0].dead_until.is_multiple_of(2) {
+                board.legs[0].dead_until = 0;
+            }
         }
         let on = board.on();
         if was && !on {

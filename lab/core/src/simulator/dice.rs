@@ -58,6 +58,8 @@ chances! {
     fault LegFlaps "leg flaps" 400,
     /// A leg obeys nobody for up to an hour.
     fault LegStuck "leg stuck" 500,
+    /// A leg with a spare one in front of it neither answers nor obeys.
+    fault LegDead "leg dead" 40,
     /// A controller makes its machines wait for minutes.
     fault ControllerBusy "controller busy" 500,
     /// A controller refuses commands for minutes.
@@ -164,10 +166,11 @@ pub(crate) enum Pick {
     Work,
     Network,
     Which,
+    Wiring,
 }
 
 const CHANCES: usize = Chance::ALL.len();
-const TOPICS: usize = CHANCES + Pick::Which as usize + 1;
+const TOPICS: usize = CHANCES + Pick::Wiring as usize + 1;
 
 /// Who draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

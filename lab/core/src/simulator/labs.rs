@@ -2,8 +2,8 @@
 
 use super::dice::{Dice, Pick, Who};
 use crate::inventory::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Idle, Inventory, Lease,
-    LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
+    AfterBuild, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Idle, Inventory,
+    Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
 };
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;
@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Warm,
     /// It shows that it is well now and then.
     Checked,
+    /// Its second leg cuts power where the first does not obey.
+    Spare,
     /// Its leg cannot be read back.
     Blind,
     /// Its firmware asks what to boot.
@@ -38,7 +40,7 @@ pub(super) enum Kind {
     ByWord,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 18] = [
     Kind::Plain,
     Kind::Plain,
     Kind::TwoLegs,
@@ -49,6 +51,8 @@ const KINDS: [Kind; 16] = [
     Kind::Warm,
     Kind::Warm,
     Kind::Checked,
+    Kind::Spare,
+    Kind::Spare,
     Kind::Blind,
     Kind::NetBoot,
     Kind::Keep,
@@ -68,6 +72,8 @@ pub(super) struct Plan {
     pub legs: u64,
     pub disks: u64,
     pub names: u64,
+    /// The circuit it hangs on.
+    pub circuit: Option<String>,
 }
 
 impl Plan {
@@ -75,7 +81,7 @@ impl Plan {
     pub fn new(number: usize, dice: &mut Dice) -> Option<Self> {
         let name = MachineName::new(&format!("m{number}")).ok()?;
         let kind = dice.one(Who::board(number), Pick::Kind, &KINDS);
-        Some(Self { name, kind, listed: true, legs: 0, disks: 0, names: 0 })
+        Some(Self { name, kind, listed: true, legs: 0, disks: 0, names: 0, circuit: None })
     }
 }
 
@@ -106,9 +112,37 @@ pub(super) fn policies(dice: &mut Dice) -> BTreeMap<String, Policy> {
     policies
 }
 
+/// What the circuits bear in this run, if there are any; and which machine
+/// hangs on which.
+pub(super) fn circuits(plans: &mut [Plan], dice: &mut Dice) -> BTreeMap<String, Circuit> {
+    let who = Who::WORLD;
+    let mut circuits = BTreeMap::new();
+    let count = dice.below(who, Pick::Wiring, 4) as usize % 3;
+    for (number, plan) in plans.iter_mut().enumerate().filter(|_| count > 0) {
+        // Now and then one hangs elsewhere.
+        plan.circuit = (dice.below(who, Pick::Wiring, 6) > 0).then(|| format!("c{}", number % count));
+    }
+    for number in 0..count {
+        let name = format!("c{number}");
+        let members = plans.iter().filter(|p| p.circuit.as_ref() == Some(&name)).count() as u32;
+        let half = members.div_ceil(2).max(1);
+        let on = [Some(half), Some(half), Some(members.max(1)), Some(1 + members / 3), None];
+        let max_on = dice.one(who, Pick::Wiring, &on);
+        let starts = if max_on.is_some() { &[None, Some(1), Some(2)][..] } else { &[Some(1), Some(2)][..] };
+        let max_starting = dice.one(who, Pick::Wiring, starts);
+        circuits.insert(name, Circuit { max_starting, max_on, ..Circuit::default() });
+    }
+    circuits
+}
+
 /// The inventory of these plans.
-pub(super) fn inventory(plans: &[Plan], policies: &BTreeMap<String, Policy>) -> Inventory {
-    let mut inventory = Inventory { policies: policies.clone(), ..Inventory::default() };
+pub(super) fn inventory(
+    plans: &[Plan],
+    policies: &BTreeMap<String, Policy>,
+    circuits: &BTreeMap<String, Circuit>,
+) -> Inventory {
+    let mut inventory =
+        Inventory { policies: policies.clone(), circuits: circuits.clone(), ..Inventory::default() };
     for (number, plan) in plans.iter().enumerate().filter(|(_, p)| p.listed) {
         inventory.machines.insert(plan.name.clone(), machine(number, plan));
     }
@@ -122,6 +156,7 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
     let mut spec = plain(plan.name.clone());
     let half = if number.is_multiple_of(2) { "even" } else { "odd" };
     spec.tags.insert("half".to_owned(), TagValue::from(half));
+    spec.circuit.clone_from(&plan.circuit);
     spec.class = Some(format!("class{}", number % 3));
     spec.boot = numbered("sim", "board", number as u64);
     if number % 4 == 1 {
@@ -130,6 +165,10 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
     match plan.kind {
         Kind::Plain | Kind::NetBoot => {}
         Kind::TwoLegs => spec.legs.insert(0, leg("mains")),
+        Kind::Spare => {
+            spec.legs.push(leg("mains"));
+            (spec.legs[1].usage, spec.legs[1].min_off_ms) = (Some("spare".to_owned()), 3_000);
+        }
         Kind::TwoDisks => spec.disks.push(disk("scratch", DiskContent::Zero)),
         Kind::PowerOff => spec.after_build = Some(AfterBuild::PowerOff),
         Kind::Warm => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),

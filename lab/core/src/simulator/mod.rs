@@ -31,7 +31,7 @@ use crate::effect::Boot;
 use crate::event::{Event, Fact};
 use crate::fence::{Fence, Fences};
 use crate::id::{Epoch, ReservationId};
-use crate::inventory::model::{Inventory, Policy};
+use crate::inventory::model::{Circuit, Inventory, Policy};
 use crate::lab::{Outcome, RowKey};
 use crate::machine::Stage;
 use board::Board;
@@ -161,6 +161,7 @@ pub(crate) struct Sim {
     sequence: u64,
     plans: Vec<labs::Plan>,
     policies: BTreeMap<String, Policy>,
+    circuits: BTreeMap<String, Circuit>,
     /// The inventory as the admin wrote it last.
     file: Arc<Inventory>,
     /// The board behind every name there ever was.
@@ -239,10 +240,11 @@ enum Happening {
 impl Sim {
     fn new(config: &Config) -> Self {
         let mut dice = Dice::new(config.seed, &config.left_out, config.trace);
-        let plans: Vec<labs::Plan> =
+        let mut plans: Vec<labs::Plan> =
             (0..config.machines).filter_map(|n| labs::Plan::new(n, &mut dice)).collect();
         let policies = labs::policies(&mut dice);
-        let file = Arc::new(labs::inventory(&plans, &policies));
+        let circuits = labs::circuits(&mut plans, &mut dice);
+        let file = Arc::new(labs::inventory(&plans, &policies, &circuits));
         let fences = config.without.map_or_else(Fences::default, Fences::without);
         let mut sim = Self {
             config: config.clone(),
@@ -256,6 +258,7 @@ impl Sim {
             boards: plans.iter().enumerate().map(|(n, p)| Board::new(p.kind, n)).collect(),
             plans,
             policies,
+            circuits,
             daemon: Daemon::new(fences, file.clone()),
             file,
             starts: 0,
@@ -361,8 +364,9 @@ impl Sim {
                         Some(Stage::InUse { reservation, .. }) => Some(*reservation),
                         _ => None,
                     };
-                    if let Some(board) = self.names.get(name) {
-                        self.boards[*board].held_by(name, holder);
+                    if let Some(board) = self.names.get(name).copied() {
+                        self.boards[board].held_by(name, holder);
+                        self.forgotten(board);
                     }
                 }
                 RowKey::Reservation(id) => {
@@ -381,7 +385,7 @@ impl Sim {
         self.note(|| "calm".into());
         self.controllers.clear();
         for leg in self.boards.iter_mut().flat_map(|b| &mut b.legs) {
-            leg.stuck_until = 0;
+            (leg.stuck_until, leg.dead_until) = (0, 0);
         }
         if self.daemon.lab.is_none() {
             self.restart();

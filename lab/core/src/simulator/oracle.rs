@@ -8,7 +8,7 @@ use crate::machine::{Health, Purpose, Stage, Switch};
 use crate::record::{Actor, Change, Record};
 use crate::reservation::{CleanLevel, Reservation, Status, Want};
 use crate::time::LabTime;
-use crate::{invariant, machine};
+use crate::{circuit, invariant, machine};
 use pitstop_wire::MachineName;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -248,7 +248,23 @@ impl Sim {
             + limits.evidence_ms;
         let disks = 2 * limits.reimage_ms * spec.disks.len() as u64;
         let check = spec.health.as_ref().map_or(0, |h| h.within_ms);
-        let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms + spec.fetch_ms();
+        // Each of its circuit may start before it, each time that it starts.
+        let each = |m: &machine::Machine| {
+            let of = lab.spec(&m.name).map_or(60_000, |s| s.limits.power_ms + s.fetch_ms());
+            (m.legs.len() as u64 + 1) * of + circuit::INRUSH
+        };
+        let circuit = lab.machine(name).and_then(|m| m.circuit.as_deref());
+        let waits = 4 * circuit.map_or(0, |c| lab.on_circuit(c).map(each).sum());
+        let cuts = spec.spare_leg().map_or(0, |leg| 3 * (6 * limits.power_ms + spec.legs[leg].min_off_ms));
+        let once = offs
+            + boots
+            + disks
+            + check
+            + limits.handover_ms
+            + 4 * limits.power_ms
+            + spec.fetch_ms()
+            + waits
+            + cuts;
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         let excused = self.oracle.excuses - tally.excuses + (self.starts - tally.starts) * once;
         let most = 2 * once + excused;
@@ -283,6 +299,41 @@ impl Sim {
     fn moved(&self, machine: &MachineName, deadline: LabTime) -> u64 {
         let before = self.daemon.store.shadow.machine(machine).and_then(|m| m.turn()).map(|t| t.deadline);
         before.map_or(0, |before| deadline - before)
+    }
+
+    // ── circuits ──
+
+    /// A board was switched on: its circuit must bear it.
+    pub(super) fn fuse_holds(&mut self, number: usize) {
+        let Some(name) = self.plans[number].circuit.clone() else { return };
+        let Some(circuit) = self.circuits.get(&name).cloned() else { return };
+        self.report.checks += 1;
+        // One without legs draws no power that anybody switches.
+        let there = |(n, board): &(usize, &Board)| {
+            let hangs = self.plans[*n].circuit.as_ref() == Some(&name) && !board.legs.is_empty();
+            hangs && board.on() && !board.flaked
+        };
+        let on: Vec<(usize, &Board)> = self.boards.iter().enumerate().filter(there).collect();
+        let fresh = |board: &Board| board.started.is_some_and(|at| at + circuit::INRUSH > self.now);
+        let starting: Vec<usize> = on.iter().filter(|(_, b)| fresh(b)).map(|(n, _)| *n).collect();
+        let on: Vec<usize> = on.into_iter().map(|(n, _)| n).collect();
+        if circuit.max_on.is_some_and(|max| on.len() > max as usize) {
+            return self.violation(format!("circuit {name} blows: boards {on:?} are on, {circuit:?}"));
+        }
+        if circuit.max_starting.is_some_and(|max| starting.len() > max as usize) {
+            self.violation(format!("circuit {name} blows: boards {starting:?} start at once, {circuit:?}"));
+        }
+    }
+
+    /// What left the inventory, and is nobody's, is not pitstop's any more,
+    /// whether it is on or not.
+    pub(super) fn forgotten(&mut self, number: usize) {
+        let known = |(name, board): (&MachineName, &usize)| {
+            *board == number && self.daemon.store.machine(name).is_some()
+        };
+        if !self.names.iter().any(known) {
+            self.boards[number].flaked = true;
+        }
     }
 
     // ── what people were told ──

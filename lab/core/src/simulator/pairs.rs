@@ -23,7 +23,7 @@ const RESTING: [&str; 11] = [
     "(no machine)",
 ];
 const PURPOSES: [&str; 4] = ["prepare", "turnaround", "prove", "look"];
-const PHASES: [&str; 11] = [
+const PHASES: [&str; 12] = [
     "off",
     "boot agent",
     "verify",
@@ -35,6 +35,7 @@ const PHASES: [&str; 11] = [
     "check",
     "settle",
     "rest",
+    "start",
 ];
 const NOBODY: usize = 10;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
@@ -155,7 +156,7 @@ impl Pairs {
                 for (_, timer) in due {
                     match timer {
                         Timer::Machine(name) => of(name),
-                        Timer::Image(_) => {}
+                        Timer::Image(_) | Timer::Circuit(_) => {}
                         Timer::Reservation(id) => {
                             let row = lab.reservation(*id);
                             row.iter().flat_map(|r| &r.members).for_each(|m| of(&m.machine));
@@ -222,6 +223,7 @@ pub(super) fn state(machine: &Machine) -> usize {
             };
             let phase = match turn.phase {
                 Phase::Off => 0,
+                Phase::Start { .. } => 11,
                 Phase::BootAgent => 1,
                 Phase::Disk { writing: false, .. } => 2,
                 Phase::Disk { .. } => 3,

@@ -165,6 +165,9 @@ impl Sim {
                 _ => self.report_power(&order, Err("the controller answered: try later".into())),
             };
         }
+        if self.is_dead_leg(order.board, order.leg) {
+            return self.report_power(&order, Err("no answer".into()));
+        }
         // Already so: nothing is sent that could act later. A command that
         // changes nothing seen cannot be seen to have landed either.
         let reading = self.read(order.board, order.leg);
@@ -211,6 +214,14 @@ impl Sim {
                 self.fly(delay, &order);
             }
             return self.report_power(&order, Err("the device answered an error".into()));
+        }
+        if self.boards[order.board].kind == Kind::Spare
+            && order.leg == 0
+            && self.happens(who, Chance::LegDead)
+        {
+            let until = self.now + self.dice.between(who, Pick::Duration, 60_000, 3_600_000);
+            self.boards[order.board].legs[0].dead_until = until;
+            return self.report_power(&order, Err("no answer".into()));
         }
         // What is lost on a leg that nobody can read is never noticed: such
         // legs are for those who can rely on theirs.
@@ -286,8 +297,23 @@ impl Sim {
         if board.legs.get(order.leg).is_none_or(|l| l.stuck_until > now) {
             return;
         }
-        board.flaked = false;
+        if self.is_dead_leg(order.board, order.leg) {
+            return; // a command that waits in a device without power is lost
+        }
+        let was = self.boards[order.board].on();
+        self.boards[order.board].flaked = false;
         self.set_leg(order.board, order.leg, order.want, order.boot, order.params.clone());
+        if !was && self.boards[order.board].on() {
+            self.boards[order.board].started = Some(now);
+            self.fuse_holds(order.board);
+        }
+    }
+
+    /// Whether a leg cannot answer: its device is dead, or has no power itself.
+    fn is_dead_leg(&self, board: usize, leg: usize) -> bool {
+        let board = &self.boards[board];
+        let behind = board.kind == Kind::Spare && leg == 0;
+        behind && (board.legs[0].dead_until > self.now || !board.legs[1].on)
     }
 
     /// The runner looks whether it happened.
@@ -314,6 +340,7 @@ impl Sim {
     fn read(&mut self, board: usize, leg: usize) -> Reading {
         let full = self.controllers.get(&(board / BOARDS_PER_CONTROLLER));
         let full = full.is_some_and(|t| t.until > self.now && t.what == Chance::ControllerFull);
+        let full = full || self.is_dead_leg(board, leg);
         if full || self.is_blind(board) || self.happens(Who::board(board), Chance::PowerUnreadable) {
             return Reading::Unknown;
         }

@@ -81,6 +81,7 @@ impl Step<'_> {
                 if self.lab.machines.contains_key(&name)
                     && self.counted(&name, |calls| &mut calls.refused) <= CALLS_PER_MINUTE
                 {
+                    self.heard_of(&name);
                     self.change(Change::AgentRefused { machine: name, reason: reason.clone() });
                 }
                 Welcome::Refused { reason, retry: false }

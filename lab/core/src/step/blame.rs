@@ -13,6 +13,7 @@
 
 use super::Step;
 use super::agent::cut;
+use super::circuit::Room;
 use crate::effect::{Boot, Effect};
 use crate::experience::{HOUR, MINUTE, Quarantine, Trouble, doubled, remember, rest_before_proof};
 use crate::id::ReservationId;
@@ -306,7 +307,14 @@ impl Step<'_> {
             return self.ask_later(name, PUT_OFF);
         }
         self.actor = Actor::Time;
-        self.begin_proof(name, machine);
+        match self.room_behind_the_queue(machine) {
+            Room::Now => self.begin_proof(name, machine),
+            // A warm machine would else keep one in quarantine for ever.
+            Room::Soon if machine.health != Health::Good => {
+                self.change(Change::ProofAsked { machine: name.clone() });
+            }
+            Room::Soon | Room::No => self.ask_later(name, PUT_OFF),
+        }
     }
 
     /// Whether a healthy machine can be spared: nobody waits, and the rest of

@@ -18,6 +18,9 @@ impl Step<'_> {
     /// that somebody else listens, or that the machine fell over: either way
     /// the token cannot be trusted and the attempt is burned.
     pub(crate) fn boot_request(&mut self, name: &MachineName, lane: bool) -> Answer {
+        if !lane {
+            self.heard_of(name);
+        }
         Answer::Boot(match self.machine(name) {
             None => BootAnswer::Refused("there is no such machine".into()),
             Some(machine) => match &machine.stage {
@@ -62,6 +65,7 @@ impl Step<'_> {
         if self.machine(name).is_none() {
             return;
         }
+        self.heard_of(name);
         let line: String = brief(line, LONGEST_LINE);
         // The history is everybody's to read, what a holder's machine says perhaps not.
         let quoted = if self.lab.may_quote_console(name) { line.clone() } else { String::new() };

@@ -20,6 +20,8 @@ impl Step<'_> {
                 Timer::Machine(name) => self.machine_is_due(&name),
                 Timer::Reservation(id) => self.reservation_is_due(id),
                 Timer::Image(name) => self.image_is_due(&name),
+                // At the end of every step they are looked at.
+                Timer::Circuit(_) => {}
             }
         }
     }
@@ -131,6 +133,9 @@ impl Step<'_> {
             Phase::Disk { .. } => (FailureClass::Disk, format!("not written and proven in {seconds} s")),
             Phase::Seed | Phase::Serve => (FailureClass::Agent, format!("no hand-over in {seconds} s")),
             Phase::Check => (FailureClass::Health, format!("its health check did not end in {seconds} s")),
+            Phase::Start { .. } => {
+                (FailureClass::Power, format!("its circuit did not bear that it starts for {seconds} s"))
+            }
             Phase::Settle => (FailureClass::Power, format!("power could not be read for {seconds} s")),
         };
         let known = machine.map(|m| known(m, phase)).unwrap_or_default();

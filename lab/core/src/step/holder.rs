@@ -1,6 +1,7 @@
 //! What a holder may do with his machine: power, commands, a fresh image.
 
 use super::Step;
+use super::circuit::Room;
 use crate::effect::{Boot, Effect};
 use crate::event::{Act, Caller, PowerAction};
 use crate::id::{IntentId, ReservationId};
@@ -104,6 +105,10 @@ impl Step<'_> {
         };
         if want == Switch::On {
             self.is_settled(machine).map_err(|error| error.hint("wait, or switch it off"))?;
+            if self.room_for(machine) != Room::Now {
+                return Err(self.no_room(machine, "switched on"));
+            }
+            self.is_free_to_start(machine)?;
         }
         let (to, why) = (name.clone(), reason.map(str::to_owned));
         self.change(Change::PowerByAdmin { machine: to, action: format!("power {word}"), reason: why });
@@ -129,6 +134,9 @@ impl Step<'_> {
         }
         if action != PowerAction::Off {
             self.is_settled(&machine).map_err(|error| error.hint("wait, or switch it off"))?;
+        }
+        if action == PowerAction::On {
+            self.is_free_to_start(&machine)?;
         }
         let (word, want) = match action {
             PowerAction::On => ("on", Switch::On),

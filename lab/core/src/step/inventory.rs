@@ -83,6 +83,7 @@ impl Step<'_> {
             // The agent resumes with its key and is told its step again.
             Phase::BootAgent
             | Phase::Evidence
+            | Phase::Start { .. }
             | Phase::Disk { .. }
             | Phase::Seed
             | Phase::Serve
@@ -99,14 +100,12 @@ impl Step<'_> {
                 self.change(Change::HealthSet { machine: name.clone(), health: Health::New });
             }
             let known = self.machine(name);
-            if known.is_some() && !self.changed_parts(name) {
-                self.retime(name);
-                continue;
-            }
             match known {
+                Some(_) if !self.changed_parts(name) => self.retime(name),
                 Some(machine) => self.parts_changed(name, &machine),
                 None => self.declare_new(name),
             }
+            self.hangs_on(name);
         }
         for name in self.names() {
             let new = self.machine(&name).is_some_and(|m| m.health == Health::New);
@@ -119,6 +118,20 @@ impl Step<'_> {
             }
         }
         self.lab.queue_dirty = true;
+    }
+
+    /// Where a machine hangs, and whether its power is still cut by a spare
+    /// leg: as the inventory says it now.
+    fn hangs_on(&mut self, name: &MachineName) {
+        let Some((machine, spec)) = self.machine(name).zip(self.spec(name)) else { return };
+        let (circuit, spare) = (spec.circuit.clone(), spec.spare_leg().is_some());
+        if machine.circuit != circuit {
+            self.change(Change::CircuitSet { machine: name.clone(), circuit });
+        }
+        if machine.cut.is_some() && !spare {
+            let reason = "its legs are switched together from now on".to_owned();
+            self.change(Change::CutOver { machine: name.clone(), reason });
+        }
     }
 
     /// Other legs or disks under a known name. Nobody has accepted that these

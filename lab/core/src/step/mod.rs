@@ -7,6 +7,7 @@
 mod agent;
 mod blame;
 mod boot;
+mod circuit;
 mod due;
 mod facts;
 mod holder;
@@ -15,6 +16,7 @@ mod power;
 mod request;
 mod reservation;
 mod restored;
+mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
@@ -70,8 +72,10 @@ pub(crate) fn step(lab: &mut Lab, moment: &Moment, event: Event) -> Outcome {
         effects: Vec::new(),
         draws: 0,
     };
+    step.lab.clock = step.lab.clock.max(moment.now);
     let answer = step.event(event);
     step.look_at_queue();
+    step.start_next();
     Outcome { records: step.records, touched: step.touched, effects: step.effects, answer }
 }
 

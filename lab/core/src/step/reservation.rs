@@ -96,11 +96,17 @@ impl Step<'_> {
     /// at once, rather than left to wait for ever.
     fn can_ever_serve(&self, ask: &Ask) -> Result<(), ApiError> {
         self.roles_match(ask)?;
-        if ask.roles.len() > 1 && !self.lab.could_serve(ask, |_| true) {
+        if ask.roles.len() > 1 && !self.lab.could_serve(ask, |_| true, |_| None) {
             let text = "each role could be served, but not all of them at once";
             return Err(ApiError::new(Code::NotFound, text).hint("pitstop ls"));
         }
-        Ok(())
+        self.too_many_for_circuits(ask)
+    }
+
+    /// More machines than their circuits ever bear.
+    fn too_many_for_circuits(&self, ask: &Ask) -> Result<(), ApiError> {
+        let Some(text) = self.lab.never_fits(ask) else { return Ok(()) };
+        Err(ApiError::new(Code::NotFound, text).hint("ask for fewer machines, or for some on other circuits"))
     }
 
     fn roles_match(&self, ask: &Ask) -> Result<(), ApiError> {

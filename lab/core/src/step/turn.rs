@@ -111,7 +111,14 @@ impl Step<'_> {
     pub(crate) fn enter(&mut self, name: &MachineName, phase: Phase) {
         let limits = self.limits(name);
         let now = self.now();
+        let phase = match phase {
+            Phase::BootAgent | Phase::Evidence if !self.may_start(name) => {
+                Phase::Start { disk: phase == Phase::Evidence }
+            }
+            other => other,
+        };
         let deadline = match phase {
+            Phase::Start { .. } => now + self.start_limit(name),
             Phase::Off | Phase::HandOff | Phase::Rest => self.off_deadline(name),
             Phase::BootAgent => {
                 now + self.fetch_ms(name) + limits.power_ms + limits.firmware_ms + limits.attach_ms
@@ -126,6 +133,7 @@ impl Step<'_> {
         self.change(Change::PhaseEntered { machine: name.clone(), phase: phase.clone(), deadline });
         match phase {
             Phase::Off | Phase::HandOff | Phase::Rest => self.begin_off(name),
+            Phase::Start { .. } => {} // its circuit's turn comes
             Phase::BootAgent => self.begin_attempt(name),
             Phase::Disk { disk, writing } => self.begin_disk(name, disk, writing),
             Phase::Seed => self.begin_seed(name),
@@ -306,6 +314,8 @@ impl Step<'_> {
                 self.enter(name, if checks { Phase::Check } else { Phase::Settle });
             }
             Phase::Serve | Phase::Check | Phase::Rest => self.enter(name, Phase::Settle),
+            Phase::Start { disk: true } => self.enter(name, Phase::Evidence),
+            Phase::Start { disk: false } => self.enter(name, Phase::BootAgent),
             Phase::Settle => self.finish(name, &turn),
         }
     }

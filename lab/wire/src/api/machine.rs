@@ -60,6 +60,12 @@ pub struct Machine {
     pub image: Option<String>,
     /// Its power legs.
     pub legs: Vec<LegState>,
+    /// Its power is cut by its spare leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CutState>,
+    /// The circuit it hangs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<String>,
     /// Its disks.
     pub disks: Vec<DiskState>,
     /// Names of its consoles.
@@ -394,7 +400,7 @@ pub struct TurnState {
     pub number: u64,
     /// `prepare`, `turnaround`, `prove` or `look`.
     pub purpose: String,
-    /// The phase: `off`, `boot agent`, `disk`, `hand-over`, `evidence`,
+    /// The phase: `off`, `start`, `boot agent`, `disk`, `hand-over`, `evidence`,
     /// `settle`, `rest`.
     pub phase: String,
     /// The disk at work, by name.
@@ -427,6 +433,19 @@ pub struct LegState {
     pub at: Option<Time>,
     /// Commands that may still take effect.
     pub unsettled: usize,
+    /// What it reads does not tell whether the machine is on: it is a spare
+    /// leg that is not needed, or one whose power a spare leg has cut.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aside: bool,
+}
+
+/// A spare leg has cut a machine's power, since its first leg did not obey.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CutState {
+    /// Since when.
+    pub since: Time,
+    /// Which leg did not obey, and what it said.
+    pub reason: String,
 }
 
 /// A disk and what is known of it.

@@ -3,6 +3,7 @@
 mod agents;
 pub(crate) mod bench;
 mod blame;
+mod circuits;
 mod facts;
 mod failures;
 mod fetch;
@@ -16,6 +17,7 @@ mod proof;
 mod requests;
 mod restart;
 mod restored;
+mod spare;
 mod turns;
 mod wiring;
 

@@ -7,7 +7,7 @@ use crate::effect::Effect;
 use crate::event::{Caller, Event, Request};
 use crate::experience::{HOUR, MINUTE};
 use crate::id::{ReservationId, SecretHash};
-use crate::inventory::model::{HealthCheck, Idle};
+use crate::inventory::model::{Circuit, HealthCheck, Idle, Inventory};
 use crate::lab::Lab;
 use crate::machine::{Health, Machine, Phase, Purpose, Reading, Stage, Switch};
 use crate::record::{Change, Record};
@@ -84,10 +84,11 @@ fn place(machine: &Machine) -> &'static str {
         Phase::Check => "check",
         Phase::Settle => "settle",
         Phase::Rest => "rest",
+        Phase::Start { .. } => "start",
     }
 }
 
-const PLACES: [&str; 17] = [
+const PLACES: [&str; 18] = [
     "free",
     "new",
     "quarantined",
@@ -105,6 +106,7 @@ const PLACES: [&str; 17] = [
     "check",
     "settle",
     "rest",
+    "start",
 ];
 
 /// A lab at the beginning of a story.
@@ -123,6 +125,19 @@ fn stories() -> Vec<(&'static str, Story)> {
             let id = b.reserve("ada", ask("", Want::Bare));
             b.obey();
             b.release("ada", id); // nobody came for it
+            asked(b, Want::Agent)
+        }),
+        ("an agent, while another machine of its circuit starts", || {
+            let mut inventory = Inventory::default();
+            for m in ["m0", "m1"] {
+                inventory.machines.insert(name(m), spec_with(m, |s| s.circuit = Some("c".into())));
+            }
+            let one = Circuit { max_starting: Some(1), ..Circuit::default() };
+            inventory.circuits.insert("c".into(), one);
+            let mut b = Bench::with(inventory);
+            b.reserve("eve", ask("name=m1", Want::Agent));
+            b.obey_until("m1", |p| *p == Phase::BootAgent);
+            b.effects.clear(); // nobody hears what became of its power-on
             asked(b, Want::Agent)
         }),
         ("held", || held(one_machine())),
