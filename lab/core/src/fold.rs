@@ -4,6 +4,7 @@
 
 mod derive;
 mod image;
+mod program;
 
 use crate::experience::{self, DAY, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
@@ -213,13 +214,19 @@ impl Lab {
             | Change::ActFailed { .. }
             | Change::LandingMoved { .. }
             | Change::CycleStopped { .. } => apply_power(machine, record),
+            Change::ProgramBegun { .. }
+            | Change::ProgramEnded { .. }
+            | Change::ProgramGone { .. }
+            | Change::HooksDone { .. }
+            | Change::NotMeddled { .. } => program::apply(machine, record),
             Change::AgentAttached { .. }
             | Change::AgentResumed { .. }
             | Change::AgentLost { .. }
             | Change::AgentDismissed { .. } => apply_agent(machine, record),
-            Change::DiskWriting { .. } | Change::DiskProven { .. } | Change::DiskUsed { .. } => {
-                apply_disk(machine, &record.change);
-            }
+            Change::DiskWriting { .. }
+            | Change::DiskProven { .. }
+            | Change::DiskByCommand { .. }
+            | Change::DiskUsed { .. } => apply_disk(machine, &record.change),
             Change::MachineDoubted { may_land_until, .. } => doubt(machine, *may_land_until, record.at),
             _ => apply_turn(machine, record),
         }
@@ -257,6 +264,8 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         pause: None,
         worked: None,
         checked: None,
+        running: None,
+        meddled: false,
     }
 }
 
@@ -356,6 +365,11 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
     let (index, content) = match change {
         Change::DiskWriting { disk, attempt, .. } => (*disk, Content::Writing { attempt: *attempt }),
         Change::DiskProven { disk, certificate, .. } => (*disk, Content::Proven(certificate.clone())),
+        Change::DiskByCommand { disk, proof, .. } => {
+            // Read back after whatever hooks did.
+            machine.meddled = false;
+            (*disk, Content::ByCommand(proof.clone()))
+        }
         Change::DiskUsed { disk, by, .. } => (*disk, Content::Used { by: *by }),
         _ => return,
     };
@@ -367,6 +381,7 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
 /// What is left of a row of the past: which machine it is, and its health.
 fn doubt(machine: &mut Machine, may_land_until: LabTime, at: LabTime) {
     (machine.stage, machine.since, machine.agent) = (Stage::Free, at, None);
+    (machine.running, machine.meddled) = (None, false);
     // Nor is it proven by itself before people could look who is on it.
     machine.checked = Some(at);
     if let Health::Quarantined { again, .. } = &mut machine.health {
@@ -403,6 +418,8 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
                 attempt: None,
                 failed: 0,
                 started: at,
+                prepared: false,
+                stalled: None,
             }));
         }
         Change::MachineReady { until, .. } => {
@@ -449,6 +466,8 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         _ => {
             if let Stage::Turn(turn) = &mut machine.stage {
                 took(&mut machine.usual, turn, record);
+                // No hook of before can act any more, and no proof of before counts.
+                machine.meddled &= !matches!(record.change, Change::AttemptStarted { .. });
                 apply_phase(turn, &mut machine.attempts, record);
             }
         }
@@ -469,12 +488,16 @@ fn took(usual: &mut Usual, turn: &Turn, record: &Record) {
 fn apply_phase(turn: &mut Turn, attempts: &mut u64, record: &Record) {
     match &record.change {
         Change::PhaseEntered { phase, deadline, .. } => {
+            // Off is read once more behind the hooks; any other way back to
+            // it is another try.
+            turn.prepared &= *phase != Phase::Off || matches!(turn.phase, Phase::Hook { .. });
+            turn.stalled = None;
             turn.phase = phase.clone();
             turn.phase_since = record.at;
             turn.deadline = *deadline;
         }
         Change::DeadlineMoved { deadline, .. } => turn.deadline = *deadline,
-        Change::PhaseFailed { .. } => turn.failed += 1,
+        Change::PhaseFailed { .. } => (turn.failed, turn.prepared) = (turn.failed + 1, false),
         Change::AttemptStarted { attempt, nonce, .. } => {
             *attempts = *attempt;
             turn.attempt = Some(Attempt {

@@ -274,6 +274,9 @@ impl Key {
             other @ (Fact::Checked { .. }
             | Fact::Said { .. }
             | Fact::Acted { .. }
+            | Fact::Hooked { .. }
+            | Fact::Programmed { .. }
+            | Fact::Gone { .. }
             | Fact::Witnessed { .. }) => self.word(&format!("{other:?}")),
         }
     }
@@ -334,7 +337,18 @@ impl Key {
             pause: _,
             worked: _,
             checked: _,
+            running,
+            meddled,
         } = m;
+        match running {
+            Some(machine::Running { job, nonce, intent }) => {
+                self.word(job);
+                self.name(nonce);
+                self.name(&("intent", intent));
+            }
+            None => self.put(NONE),
+        }
+        self.flag(*meddled);
         self.put(match health {
             Health::Good => 0,
             Health::New => 1,
@@ -364,6 +378,11 @@ impl Key {
                     self.word(&certificate.digest);
                     self.flag(Some(certificate.attempt) == attempt);
                     self.flag(certificate.attempt == *attempts);
+                }
+                Content::ByCommand(proof) => {
+                    self.put(4);
+                    self.word(&proof.digest);
+                    self.flag(proof.attempt == *attempts);
                 }
                 Content::Used { by } => {
                     self.put(3);
@@ -427,7 +446,11 @@ impl Key {
             attempt,
             failed,
             started: _,
+            prepared,
+            stalled,
         } = turn;
+        self.flag(*prepared);
+        self.until(stalled.as_ref().map(|s| s.again));
         self.word(purpose);
         self.word(goal);
         self.word(reservation);

@@ -171,6 +171,12 @@ fn say_of_turn(change: &Change) -> Option<Said> {
             let proof = &certificate.proof;
             story(format!("proven: {} bytes read back, {} written", proof.read_bytes, proof.written_bytes))
         }
+        Change::DiskByCommand { proof, .. } => story(format!(
+            "by command: {} read back {} bytes, of which {} are the image; no proof of ours",
+            proof.by, proof.read_bytes, proof.image_bytes
+        )),
+        Change::HooksDone { point, .. } => detail(format!("hooks {point} are done")),
+        Change::NotMeddled { .. } => detail("no hook has booted it since its disks were proven"),
         Change::DiskUsed { disk, .. } => detail(format!("disk {disk} counts as used")),
         _ => None,
     }
@@ -195,6 +201,16 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::ActBegun { what, .. } => story(what.clone()),
         Change::ActDone { what, .. } => detail(format!("{what}: done")),
         Change::ActFailed { what, answer, .. } => story(format!("✗ {what}: {answer}")),
+        Change::ProgramBegun { job, .. } => story(format!("{job} begins")),
+        Change::ProgramEnded { job, trouble: None, .. } => story(format!("{job}: done")),
+        Change::ProgramEnded { job, trouble: Some(said), warned: true, .. } => {
+            story(format!("▲ {job}, which only warns: {said}"))
+        }
+        Change::ProgramEnded { job, trouble: Some(said), again: Some(_), .. } => {
+            story(format!("▲ {job} is tried again, it is not the board's fault: {said}"))
+        }
+        Change::ProgramEnded { job, trouble: Some(said), .. } => story(format!("✗ {job}: {said}")),
+        Change::ProgramGone { .. } => detail("a program that was stopped is gone"),
         Change::AgentAttached { agent, .. } => {
             story(format!("{} agent {} attached", agent_kind(agent.kind), agent.version))
         }
@@ -219,6 +235,10 @@ fn phase_text(phase: &Phase) -> String {
     match phase {
         Phase::Disk { writing: true, .. } => "disk: writing".to_owned(),
         Phase::Disk { writing: false, .. } => "disk: proving".to_owned(),
+        Phase::Flash { writing: true } => "disk: written by reimage.command".to_owned(),
+        Phase::Flash { writing: false } => "disk: read back once more".to_owned(),
+        Phase::Hook { point, .. } => format!("hook {point}"),
+        Phase::Look => "hook: looking behind it".to_owned(),
         other => other.name().to_owned(),
     }
 }

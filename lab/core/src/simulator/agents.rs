@@ -352,6 +352,7 @@ impl Sim {
         let path = format!("/sim/{number}");
         let incomplete = self.happens(who, Chance::ProofIncomplete);
         let board = &mut self.boards[self.agents[id].board];
+        let single = board.disks.len() == 1;
         let Some(disk) = board.disks.get_mut(number) else {
             return Outcome::Failed { reason: "no such disk".into(), image: false };
         };
@@ -368,6 +369,7 @@ impl Sim {
                 }
             }
         }
+        board.behind &= !single;
         let mut proof = proof(path, image.digest.clone());
         if incomplete {
             proof.read_bytes /= 2;

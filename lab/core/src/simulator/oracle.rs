@@ -89,7 +89,11 @@ impl Sim {
             match &record.change {
                 Change::MachineReady { machine, until: None }
                 | Change::WarmTaken { machine, .. }
-                | Change::InUse { machine } => self.handed_over(lab, machine)?,
+                | Change::InUse { machine } => {
+                    self.handed_over(lab, machine)?;
+                    self.proof_holds(lab, machine)?;
+                }
+                Change::Freed { machine, good: true } => self.proof_holds(lab, machine)?,
                 Change::TurnStarted { machine, .. }
                     if lab.machine(machine).is_some_and(|m| lab.changed_parts(m)) =>
                 {
@@ -176,6 +180,15 @@ impl Sim {
         Ok(())
     }
 
+    /// What is called clean was read after whatever a hook did.
+    fn proof_holds(&self, lab: &Lab, name: &MachineName) -> Result<(), String> {
+        let (Some(row), Some(number)) = (lab.machine(name), self.board_of(name)) else { return Ok(()) };
+        if !row.disks.is_empty() && row.all_clean() && self.boards[number].behind {
+            return Err(format!("{name} is {}, and a hook had its own system run since", row.clean()));
+        }
+        Ok(())
+    }
+
     // ── what machines go through ──
 
     /// No machine is switched again and again.
@@ -243,7 +256,10 @@ impl Sim {
         let boots = 2 * (limits.power_ms + limits.firmware_ms) + limits.attach_ms + limits.evidence_ms;
         let disks = 2 * limits.reimage_ms * spec.disks.len() as u64;
         let check = spec.health.as_ref().map_or(0, |h| h.within_ms);
-        let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms;
+        let hooks: u64 = spec.hooks.values().flatten().map(|h| h.timeout_ms() + 60_000).sum();
+        let flash = spec.programmer().map_or(0, |p| 6 * p.ms("timeout").unwrap_or(0) + 2 * limits.reimage_ms);
+        let programs = 3 * hooks + 2 * flash;
+        let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms + programs;
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         let excused = self.oracle.excuses - tally.excuses + (self.starts - tally.starts) * once;
         let most = 2 * once + excused;

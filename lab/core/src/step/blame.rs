@@ -42,6 +42,8 @@ enum Blame {
     Image,
     /// Something that the machines of a class have in common.
     Class,
+    /// The lab itself.
+    Lab,
 }
 
 impl Step<'_> {
@@ -69,6 +71,15 @@ impl Step<'_> {
                 self.pause_class(name, failure.class, turn.started);
                 self.switch_off(name, failure.class);
             }
+            // It waits for what failed, and is tried again.
+            Blame::Lab => {
+                self.dismiss(name, "the lab could not do its part");
+                self.change(Change::Freed { machine: name.clone(), good: false });
+                let (class, until) = (self.class_of(name), self.now() + PAUSE);
+                let machines = vec![name.clone()];
+                self.change(Change::ClassPaused { class, machines, cause: failure.class, until });
+                self.switch_off(name, failure.class);
+            }
             Blame::Machine => {
                 self.dismiss(name, "the machine is quarantined");
                 self.change(Change::Freed { machine: name.clone(), good: false });
@@ -93,6 +104,9 @@ impl Step<'_> {
         }
         // One that was in quarantine before stays there, whatever its class does.
         let good = self.machine(name).is_some_and(|m| m.health == Health::Good);
+        if good && failure.class == FailureClass::Lab {
+            return Blame::Lab;
+        }
         if good && self.too_many(name, failure.class) { Blame::Class } else { Blame::Machine }
     }
 
@@ -332,7 +346,7 @@ impl Step<'_> {
 
     /// The command that shows that the machine is well, if it has one.
     pub(crate) fn check_of(&self, name: &MachineName) -> Option<&HealthCheck> {
-        let runs_image = |s: &&MachineSpec| s.ready.driver == "agent";
+        let runs_image = |s: &&MachineSpec| s.runs_agent();
         self.spec(name).filter(runs_image)?.health.as_ref().filter(|h| !h.run.is_empty())
     }
 

@@ -11,6 +11,7 @@ mod due;
 mod holder;
 mod inventory;
 mod power;
+mod program;
 mod request;
 mod reservation;
 mod restored;

@@ -221,6 +221,9 @@ impl Shown {
 pub enum Clean {
     /// Every disk was read back since its last use.
     Proven,
+    /// A command wrote it, and what another read back agreed: no proof.
+    #[serde(rename = "by-command")]
+    ByCommand,
     /// Handed over since.
     Used,
     /// An attempt may have written some of it.
@@ -234,6 +237,7 @@ impl Clean {
     pub fn word(self) -> &'static str {
         match self {
             Self::Proven => "proven",
+            Self::ByCommand => "by-command",
             Self::Used => "used",
             Self::Writing => "writing",
             Self::Unknown => "unknown",
@@ -349,9 +353,9 @@ pub struct LegState {
 pub struct DiskState {
     /// Its name.
     pub name: String,
-    /// `unknown`, `writing`, `proven` or `used`.
+    /// `unknown`, `writing`, `proven`, `by-command` or `used`.
     pub content: String,
-    /// Digest of what was proven; absent when it was proven zero.
+    /// Digest of what was proven, or written by command; absent when it was proven zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// When it was proven.
@@ -360,7 +364,16 @@ pub struct DiskState {
     /// By which boot path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
-    /// Bytes read back for the proof.
+    /// When a command wrote it and another read it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_command: Option<Time>,
+    /// The program that read it back, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Length of the image that was read back equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_bytes: Option<u64>,
+    /// Bytes read back, for the proof or by the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bytes: Option<u64>,
     /// Bytes written before it.
