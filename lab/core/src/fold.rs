@@ -8,6 +8,7 @@ mod program;
 
 use crate::experience::{self, DAY, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
+use crate::inventory::Point;
 use crate::lab::{Lab, Meta, Remembered, RowKey};
 use crate::machine::{
     Attempt, Content, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Seen, Stage, Switch, Turn,
@@ -480,6 +481,8 @@ fn took(usual: &mut Usual, turn: &Turn, record: &Record) {
     if let Change::PhaseEntered { phase, .. } = &record.change
         && *phase != Phase::Off
         && *phase != turn.phase
+        // Which comes before anything is switched off.
+        && !matches!(phase, Phase::Hook { point: Point::BeforeRelease, .. })
     {
         usual.took(&turn.phase, record.at - turn.phase_since);
     }

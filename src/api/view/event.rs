@@ -3,7 +3,7 @@
 
 use super::machine::reading;
 use super::words::{actor, agent_kind, goal, purpose, switch};
-use pitstop_core::machine::{Health, Phase};
+use pitstop_core::machine::{FailureClass, Health, Phase};
 use pitstop_core::record::{Change, Record};
 use pitstop_wire::api::{Event, Schema, Time};
 use pitstop_wire::text::one_line;
@@ -95,6 +95,10 @@ fn say_of_lab(change: &Change) -> Option<Said> {
         Change::ImageTried { image, .. } => detail(format!("image {image} is tried")),
         Change::ImageTrusted { image } => story(format!("image {image} is trusted again")),
         Change::ImageReplaced { image, .. } => story(format!("takes the new image {}", image.name)),
+        Change::ClassPaused { machines, cause: FailureClass::Lab, .. } => {
+            let names: Vec<&str> = machines.iter().map(|m| m.as_str()).collect();
+            story(format!("▲ {} rests: the lab could not do its part", names.join(", ")))
+        }
         Change::ClassPaused { class, cause, .. } => {
             story(format!("✗ class {class} is paused: too much of it failed at {}", cause.name()))
         }

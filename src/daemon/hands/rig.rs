@@ -1,9 +1,10 @@
 //! A machine's drivers, made from the inventory.
 
 use super::act::Fixtures;
-use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
+use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec, Point};
 use pitstop_core::machine::Switch;
 use pitstop_drivers::host::Hosts;
+use pitstop_drivers::program::{HookProgram, HookPrograms, Programmer};
 use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, PowerLimits, Site};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
@@ -44,6 +45,8 @@ pub struct Rig {
     boot: Result<Arc<dyn Boot>, DriverError>,
     consoles: Vec<NamedConsole>,
     fixtures: Fixtures,
+    hooks: HookPrograms,
+    programmer: Option<Result<Arc<Programmer>, DriverError>>,
     /// Those that may be switched on together on its circuit.
     starting: Option<PowerLimits>,
     /// Written to while the machine is nudged, read while a command is given: a
@@ -98,6 +101,8 @@ impl Rig {
             boot: factories.boot(&site),
             consoles,
             fixtures,
+            hooks: factories.hooks(&site),
+            programmer: factories.programmer(&site),
             starting: starting(&spec, inventory),
             spec,
             site,
@@ -114,6 +119,8 @@ impl Rig {
             boot: Ok(boot),
             consoles: Vec::new(),
             fixtures: Fixtures::default(),
+            hooks: HookPrograms::default(),
+            programmer: None,
             starting: None,
             nudged: Default::default(),
         }
@@ -134,6 +141,8 @@ impl Rig {
         legs.chain(consoles)
             .chain(self.boot.as_ref().err())
             .chain(self.fixtures.faults())
+            .chain(self.hooks.values().filter_map(|hook| hook.as_ref().err()))
+            .chain(self.programmer.as_ref().and_then(|programmer| programmer.as_ref().err()))
             .cloned()
             .chain(self.blind())
             .collect()
@@ -166,6 +175,20 @@ impl Rig {
         &self.fixtures
     }
 
+    /// A hook by its point and name.
+    pub(super) fn hook(
+        &self,
+        point: Point,
+        name: &str,
+    ) -> Option<Result<&Arc<HookProgram>, &DriverError>> {
+        self.hooks.get(&(point, name.to_owned())).map(Result::as_ref)
+    }
+
+    /// What writes the board, if a program does.
+    pub(super) fn programmer(&self) -> Option<Result<&Arc<Programmer>, &DriverError>> {
+        self.programmer.as_ref().map(Result::as_ref)
+    }
+
     /// The boot driver.
     pub fn boot(&self) -> Result<&Arc<dyn Boot>, DriverError> {
         self.boot.as_ref().map_err(Clone::clone)
@@ -192,7 +215,9 @@ impl Rig {
 /// The bench hosts that a machine has anything on.
 fn hosts_of(spec: &MachineSpec) -> Vec<&str> {
     let drivers = spec.legs.iter().map(|leg| &leg.driver).chain(spec.consoles.values());
-    let others = spec.switches.values().chain(spec.buttons.values()).chain([&spec.ready]);
+    let hooks = spec.hooks.values().flatten().map(|hook| &hook.command);
+    let others = spec.switches.values().chain(spec.buttons.values()).chain([&spec.ready, &spec.reimage]);
+    let others = others.chain(hooks);
     drivers.chain(others).filter_map(|driver| driver.host.as_deref()).collect()
 }
 

@@ -17,7 +17,7 @@ use crate::id::IntentId;
 use crate::inventory::model::{DriverSpec, Hook};
 use crate::inventory::{Point, template};
 use crate::machine::{
-    CommandProof, Content, DiskPlan, FailureClass, ImageRef, Intent, Job, Machine, Phase, Stage, Switch, Turn,
+    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Machine, Phase, Stage, Switch, Turn,
 };
 use crate::record::Change;
 use crate::step::turn::target;
@@ -302,6 +302,15 @@ impl Step<'_> {
         }
     }
 
+    /// Whether the turn, which is off now, is about to switch on.
+    pub(crate) fn switches_on(&self, name: &MachineName, next: &Phase, turn: &Turn) -> bool {
+        match next {
+            Phase::Settle => false,
+            Phase::Flash { .. } => turn.goal != Goal::Off || self.flash_power(name) == Switch::On,
+            _ => true,
+        }
+    }
+
     /// Whether the board is to be written in this turn. Without an image there
     /// is nothing to write: its flash has no zeroes that we could know of.
     pub(crate) fn needs_flash(&self, name: &MachineName, machine: &Machine, turn: &Turn) -> bool {
@@ -321,7 +330,7 @@ impl Step<'_> {
             self.change(Change::AttemptStarted { machine: name.clone(), attempt, nonce });
             if self.flash_power(name) == Switch::On {
                 self.switch_all(name, Switch::On, Boot::Disk);
-                return;
+                return self.flash_progress(name); // without legs nobody will report
             }
         }
         self.observe_all(name);
@@ -346,7 +355,7 @@ impl Step<'_> {
         let other = if want == Switch::On { Switch::Off } else { Switch::On };
         if machine.legs.iter().any(|l| l.seen.is_some_and(|s| s.reading.shows(other))) {
             let word = if want == Switch::On { "off" } else { "on" };
-            let text = format!("power reads {word} while its flash is to be written");
+            let text = format!("power reads {word} while its flash is written or read");
             return self.fail_phase(name, FailureClass::Power, &text);
         }
         if machine.all_legs(want) && (machine.settled() || !self.fence(Fence::MayLandUntil)) {

@@ -312,7 +312,7 @@ impl Step<'_> {
         match turn.phase {
             Phase::Off => {
                 let next = self.after_off(name, &machine, &turn);
-                let hooked = next != Phase::Settle && !turn.prepared;
+                let hooked = self.switches_on(name, &next, &turn) && !turn.prepared;
                 if hooked && self.has_hooks(name, Point::BeforePower) {
                     return self.enter(name, Phase::Hook { point: Point::BeforePower, hook: 0 });
                 }

@@ -313,8 +313,8 @@ pub struct TurnState {
     pub number: u64,
     /// `prepare`, `turnaround` or `prove`.
     pub purpose: String,
-    /// The phase: `off`, `boot agent`, `disk`, `hand-over`, `evidence`,
-    /// `settle`, `rest`.
+    /// The phase: `off`, `boot agent`, `disk`, `hook`, `hand-over`,
+    /// `evidence`, `check`, `settle`, `rest`.
     pub phase: String,
     /// The disk at work, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
