@@ -140,6 +140,7 @@ fn holder(r: &Reservation, clock: Clock) -> Holder {
 fn turn(m: &core::Machine, t: &core::Turn, clock: Clock) -> TurnState {
     let (disk, writing) = match t.phase {
         Phase::Disk { disk, writing } => (m.disks.get(disk).map(|d| d.name.clone()), writing),
+        Phase::Flash { writing } => (m.disks.first().map(|d| d.name.clone()), writing),
         _ => (None, false),
     };
     TurnState {

@@ -83,7 +83,7 @@ impl Plan {
         // Drawn apart, so that the kinds above are what they were.
         let kind = match (kind, dice.below(Who::board(number), Pick::Ask, 2)) {
             (Kind::Plain, 0) => Kind::Hooked,
-            (Kind::ByWord, 0) => Kind::Flashed,
+            (Kind::ByPower | Kind::ByWord, 0) => Kind::Flashed,
             (kind, _) => kind,
         };
         Some(Self { name, kind, listed: true, legs: 0, disks: 0, names: 0 })

@@ -205,7 +205,8 @@ impl Step<'_> {
     pub(crate) fn take_successor(&mut self, reservation: ReservationId) {
         let ask = self.lab.reservations.get(&reservation).map(|r| &r.ask);
         let Some((want, image)) = ask.and_then(|ask| Some((ask.want, ask.image.clone()?))) else { return };
-        if let Some(image) = self.successor(&image).filter(|new| want.can_have(new)).cloned() {
+        let fits = |new: &&ImageRef| image.seed.is_none() || want.can_have(new);
+        if let Some(image) = self.successor(&image).filter(fits).cloned() {
             self.change(Change::ImageReplaced { reservation, image });
         }
     }
@@ -220,7 +221,8 @@ impl Step<'_> {
         let waits = |r: &crate::reservation::Reservation| {
             r.status == Status::Waiting
                 && r.ask.image.as_ref().is_some_and(|i| i.digest == row.image.digest)
-                && r.ask.want.can_have(new)
+                // Where the old one needed no seed, a board wants it.
+                && (row.image.seed.is_none() || r.ask.want.can_have(new))
         };
         let waiting: Vec<_> = self.lab.queue().filter(|r| waits(r)).map(|r| r.id).collect();
         for reservation in waiting {

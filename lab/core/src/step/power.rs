@@ -236,6 +236,8 @@ impl Step<'_> {
         }
         if machine.settled() || !self.fence(Fence::MayLandUntil) {
             self.phase_done(name);
+        } else {
+            self.look_behind_programs(name, machine);
         }
     }
 

@@ -17,7 +17,8 @@ use crate::id::IntentId;
 use crate::inventory::model::{DriverSpec, Hook};
 use crate::inventory::{Point, template};
 use crate::machine::{
-    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Machine, Phase, Stage, Switch, Turn,
+    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Machine, Phase, Stage, Switch,
+    Turn,
 };
 use crate::record::Change;
 use crate::step::turn::target;
@@ -453,6 +454,16 @@ impl Step<'_> {
         }
         if attempt.done >= attempt.step {
             self.tell_step(name, Work::Look, "look behind the hooks");
+        }
+    }
+
+    /// A program that is over shows what it did when power is read: no time has
+    /// to pass for that.
+    pub(crate) fn look_behind_programs(&mut self, name: &MachineName, machine: &Machine) {
+        let now = self.now();
+        let over = |i: &Intent| i.want == Switch::On && !i.open && i.may_land_until <= now;
+        if machine.legs.iter().flat_map(|leg| &leg.unsettled).any(over) {
+            self.observe_if_idle(name);
         }
     }
 

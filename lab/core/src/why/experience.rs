@@ -61,7 +61,7 @@ impl Lab {
         }
         let own = spec.image.as_deref().unwrap_or("NAME");
         why.tell(
-            format!("{} is free, but there is no image to write to it", m.name),
+            format!("{} is free, but there is no image that may be written to it", m.name),
             format!("pitstop image add {own} FILE"),
         );
         true

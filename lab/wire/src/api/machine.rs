@@ -222,7 +222,6 @@ pub enum Clean {
     /// Every disk was read back since its last use.
     Proven,
     /// A command wrote it, and what another read back agreed: no proof.
-    #[serde(rename = "by-command")]
     ByCommand,
     /// Handed over since.
     Used,

@@ -1,4 +1,9 @@
-//! Hooks, and boards that a program of the lab's writes.
+//! Hooks, and boards that a     while b.now + 1_000 < may_land.0 {
+        assert_eq!(b.phase("m0"), Phase::Off, "the last one may still write");
+        b.live(1_000);
+    }
+    b.obey_until("m0", |p| matches!(p, Phase::Flash { .. }));
+    assert!(b.now >= may_land.0, "too early");rogram of the lab's writes.
 
 use super::bench::{Bench, ask, name};
 use super::spec_with;
@@ -60,7 +65,19 @@ fn is_hook(point: Point) -> impl Fn(&Phase) -> bool {
 /// The program that was begun last, which nobody obeys.
 fn begun(b: &mut Bench) -> Effect {
     let is_program = |e: &Effect| matches!(e, Effect::Hook { .. } | Effect::Program { .. });
-    let at = b.effects.iter().rposition(|(_, e)| is_program(e)).expect("no program was begun");
+    let at = b.effects.iter().rposition(|        // It resets the board, which boots its own disk: our agent is gone.
+        b.lost("m0");
+        b.board(&name("m0")).boots += 1;
+        hook_says(&mut b, &run, true, Ok(()));
+        while b.effects.iter().any(|(_, e)| matches!(e, Effect::Observe { .. })) {
+            b.obey_next();
+        }
+        // Power is on, as it was; and nobody is there to hear what is asked.
+        b.effects.retain(|(_, e)| !matches!(e, Effect::Tell { .. }));
+        assert_eq!(b.phase("m0"), Phase::Look);
+        assert_ne!(b.status(id), "ready");
+        b.pass(61_000);
+        assert!(b.failures("m0")[0].starts_with("agent: "), "{:?}", b.failures("m0"));| is_program(e)).expect("no program was begun");
     b.effects.remove(at).unwrap().1
 }
 
