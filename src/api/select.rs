@@ -43,7 +43,7 @@ const SHOWN: &[&str] = &[
     "new",
     "checking",
 ];
-const CLEAN: &[&str] = &["proven", "used", "writing", "unknown"];
+const CLEAN: &[&str] = &["proven", "by-command", "used", "writing", "unknown"];
 const HEALTH: &[&str] = &["good", "new", "quarantined", "drained", "retired"];
 
 /// What selectors may name, worked out once per inventory.

@@ -19,7 +19,7 @@ pub struct Args {
 pub const HELP: &str = "Keys besides tags: name, state, clean, health, holder.
   state   as shown: free ready held booting imaging proving failed drained retired new;
           or exactly: preparing in-use turnaround quarantined
-  clean   proven used writing unknown
+  clean   proven by-command used writing unknown
   health  good new quarantined drained retired
 
 Examples

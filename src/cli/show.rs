@@ -127,6 +127,10 @@ fn disk(d: &DiskState) -> String {
         let what = d.digest.as_deref().unwrap_or("all zero");
         text.push_str(&format!(" {} ago: {what}, {read} of {size} bytes read back", ago(at)));
     }
+    if let (Some(at), Some(read), Some(by)) = (d.by_command, d.read_bytes, &d.by) {
+        let what = d.digest.as_deref().unwrap_or_default();
+        text.push_str(&format!(" {} ago: {what}, {read} bytes read back by {by}", ago(at)));
+    }
     if let Some(by) = &d.used_by {
         text.push_str(&format!(" by {by}"));
     }

@@ -23,6 +23,9 @@ pub struct Usual {
     /// A disk written and read back.
     #[serde(skip_serializing_if = "Span::is_none")]
     pub write: Span,
+    /// A hook.
+    #[serde(skip_serializing_if = "Span::is_none")]
+    pub hook: Span,
     /// The hand-over.
     #[serde(skip_serializing_if = "Span::is_none")]
     pub hand_over: Span,
@@ -62,8 +65,9 @@ impl Usual {
         match phase {
             Phase::Off | Phase::Start { .. } => &mut self.off,
             Phase::BootAgent => &mut self.boot_agent,
-            Phase::Disk { writing: false, .. } => &mut self.verify,
-            Phase::Disk { writing: true, .. } => &mut self.write,
+            Phase::Disk { writing: false, .. } | Phase::Flash { writing: false } => &mut self.verify,
+            Phase::Disk { writing: true, .. } | Phase::Flash { writing: true } => &mut self.write,
+            Phase::Hook { .. } | Phase::Look => &mut self.hook,
             Phase::Seed | Phase::HandOff | Phase::Serve => &mut self.hand_over,
             Phase::Evidence => &mut self.evidence,
             Phase::Check => &mut self.check,

@@ -4,9 +4,11 @@
 
 mod derive;
 mod image;
+mod program;
 
 use crate::experience::{self, DAY, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
+use crate::inventory::Point;
 use crate::lab::{Lab, Meta, Remembered, RowKey};
 use crate::machine::{
     Attempt, Content, Cut, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Purpose, Seen, Stage,
@@ -230,13 +232,19 @@ impl Lab {
             | Change::PowerCut { .. }
             | Change::CutOver { .. }
             | Change::CycleStopped { .. } => apply_power(machine, record),
+            Change::ProgramBegun { .. }
+            | Change::ProgramEnded { .. }
+            | Change::ProgramGone { .. }
+            | Change::HooksDone { .. }
+            | Change::NotMeddled { .. } => program::apply(machine, record),
             Change::AgentAttached { .. }
             | Change::AgentResumed { .. }
             | Change::AgentLost { .. }
             | Change::AgentDismissed { .. } => apply_agent(machine, record),
-            Change::DiskWriting { .. } | Change::DiskProven { .. } | Change::DiskUsed { .. } => {
-                apply_disk(machine, &record.change);
-            }
+            Change::DiskWriting { .. }
+            | Change::DiskProven { .. }
+            | Change::DiskByCommand { .. }
+            | Change::DiskUsed { .. } => apply_disk(machine, &record.change),
             Change::MachineDoubted { may_land_until, .. } => doubt(machine, *may_land_until, record.at),
             _ => apply_turn(machine, record),
         }
@@ -280,6 +288,8 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         circuit: None,
         proof_asked: false,
         cut: None,
+        running: None,
+        meddled: false,
     }
 }
 
@@ -416,6 +426,11 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
     let (index, content) = match change {
         Change::DiskWriting { disk, attempt, .. } => (*disk, Content::Writing { attempt: *attempt }),
         Change::DiskProven { disk, certificate, .. } => (*disk, Content::Proven(certificate.clone())),
+        Change::DiskByCommand { disk, proof, .. } => {
+            // Read back after whatever hooks did.
+            machine.meddled = false;
+            (*disk, Content::ByCommand(proof.clone()))
+        }
         Change::DiskUsed { disk, by, .. } => (*disk, Content::Used { by: *by }),
         _ => return,
     };
@@ -427,7 +442,7 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
 /// What is left of a row of the past: which machine it is, and its health.
 fn doubt(machine: &mut Machine, may_land_until: LabTime, at: LabTime) {
     (machine.stage, machine.since, machine.agent) = (Stage::Free, at, None);
-    machine.wiring = None;
+    (machine.wiring, machine.running, machine.meddled) = (None, None, false);
     // Nor is it proven by itself before people could look who is on it.
     machine.checked = Some(at);
     if let Health::Quarantined { again, .. } = &mut machine.health {
@@ -466,6 +481,8 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
                 attempt: None,
                 failed: 0,
                 started: at,
+                prepared: false,
+                stalled: None,
             }));
         }
         Change::MachineReady { until, .. } => {
@@ -518,6 +535,8 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         _ => {
             if let Stage::Turn(turn) = &mut machine.stage {
                 took(&mut machine.usual, turn, record);
+                // No hook of before can act any more, and no proof of before counts.
+                machine.meddled &= !matches!(record.change, Change::AttemptStarted { .. });
                 apply_phase(turn, &mut machine.attempts, record);
             }
         }
@@ -530,6 +549,8 @@ fn took(usual: &mut Usual, turn: &Turn, record: &Record) {
     if let Change::PhaseEntered { phase, .. } = &record.change
         && *phase != Phase::Off
         && *phase != turn.phase
+        // Which comes before anything is switched off.
+        && !matches!(phase, Phase::Hook { point: Point::BeforeRelease, .. })
     {
         usual.took(&turn.phase, record.at - turn.phase_since);
     }
@@ -538,12 +559,16 @@ fn took(usual: &mut Usual, turn: &Turn, record: &Record) {
 fn apply_phase(turn: &mut Turn, attempts: &mut u64, record: &Record) {
     match &record.change {
         Change::PhaseEntered { phase, deadline, .. } => {
+            // Off is read once more behind the hooks; any other way back to
+            // it is another try.
+            turn.prepared &= *phase != Phase::Off || matches!(turn.phase, Phase::Hook { .. });
+            turn.stalled = None;
             turn.phase = phase.clone();
             turn.phase_since = record.at;
             turn.deadline = *deadline;
         }
         Change::DeadlineMoved { deadline, .. } => turn.deadline = *deadline,
-        Change::PhaseFailed { .. } => turn.failed += 1,
+        Change::PhaseFailed { .. } => (turn.failed, turn.prepared) = (turn.failed + 1, false),
         Change::AttemptStarted { attempt, nonce, .. } => {
             *attempts = *attempt;
             turn.attempt = Some(Attempt {

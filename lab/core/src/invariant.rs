@@ -80,7 +80,12 @@ fn ready_holds(lab: &Lab, m: &crate::machine::Machine, id: crate::id::Reservatio
         return Err(format!("{name} is ready for {id} while a power effect may still land"));
     }
     let Some(row) = lab.reservation(id) else { return Ok(()) };
-    if row.ask.clean > CleanLevel::Any && row.ask.want == Want::Bare && !m.all_proven() {
+    let as_clean = match row.ask.clean {
+        CleanLevel::Any => true,
+        CleanLevel::ByCommand => m.all_clean(),
+        CleanLevel::Proven => m.all_proven(),
+    };
+    if row.ask.want == Want::Bare && !as_clean {
         return Err(format!("{name} is ready for {id} and its disks are {}", m.clean()));
     }
     for disk in &m.disks {
@@ -90,6 +95,12 @@ fn ready_holds(lab: &Lab, m: &crate::machine::Machine, id: crate::id::Reservatio
             }
             Content::Used { by: Some(other) } if other != id && row.ask.clean > CleanLevel::Any => {
                 return Err(format!("{name} is ready for {id} and disk {} was used by {other}", disk.name));
+            }
+            Content::ByCommand(_) if row.ask.clean > CleanLevel::ByCommand => {
+                return Err(format!(
+                    "{name} is ready for {id} and disk {} has a command's word only",
+                    disk.name
+                ));
             }
             Content::Unknown if row.ask.clean > CleanLevel::Any => {
                 return Err(format!("{name} is ready for {id} and nothing is known of disk {}", disk.name));

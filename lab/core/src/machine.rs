@@ -15,9 +15,14 @@
 //! Health is apart from the stage: a drained machine finishes its turn, a
 //! quarantined one rests until it is proven.
 
+mod program;
+
+pub use program::{CommandProof, Job, Running, Stalled};
+
 use crate::experience::{Pause, Quarantine, Usual};
 use crate::facts::Baseline;
 use crate::id::{AttemptNo, IntentId, ReservationId, SecretHash};
+use crate::inventory::Point;
 use crate::time::{LabTime, WallMs};
 use crate::wiring::Wiring;
 use pitstop_wire::MachineName;
@@ -83,6 +88,13 @@ pub struct Machine {
     /// Its spare leg has cut its power, since the first one did not obey.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
+    /// The program of the lab's that runs for it: a hook, or what writes its flash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// A hook was begun since its disks were read, and may have booted it: no
+    /// proof counts until somebody has looked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub meddled: bool,
 }
 
 /// Power was cut in front of a leg that did not obey. Until it is put back,
@@ -147,10 +159,12 @@ pub enum FailureClass {
     Disk,
     /// The tenant's own build.
     Build,
-    /// The machine's health check.
+    /// What the lab itself asks of a machine: its health check, a hook.
     Health,
     /// It is not what was enrolled: another machine, or another disk.
     Drift,
+    /// The lab's own: the daemon's disk, a bench host. No machine is to blame.
+    Lab,
 }
 
 impl FailureClass {
@@ -167,6 +181,7 @@ impl FailureClass {
             Self::Build => "build",
             Self::Health => "health",
             Self::Drift => "drift",
+            Self::Lab => "lab",
         }
     }
 }
@@ -274,6 +289,12 @@ pub struct Turn {
     pub failed: u32,
     /// When the turn began.
     pub started: LabTime,
+    /// Its `before_power` hooks have run in this try.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prepared: bool,
+    /// Why its programmer waits: for something that is not the board's fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Stalled>,
 }
 
 /// What a turn does about disks.
@@ -303,6 +324,21 @@ pub enum Phase {
         /// Whether it is being written or only proven.
         writing: bool,
     },
+    /// A program on a bench host writes the flash of a board, or reads it back.
+    Flash {
+        /// Whether it is written, or only read back and compared.
+        writing: bool,
+    },
+    /// A hook of the machine's runs.
+    Hook {
+        /// At which point.
+        point: Point,
+        /// Index into the hooks there.
+        hook: usize,
+    },
+    /// Hooks ran since the disks were proven: wait until none of them can act
+    /// any more, and hear of the agent that it is still the same.
+    Look,
     /// The boot agent leaves the seed for the host agent.
     Seed,
     /// Off; wait until the circuit bears one more that starts.
@@ -331,7 +367,8 @@ impl Phase {
             Self::Off => "off",
             Self::Start { .. } => "start",
             Self::BootAgent => "boot agent",
-            Self::Disk { .. } => "disk",
+            Self::Disk { .. } | Self::Flash { .. } => "disk",
+            Self::Hook { .. } | Self::Look => "hook",
             Self::Seed | Self::HandOff | Self::Serve => "hand-over",
             Self::Evidence => "evidence",
             Self::Check => "check",
@@ -349,10 +386,21 @@ impl Phase {
     /// is on.
     pub fn runs(&self) -> bool {
         match self {
-            Self::BootAgent | Self::Disk { .. } | Self::Seed | Self::Serve | Self::Evidence | Self::Check => {
-                true
-            }
-            Self::Off | Self::Start { .. } | Self::HandOff | Self::Rest | Self::Settle => false,
+            Self::BootAgent
+            | Self::Disk { .. }
+            | Self::Look
+            | Self::Seed
+            | Self::Serve
+            | Self::Evidence
+            | Self::Check => true,
+            Self::Hook { point, .. } => point.has_agent(),
+            // Of a board that is written runs what its last holder left.
+            Self::Flash { .. }
+            | Self::Off
+            | Self::Start { .. }
+            | Self::HandOff
+            | Self::Rest
+            | Self::Settle => false,
         }
     }
 
@@ -533,6 +581,8 @@ pub enum Content {
     },
     /// Read back and found to be exactly this.
     Proven(Box<Certificate>),
+    /// A command wrote it, and what another read back agreed. No proof of ours.
+    ByCommand(Box<CommandProof>),
     /// Handed over since.
     Used {
         /// To whom; `None`: booted warm, no tenant yet.
@@ -609,22 +659,39 @@ impl Machine {
     /// the machine is switched on for our agent; until that has read the disk,
     /// the disk's own system may have come up instead and have written.
     fn is_proven(&self, disk: &Disk) -> bool {
-        matches!(&disk.content, Content::Proven(c) if c.attempt == self.attempts)
+        matches!(&disk.content, Content::Proven(c) if c.attempt == self.attempts && !self.meddled)
     }
 
-    /// `proven`, `used`, `writing` or `unknown`: the least of the disks.
+    /// The same of what a command wrote and read back.
+    fn is_by_command(&self, disk: &Disk) -> bool {
+        matches!(&disk.content, Content::ByCommand(c) if c.attempt == self.attempts && !self.meddled)
+    }
+
+    /// Whether a disk may hold half of something.
+    pub fn is_half_written(&self) -> bool {
+        self.disks.iter().any(|d| matches!(d.content, Content::Writing { .. }))
+    }
+
+    /// Whether every disk is proven, or at least clean by a command's word.
+    pub fn all_clean(&self) -> bool {
+        self.disks.iter().all(|d| self.is_proven(d) || self.is_by_command(d))
+    }
+
+    /// `proven`, `by-command`, `used`, `writing` or `unknown`: the least of the
+    /// disks.
     pub fn clean(&self) -> &'static str {
         let rank = |d: &Disk| match d.content {
-            Content::Unknown => 0,
             Content::Writing { .. } => 1,
             Content::Used { .. } => 2,
-            Content::Proven(_) if self.is_proven(d) => 3,
-            Content::Proven(_) => 0,
+            Content::ByCommand(_) if self.is_by_command(d) => 3,
+            Content::Proven(_) if self.is_proven(d) => 4,
+            Content::Unknown | Content::ByCommand(_) | Content::Proven(_) => 0,
         };
         match self.disks.iter().map(rank).min() {
             Some(0) => "unknown",
             Some(1) => "writing",
             Some(2) => "used",
+            Some(3) => "by-command",
             _ => "proven",
         }
     }

@@ -64,7 +64,8 @@ impl Facts for MachineFacts<'_> {
 /// How clean the machine's disks are: what nobody proves is not proven,
 /// though no disk be declared.
 pub fn clean_of(machine: &Machine, spec: &MachineSpec) -> &'static str {
-    if spec.ready.driver == "agent" { machine.clean() } else { "unknown" }
+    let known = spec.runs_agent() || spec.programmer().is_some();
+    if known { machine.clean() } else { "unknown" }
 }
 
 /// Health in one word.
@@ -128,7 +129,11 @@ impl Lab {
         machine: &'a Machine,
         spec: &'a MachineSpec,
     ) -> MachineFacts<'a> {
-        let clean = (ask.clean == CleanLevel::Proven).then_some("proven");
+        let clean = match ask.clean {
+            CleanLevel::Proven => Some("proven"),
+            CleanLevel::ByCommand if spec.reads_back() => Some("by-command"),
+            _ => None,
+        };
         MachineFacts { clean, ..self.facts(machine, spec) }
     }
 
@@ -193,6 +198,12 @@ impl Lab {
         let own = || spec.image.as_ref().and_then(|i| self.images.get(i)).map(|row| &row.image);
         let wanted = ask.image.as_ref().or_else(|| own().filter(|_| ask.want == Want::Image));
         wanted.is_none_or(|image| self.may_try(image, spec, ask.want))
+    }
+
+    /// Whether there is an image that a board could be written with for an ask.
+    pub(crate) fn may_be_written(&self, ask: &Ask, spec: &MachineSpec) -> bool {
+        let own = || spec.image.as_ref().and_then(|i| self.images.get(i)).map(|row| &row.image);
+        ask.image.as_ref().or_else(own).is_some_and(|image| self.may_try(image, spec, ask.want))
     }
 
     /// The machine's default image, where nothing speaks against it.
@@ -542,7 +553,9 @@ impl Step<'_> {
         let own = match row.ask.want {
             Want::Image => self.lab.default_image(name),
             // It is written, not booted: zeroes do as well as one in doubt.
-            Want::Bare | Want::Agent => self.lab.trusted_image(name),
+            Want::Bare | Want::Agent if self.programmer(name).is_none() => self.lab.trusted_image(name),
+            // A board has no zeroes that we could know of.
+            Want::Bare | Want::Agent => self.lab.default_image(name),
         };
         let image = row.ask.image.clone().or(own);
         if let Some(image) = &image {
@@ -577,7 +590,7 @@ impl Step<'_> {
         }
         let any_image = row.ask.image.is_none();
         if row.ask.want == Want::Bare
-            && machine.all_proven()
+            && machine.all_clean()
             && (any_image || self.holds_image(name, machine, row))
         {
             return DiskPlan::Leave;
@@ -594,6 +607,7 @@ impl Step<'_> {
                 (Content::Proven(c), Some(spec)) => {
                     spec.content == DiskContent::Zero || c.digest.as_ref() == digest
                 }
+                (Content::ByCommand(c), Some(_)) => Some(&c.digest) == digest,
                 _ => false,
             }
         })

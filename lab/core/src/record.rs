@@ -8,9 +8,10 @@ mod about;
 
 use crate::facts::Baseline;
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
+use crate::inventory::Point;
 use crate::machine::{
-    Agent, Certificate, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Phase, Purpose,
-    Reading,
+    Agent, Certificate, CommandProof, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Job,
+    Phase, Purpose, Reading,
 };
 use crate::reservation::{Ask, End};
 use crate::saying::Saying;
@@ -657,6 +658,67 @@ pub enum Change {
         what: String,
         /// What came back.
         answer: String,
+    },
+    /// A hook or a programmer is to be run: until that is over the machine is
+    /// not anybody else's.
+    ProgramBegun {
+        /// The machine.
+        machine: MachineName,
+        /// What for.
+        job: Job,
+        /// What its report must carry.
+        nonce: String,
+        /// Until when it may still act, as an intent of the first leg.
+        intent: Intent,
+    },
+    /// It ended, or nobody waits for it any more.
+    ProgramEnded {
+        /// The machine.
+        machine: MachineName,
+        /// What it was for.
+        job: Job,
+        /// Its intent.
+        intent: IntentId,
+        /// Whether it is known to be over.
+        over: bool,
+        /// What went wrong; `None`: nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<String>,
+        /// The turn goes on all the same (`on_error = "warn"`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        warned: bool,
+        /// When it is tried again, where the trouble is the lab's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<LabTime>,
+    },
+    /// A program that was stopped is known to be gone.
+    ProgramGone {
+        /// The machine.
+        machine: MachineName,
+        /// Its intent.
+        intent: IntentId,
+    },
+    /// The hooks of a point have run.
+    HooksDone {
+        /// The machine.
+        machine: MachineName,
+        /// Which.
+        point: Point,
+    },
+    /// Hooks ran since the disks were proven, and none of them has booted the
+    /// machine: its agent is still the same.
+    NotMeddled {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// A board's flash was written by a command, and what it read back agreed.
+    DiskByCommand {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the disk.
+        disk: usize,
+        /// What the command said.
+        proof: Box<CommandProof>,
     },
     /// The loop did not run for so long, or no daemon did: commands may land
     /// later by as much.

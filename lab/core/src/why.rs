@@ -200,6 +200,7 @@ impl Lab {
             (_, Stage::Free) if m.proof_asked => {
                 why.tell(format!("{name} is to be proven first"), format!("pitstop why {name}"));
             }
+            (_, Stage::Free) if self.why_not_written(m, row, why) => {}
             (_, Stage::Free) => match elders.whose(name) {
                 Some(elder) => why.tell(
                     format!("{name} is kept for {elder}, which is before"),
@@ -246,9 +247,13 @@ impl Lab {
             if turn.failed > 0 {
                 why.say(format!("try {} of {}", turn.failed + 1, crate::step::TRIES));
             }
+            self.why_programs(m, turn, &mut why);
             if let Some(place) = self.limit_place(name, turn) {
                 why.say(place);
             }
+        }
+        if let (None, Some(running)) = (m.turn(), &m.running) {
+            why.say(self.runs(m, &running.job));
         }
         if let Some(id) = m.reservation() {
             let owner = self.reservation(id).map(|r| r.owner.to_string()).unwrap_or_default();
@@ -353,12 +358,13 @@ impl Lab {
     fn limit_place(&self, name: &MachineName, turn: &crate::machine::Turn) -> Option<String> {
         use crate::machine::Phase;
         let key = match turn.phase {
-            Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle => "power",
+            Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle | Phase::Look => "power",
             Phase::Start { .. } => {
                 return Some("the limit is what all machines of its circuit may take, one by one".to_owned());
             }
             Phase::BootAgent => "attach",
-            Phase::Disk { .. } => "reimage",
+            Phase::Disk { .. } | Phase::Flash { .. } => "reimage",
+            Phase::Hook { point, .. } => return self.hook_place(name, point),
             Phase::Seed | Phase::Serve => "handover",
             Phase::Check => return self.check_place(name),
             Phase::Evidence => "evidence",
@@ -407,6 +413,7 @@ pub fn words(ms: u64) -> String {
 mod circuit;
 mod experience;
 mod facts;
+mod program;
 pub use experience::doubt;
 
 #[cfg(test)]

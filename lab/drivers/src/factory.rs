@@ -6,6 +6,7 @@ use crate::error::DriverError;
 use crate::evidence::{self, Evidence};
 use crate::fixture::{self, Button, Switch};
 use crate::power::{self, Power};
+use crate::program::{self, HookPrograms, Programmer};
 use crate::site::Site;
 use pitstop_core::inventory::catalogue::{
     Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Reads, Unique,
@@ -73,10 +74,8 @@ const READY: &[DriverSchema] = &[
     evidence::COMMAND,
     DriverSchema { name: "power", ..DriverSchema::EMPTY },
 ];
-const REIMAGE: &[DriverSchema] = &[
-    DriverSchema { name: "agent", ..DriverSchema::EMPTY },
-    planned("command", "it comes with reimaging by command; `reimage.agent` is built"),
-];
+const REIMAGE: &[DriverSchema] = &[DriverSchema { name: "agent", ..DriverSchema::EMPTY }, program::REIMAGE];
+const HOOK: &[DriverSchema] = &[program::HOOK];
 const SHELLS: &[DriverSchema] = &[planned("ssh", SHELL), planned("console", SHELL)];
 const SWITCH: &[DriverSchema] = &[fixture::SWITCH_SCHEMA];
 const BUTTON: &[DriverSchema] = &[fixture::BUTTON_SCHEMA];
@@ -121,6 +120,7 @@ impl Catalogue for Factories {
             Kind::Shell => SHELLS,
             Kind::Switch => SWITCH,
             Kind::Button => BUTTON,
+            Kind::Hook => HOOK,
             Kind::Host => HOST,
             Kind::Controller => CONTROLLER,
         }
@@ -163,6 +163,16 @@ impl Factories {
         let make =
             |(name, spec): (&String, &DriverSpec)| (name.clone(), Button::of(site, spec).map(Arc::new));
         site.spec.buttons.iter().map(make).collect()
+    }
+
+    /// A machine's hooks.
+    pub fn hooks(&self, site: &Site) -> HookPrograms {
+        program::hooks(site)
+    }
+
+    /// What writes a board's flash; `None`: our agent does, or nobody.
+    pub fn programmer(&self, site: &Site) -> Option<Result<Arc<Programmer>, DriverError>> {
+        site.spec.programmer().map(|_| Programmer::of(site).map(Arc::new))
     }
 
     /// The driver of a machine's boot path.
@@ -226,7 +236,7 @@ fn make<'a, M>(
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 10] = [
+    const KINDS: [Kind; 11] = [
         Kind::Power,
         Kind::Console,
         Kind::Boot,
@@ -235,6 +245,7 @@ mod tests {
         Kind::Shell,
         Kind::Switch,
         Kind::Button,
+        Kind::Hook,
         Kind::Host,
         Kind::Controller,
     ];
@@ -340,6 +351,10 @@ mod tests {
         text += "\n## Switches and buttons\n";
         text += &section(Kind::Switch, "switch.NAME.");
         text += &section(Kind::Button, "button.NAME.");
+        text += "\n## Reimaging\n\nWhat writes a machine's disks.\n";
+        text += &section(Kind::Reimage, "reimage.");
+        text += "\n## Fields of a hook\n\nEach hook of `[[machine.NAME.hook.POINT]]` takes these.\n";
+        text += &section(Kind::Hook, "");
         text += "\n## Controllers\n\n`[controller.NAME]` holds one of these; `power.outlet` refers to it by its name.\n";
         text += &section(Kind::Controller, "");
         text += "\n## Bench hosts\n\n`[host.NAME]` holds this; drivers that run programs refer to it by `host = \"NAME\"`.\n";

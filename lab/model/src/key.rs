@@ -281,6 +281,9 @@ impl Key {
             other @ (Fact::Checked { .. }
             | Fact::Said { .. }
             | Fact::Acted { .. }
+            | Fact::Hooked { .. }
+            | Fact::Programmed { .. }
+            | Fact::Gone { .. }
             | Fact::Witnessed { .. }) => self.word(&format!("{other:?}")),
         }
     }
@@ -348,7 +351,18 @@ impl Key {
             circuit: _,
             proof_asked,
             cut,
+            running,
+            meddled,
         } = m;
+        match running {
+            Some(machine::Running { job, nonce, intent }) => {
+                self.word(job);
+                self.name(nonce);
+                self.name(&("intent", intent));
+            }
+            None => self.put(NONE),
+        }
+        self.flag(*meddled);
         self.put(match health {
             Health::Good => 0,
             Health::New => 1,
@@ -380,6 +394,11 @@ impl Key {
                     self.word(&certificate.digest);
                     self.flag(Some(certificate.attempt) == attempt);
                     self.flag(certificate.attempt == *attempts);
+                }
+                Content::ByCommand(proof) => {
+                    self.put(4);
+                    self.word(&proof.digest);
+                    self.flag(proof.attempt == *attempts);
                 }
                 Content::Used { by } => {
                     self.put(3);
@@ -448,7 +467,11 @@ impl Key {
             attempt,
             failed,
             started: _,
+            prepared,
+            stalled,
         } = turn;
+        self.flag(*prepared);
+        self.until(stalled.as_ref().map(|s| s.again));
         self.word(purpose);
         self.word(goal);
         self.word(reservation);

@@ -3,7 +3,7 @@
 
 use super::machine::reading;
 use super::words::{actor, agent_kind, goal, purpose, switch};
-use pitstop_core::machine::{Health, Phase};
+use pitstop_core::machine::{FailureClass, Health, Phase};
 use pitstop_core::record::{Change, Record};
 use pitstop_wire::agent::Hardware;
 use pitstop_wire::api::{Event, Schema, Time};
@@ -98,6 +98,10 @@ fn say_of_lab(change: &Change) -> Option<Said> {
         Change::ImageTried { image, .. } => detail(format!("image {image} is tried")),
         Change::ImageTrusted { image } => story(format!("image {image} is trusted again")),
         Change::ImageReplaced { image, .. } => story(format!("takes the new image {}", image.name)),
+        Change::ClassPaused { machines, cause: FailureClass::Lab, .. } => {
+            let names: Vec<&str> = machines.iter().map(|m| m.as_str()).collect();
+            story(format!("▲ {} rests: the lab could not do its part", names.join(", ")))
+        }
         Change::ClassPaused { class, cause, .. } => {
             story(format!("✗ class {class} is paused: too much of it failed at {}", cause.name()))
         }
@@ -174,6 +178,12 @@ fn say_of_turn(change: &Change) -> Option<Said> {
             let proof = &certificate.proof;
             story(format!("proven: {} bytes read back, {} written", proof.read_bytes, proof.written_bytes))
         }
+        Change::DiskByCommand { proof, .. } => story(format!(
+            "by command: {} read back {} bytes, of which {} are the image; no proof of ours",
+            proof.by, proof.read_bytes, proof.image_bytes
+        )),
+        Change::HooksDone { point, .. } => detail(format!("hooks {point} are done")),
+        Change::NotMeddled { .. } => detail("no hook has booted it since its disks were proven"),
         Change::DiskUsed { disk, .. } => detail(format!("disk {disk} counts as used")),
         _ => None,
     }
@@ -204,6 +214,16 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::ActBegun { what, .. } => story(what.clone()),
         Change::ActDone { what, .. } => detail(format!("{what}: done")),
         Change::ActFailed { what, answer, .. } => story(format!("✗ {what}: {answer}")),
+        Change::ProgramBegun { job, .. } => story(format!("{job} begins")),
+        Change::ProgramEnded { job, trouble: None, .. } => story(format!("{job}: done")),
+        Change::ProgramEnded { job, trouble: Some(said), warned: true, .. } => {
+            story(format!("▲ {job}, which only warns: {said}"))
+        }
+        Change::ProgramEnded { job, trouble: Some(said), again: Some(_), .. } => {
+            story(format!("▲ {job} is tried again, it is not the board's fault: {said}"))
+        }
+        Change::ProgramEnded { job, trouble: Some(said), .. } => story(format!("✗ {job}: {said}")),
+        Change::ProgramGone { .. } => detail("a program that was stopped is gone"),
         Change::AgentAttached { agent, .. } => {
             story(format!("{} agent {} attached", agent_kind(agent.kind), agent.version))
         }
@@ -248,6 +268,10 @@ fn phase_text(phase: &Phase) -> String {
     match phase {
         Phase::Disk { writing: true, .. } => "disk: writing".to_owned(),
         Phase::Disk { writing: false, .. } => "disk: proving".to_owned(),
+        Phase::Flash { writing: true } => "disk: written by reimage.command".to_owned(),
+        Phase::Flash { writing: false } => "disk: read back once more".to_owned(),
+        Phase::Hook { point, .. } => format!("hook {point}"),
+        Phase::Look => "hook: looking behind it".to_owned(),
         other => other.name().to_owned(),
     }
 }

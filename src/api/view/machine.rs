@@ -92,7 +92,7 @@ pub fn shown(m: &core::Machine) -> Shown {
         State::Checking => Shown::Checking,
         State::Turnaround => Shown::Imaging,
         State::Preparing => match m.turn().map(|t| &t.phase) {
-            Some(Phase::Disk { .. }) => Shown::Imaging,
+            Some(Phase::Disk { .. } | Phase::Flash { .. }) => Shown::Imaging,
             _ => Shown::Booting,
         },
     }
@@ -101,6 +101,7 @@ pub fn shown(m: &core::Machine) -> Shown {
 fn clean(m: &core::Machine, spec: Option<&MachineSpec>) -> Clean {
     match spec.map_or_else(|| m.clean(), |spec| clean_of(m, spec)) {
         "proven" => Clean::Proven,
+        "by-command" => Clean::ByCommand,
         "used" => Clean::Used,
         "writing" => Clean::Writing,
         _ => Clean::Unknown,
@@ -183,6 +184,7 @@ fn holder(r: &Reservation, clock: Clock) -> Holder {
 fn turn(m: &core::Machine, t: &core::Turn, clock: Clock) -> TurnState {
     let (disk, writing) = match t.phase {
         Phase::Disk { disk, writing } => (m.disks.get(disk).map(|d| d.name.clone()), writing),
+        Phase::Flash { writing } => (m.disks.first().map(|d| d.name.clone()), writing),
         _ => (None, false),
     };
     TurnState {
@@ -230,6 +232,9 @@ fn disk(disk: &core::Disk) -> DiskState {
         read_bytes: None,
         written_bytes: None,
         device_bytes: None,
+        by_command: None,
+        by: None,
+        image_bytes: None,
         used_by: None,
     };
     match &disk.content {
@@ -247,6 +252,14 @@ fn disk(disk: &core::Disk) -> DiskState {
             state.read_bytes = Some(c.proof.read_bytes);
             state.written_bytes = Some(c.proof.written_bytes);
             state.device_bytes = Some(c.proof.device_bytes);
+        }
+        Content::ByCommand(c) => {
+            state.content = "by-command".to_owned();
+            state.digest = Some(c.digest.clone());
+            state.by_command = Some(pitstop_wire::api::Time(c.wall));
+            state.by = Some(c.by.clone());
+            state.read_bytes = Some(c.read_bytes);
+            state.image_bytes = Some(c.image_bytes);
         }
     }
     state

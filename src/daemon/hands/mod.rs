@@ -11,6 +11,7 @@ mod drive;
 mod examine;
 mod front;
 mod leg;
+mod program;
 mod rig;
 mod runner;
 mod witness;
@@ -94,6 +95,7 @@ struct Inner {
     runners: Arc<Runners>,
     lanes: Mutex<HashMap<MachineName, Lane>>,
     drives: Drives,
+    programs: program::Programs,
     /// Legs that are being looked at, and whether they are to be looked at
     /// once more: what was asked for later must be read later.
     looking: Mutex<HashMap<(MachineName, usize), bool>>,
@@ -129,6 +131,7 @@ impl LabHands {
                 runners: Arc::default(),
                 lanes: Mutex::default(),
                 drives: Drives::default(),
+                programs: program::Programs::default(),
                 looking: Mutex::default(),
             }),
         }
@@ -158,6 +161,9 @@ impl Hands for LabHands {
                     self.inner.act(machine, intent, act, until, epoch);
                 }
                 Effect::Witness { machine, turn, until } => self.inner.witness(machine, turn, until, epoch),
+                Effect::Hook { .. } | Effect::Program { .. } | Effect::Stop { .. } => {
+                    self.inner.program(effect, epoch);
+                }
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
         }
@@ -167,6 +173,7 @@ impl Hands for LabHands {
         // Drivers look for the runtime that is to carry their work.
         let _runtime = self.inner.runtime.enter();
         self.inner.rigs.load(factories(), inventory);
+        self.inner.programs.follow(|machine| self.inner.rigs.get(machine));
         self.inner.attention.follow(&self.inner.rigs);
     }
 

@@ -2,9 +2,10 @@
 
 use super::act::Fixtures;
 use crate::daemon::boot::Media;
-use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
+use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec, Point};
 use pitstop_core::machine::Switch;
 use pitstop_drivers::host::Hosts;
+use pitstop_drivers::program::{HookProgram, HookPrograms, Programmer};
 use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, Site};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
@@ -45,6 +46,8 @@ pub struct Rig {
     boot: Result<Arc<dyn Boot>, DriverError>,
     consoles: Vec<NamedConsole>,
     fixtures: Fixtures,
+    hooks: HookPrograms,
+    programmer: Option<Result<Arc<Programmer>, DriverError>>,
     /// Written to while the machine is nudged, read while a command is given: a
     /// reset must not come between an on and the machine's first boot, and its
     /// legs wait for each other no more than they did.
@@ -92,7 +95,17 @@ impl Rig {
         let consoles =
             spec.consoles.keys().map(|name| (name.clone(), factories.console(&site, name))).collect();
         let fixtures = Fixtures::of(factories, &site);
-        Self { legs, boot: factories.boot(&site), consoles, fixtures, spec, site, nudged: Default::default() }
+        Self {
+            legs,
+            boot: factories.boot(&site),
+            consoles,
+            fixtures,
+            hooks: factories.hooks(&site),
+            programmer: factories.programmer(&site),
+            spec,
+            site,
+            nudged: Default::default(),
+        }
     }
 
     /// A rig of given drivers.
@@ -104,6 +117,8 @@ impl Rig {
             boot: Ok(boot),
             consoles: Vec::new(),
             fixtures: Fixtures::default(),
+            hooks: HookPrograms::default(),
+            programmer: None,
             nudged: Default::default(),
         }
     }
@@ -122,6 +137,8 @@ impl Rig {
         legs.chain(consoles)
             .chain(self.boot.as_ref().err())
             .chain(self.fixtures.faults())
+            .chain(self.hooks.values().filter_map(|hook| hook.as_ref().err()))
+            .chain(self.programmer.as_ref().and_then(|programmer| programmer.as_ref().err()))
             .cloned()
             .chain(self.blind())
             .collect()
@@ -146,6 +163,16 @@ impl Rig {
     /// The switches and buttons.
     pub(super) fn fixtures(&self) -> &Fixtures {
         &self.fixtures
+    }
+
+    /// A hook by its point and name.
+    pub(super) fn hook(&self, point: Point, name: &str) -> Option<Result<&Arc<HookProgram>, &DriverError>> {
+        self.hooks.get(&(point, name.to_owned())).map(Result::as_ref)
+    }
+
+    /// What writes the board, if a program does.
+    pub(super) fn programmer(&self) -> Option<Result<&Arc<Programmer>, &DriverError>> {
+        self.programmer.as_ref().map(Result::as_ref)
     }
 
     /// The boot driver.
@@ -174,7 +201,9 @@ impl Rig {
 /// The bench hosts that a machine has anything on.
 fn hosts_of(spec: &MachineSpec) -> Vec<&str> {
     let drivers = spec.legs.iter().map(|leg| &leg.driver).chain(spec.consoles.values());
-    let others = spec.switches.values().chain(spec.buttons.values()).chain([&spec.ready]);
+    let hooks = spec.hooks.values().flatten().map(|hook| &hook.command);
+    let others = spec.switches.values().chain(spec.buttons.values()).chain([&spec.ready, &spec.reimage]);
+    let others = others.chain(hooks);
     drivers.chain(others).filter_map(|driver| driver.host.as_deref()).collect()
 }
 

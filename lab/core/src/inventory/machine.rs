@@ -9,6 +9,7 @@ use super::catalogue::Kind;
 use super::driver::{Drivers, Owner, built};
 use super::error::{Problem, Problems};
 use super::expand::Layered;
+use super::hook::flash;
 use super::model::{
     AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, HealthCheck, Idle, Inventory, LegSpec, Limits,
     MachineSpec, OtherDisks, Verify,
@@ -94,14 +95,23 @@ impl MachineReader<'_, '_> {
         let shell = self.optional_slot(Kind::Shell, table, owner);
         let switches = self.named_slots(Kind::Switch, table, owner);
         let buttons = self.named_slots(Kind::Button, table, owner);
-        self.usable("hook", table);
-        let rest = self.rest(table, &reader, owner);
+        let hooks = self.hooks(table, owner);
+        let mut rest = self.rest(table, &reader, owner);
+        let reimage = reimage.unwrap_or_else(|| DriverSpec::named("agent"));
+        if let (Some(ready), false) = (&ready, self.machine.only_class) {
+            self.hooks_fit(&hooks, ready, table);
+            self.reimage_fits(&reimage, (ready, &legs), table);
+        }
+        if reimage.driver == "command" && rest.disks.is_empty() {
+            rest.disks.push(flash(&reimage));
+        }
         Some(MachineSpec {
             legs: real_legs(legs, &rest.disks),
             consoles: consoles?,
             boot: boot?,
             ready: ready?,
-            reimage: reimage.unwrap_or_else(|| DriverSpec::named("agent")),
+            reimage,
+            hooks,
             shell,
             switches,
             buttons,
@@ -159,6 +169,7 @@ impl MachineReader<'_, '_> {
             shell: None,
             switches: BTreeMap::new(),
             buttons: BTreeMap::new(),
+            hooks: BTreeMap::new(),
         };
         if !self.machine.only_class {
             self.check_keep(&spec, table);
@@ -425,7 +436,7 @@ fn raise_name(key: &str, name: &str, entry: &Entry, problems: &mut Problems) {
 }
 
 /// Names of tags, consoles and disks go into paths and selectors.
-fn plain_name(name: &str) -> bool {
+pub(super) fn plain_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     name.len() <= 63 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits)
 }
@@ -455,6 +466,7 @@ fn disk_match(table: &Table, problems: &mut Problems) -> DiskMatch {
         bus: reader.string("bus", problems),
         min: reader.size("min", problems),
         max: reader.size("max", problems),
+        by: None,
     };
     if let (Some(min), Some(max), Some(entry)) = (found.min, found.max, table.get("max"))
         && max < min

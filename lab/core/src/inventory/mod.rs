@@ -16,6 +16,7 @@ mod driver;
 mod error;
 mod expand;
 mod files;
+pub mod hook;
 mod load;
 mod machine;
 pub mod model;
@@ -38,6 +39,7 @@ pub use diff::{Change, MachineChange, NewBecause, diff, diff_lab};
 pub use error::{InventoryError, InventoryErrors};
 pub use expand::MAX_MACHINES;
 pub use files::{DiskFiles, Files, MemoryFiles};
+pub use hook::{Hook, Hooks, Point};
 pub use load::{MAX_FILE, MAX_FILES};
 pub use model::{
     AfterBuild, AtEnd, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, Group, Idle, Inventory,

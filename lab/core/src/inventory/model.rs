@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use super::hook::{Hook, Hooks, Point};
 pub use super::words::{Place, Said, Sources, Words};
 
 /// A whole lab.
@@ -273,6 +274,8 @@ pub struct MachineSpec {
     pub switches: BTreeMap<String, DriverSpec>,
     /// Buttons (recovery, …) by name.
     pub buttons: BTreeMap<String, DriverSpec>,
+    /// Programs that run at points of its turns.
+    pub hooks: Hooks,
     /// Takes `after_build = "keep"` and reservations that accept a used disk.
     pub shared: bool,
     /// The policy it follows whoever holds it; a key of [`Inventory::policies`].
@@ -473,6 +476,9 @@ pub struct DiskMatch {
     pub min: Option<u64>,
     /// Largest size, bytes.
     pub max: Option<u64>,
+    /// The programmer that writes it, as a digest: it is the flash of a board, and no agent finds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 impl DiskMatch {
@@ -587,6 +593,26 @@ impl Limits {
             "claim" => &mut self.claim_ms,
             _ => return None,
         })
+    }
+}
+
+impl MachineSpec {
+    /// Whether our agent boots on it. If not, another thing shows that it is up, and nobody proves its disks.
+    #[must_use]
+    pub fn runs_agent(&self) -> bool {
+        self.ready.driver == "agent"
+    }
+
+    /// What writes its flash, where a program of the lab's does that.
+    #[must_use]
+    pub fn programmer(&self) -> Option<&DriverSpec> {
+        Some(&self.reimage).filter(|reimage| reimage.driver == "command")
+    }
+
+    /// Whether what a program wrote is read back and compared: only then is the board clean *by command*.
+    #[must_use]
+    pub fn reads_back(&self) -> bool {
+        self.programmer().is_some_and(|programmer| programmer.list("read_back").is_some())
     }
 }
 

@@ -62,6 +62,12 @@ impl Change {
             | ActBegun { machine, .. }
             | ActDone { machine, .. }
             | ActFailed { machine, .. }
+            | ProgramBegun { machine, .. }
+            | ProgramEnded { machine, .. }
+            | ProgramGone { machine, .. }
+            | HooksDone { machine, .. }
+            | NotMeddled { machine }
+            | DiskByCommand { machine, .. }
             | LandingMoved { machine, .. }
             | CycleStopped { machine }
             | RunStarted { machine, .. } => Some(machine),

@@ -387,6 +387,7 @@ impl Sim {
         let incomplete = self.happens(who, Chance::ProofIncomplete);
         let board = &mut self.boards[self.agents[id].board];
         let serial = board.numbers.disks.get(number).cloned();
+        let single = board.disks.len() == 1;
         let Some(disk) = board.disks.get_mut(number) else {
             return Outcome::Failed { reason: "no such disk".into(), image: false };
         };
@@ -403,6 +404,7 @@ impl Sim {
                 }
             }
         }
+        board.behind &= !single;
         let mut proof = DiskProof { serial, ..proof(path, image.digest.clone()) };
         if incomplete {
             proof.read_bytes /= 2;

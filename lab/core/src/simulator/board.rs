@@ -35,6 +35,13 @@ pub(super) struct Numbers {
     pub disks: Vec<String>,
 }
 
+impl DiskTruth {
+    /// Whether there is a system on it that comes up.
+    pub fn boots(&self) -> bool {
+        !self.partial && matches!(self.base, Some(Some(_)))
+    }
+}
+
 /// A power leg as it is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LegTruth {
@@ -52,6 +59,10 @@ pub(super) struct Board {
     /// Who waits for its first word, and what is then reported.
     pub witness: Option<(Epoch, Fact)>,
     pub legs: Vec<LegTruth>,
+    /// Programs of the lab's that run for it.
+    pub runs: Vec<super::programs::Run>,
+    /// A hook had its disk's own system run since anybody read the disk.
+    pub behind: bool,
     /// Commands under way.
     pub inflight: Vec<super::power::Flight>,
     /// Number of its boot.
@@ -100,6 +111,8 @@ impl Board {
             kind,
             witness: None,
             legs,
+            runs: Vec::new(),
+            behind: false,
             inflight: Vec::new(),
             boot: 0,
             flaked: false,
@@ -177,7 +190,7 @@ impl Board {
     /// What is on the disk that boots runs, and writes where it likes.
     fn disk_runs(&mut self) -> bool {
         let Some(first) = self.disks.first() else { return false };
-        if first.partial || !matches!(first.base, Some(Some(_))) {
+        if !first.boots() {
             return false;
         }
         let ghosts = first.tenants.clone();
@@ -244,7 +257,7 @@ impl Sim {
         }
     }
 
-    fn power_up(&mut self, number: usize, what: Boot, params: Option<AgentParams>) {
+    pub(super) fn power_up(&mut self, number: usize, what: Boot, params: Option<AgentParams>) {
         let who = Who::board(number);
         let board = &mut self.boards[number];
         board.boot += 1;
@@ -326,7 +339,7 @@ impl Sim {
         if let Some((epoch, fact)) = board.witness.take() {
             return self.at(10, Happening::Fact(epoch, Box::new(fact)));
         }
-        if !board.disk_runs() || matches!(board.kind, Kind::ByPower | Kind::ByWord) {
+        if !board.disk_runs() || matches!(board.kind, Kind::ByPower | Kind::ByWord | Kind::Flashed) {
             return;
         }
         let Some(mut seed) = board.seed.clone() else { return };

@@ -265,6 +265,9 @@ impl Sim {
             let (skew, stopped) = (self.daemon.skew, self.now);
             self.daemon.zombie = Some(Zombie { lab, skew, stopped, awake: false });
         }
+        if self.daemon.zombie.is_none() {
+            self.orphan_runs(self.daemon.store.meta.epoch);
+        }
         self.all_disconnected();
         self.nobody_answers();
         // Now and then for longer than any phase, or a holder who may claim, has.

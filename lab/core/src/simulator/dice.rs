@@ -104,6 +104,18 @@ chances! {
     fault ImageDead "image comes up nowhere" 150,
     fault CheckFails "health check fails" 4,
 
+    // ── programs of the lab's ──
+    fault HookFails "hook fails" 12,
+    /// A hook resets its board or switches it on.
+    fault HookBoots "hook boots its board" 6,
+    /// A hook or programmer does not end in time.
+    fault ProgramHangs "program hangs" 15,
+    /// And what it was to do is done after that.
+    fault ProgramLingers "program lingers" 2,
+    fault ProgramFails "programmer fails" 15,
+    /// Not the board's fault.
+    fault LabTrouble "the lab's own disk is full" 10,
+
     // ── daemon ──
     fault KilledBefore "killed before commit" 1_500,
     fault KilledAfter "killed after commit" 1_500,

@@ -1,13 +1,15 @@
 //! Inventories to simulate: small machines with short limits, no two alike.
 
 use super::dice::{Dice, Pick, Who};
+use crate::inventory::Point;
 use crate::inventory::model::{
-    AfterBuild, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Idle, Inventory,
+    AfterBuild, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Hook, Idle,
+    Inventory,
     Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
 };
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -38,6 +40,10 @@ pub(super) enum Kind {
     ByPower,
     /// Runs no agent; what it says on its console shows that it is up.
     ByWord,
+    /// Like that, and a programmer writes its flash and reads it back.
+    Flashed,
+    /// It has hooks at every point.
+    Hooked,
 }
 
 const KINDS: [Kind; 18] = [
@@ -81,6 +87,12 @@ impl Plan {
     pub fn new(number: usize, dice: &mut Dice) -> Option<Self> {
         let name = MachineName::new(&format!("m{number}")).ok()?;
         let kind = dice.one(Who::board(number), Pick::Kind, &KINDS);
+        // Drawn apart, so that the kinds above are what they were.
+        let kind = match (kind, dice.below(Who::board(number), Pick::Ask, 2)) {
+            (Kind::Plain, 0) => Kind::Hooked,
+            (Kind::ByPower | Kind::ByWord, 0) => Kind::Flashed,
+            (kind, _) => kind,
+        };
         Some(Self { name, kind, listed: true, legs: 0, disks: 0, names: 0, circuit: None })
     }
 }
@@ -191,6 +203,16 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
             keep(&mut spec);
             spec.ready = DriverSpec::named("console");
         }
+        Kind::Flashed => {
+            spec.ready = DriverSpec::named("console");
+            flash(&mut spec);
+            let points = [Point::BeforePower, Point::AfterImage, Point::OnFailure];
+            spec.hooks = points.into_iter().map(|point| (point, vec![hook("only", "warn")])).collect();
+        }
+        Kind::Hooked => {
+            let both = || vec![hook("first", "quarantine"), hook("second", "warn")];
+            spec.hooks = Point::ALL.into_iter().map(|point| (point, both())).collect();
+        }
     }
     for (n, leg) in spec.legs.iter_mut().enumerate() {
         leg.driver = numbered("sim", "outlet", (plan.legs << 32) | ((number as u64) << 8) | n as u64);
@@ -199,6 +221,24 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
         disk.matching.min = (plan.disks > 0).then_some(plan.disks);
     }
     spec
+}
+
+/// A programmer that reads back.
+pub(crate) fn flash(spec: &mut MachineSpec) {
+    let fields = json!({ "run": ["write", "{image}"], "read_back": ["read"], "timeout": 20_000 });
+    spec.reimage = command(fields);
+    spec.disks = vec![disk("flash", DiskContent::Image)];
+}
+
+/// A hook.
+pub(crate) fn hook(name: &str, on_error: &str) -> Hook {
+    let fields = json!({ "run": ["hook", "{machine}"], "timeout": 20_000, "on_error": on_error });
+    Hook { name: name.to_owned(), command: command(fields) }
+}
+
+fn command(fields: Value) -> DriverSpec {
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    DriverSpec { fields: Arc::new(fields), ..DriverSpec::named("command") }
 }
 
 fn keep(spec: &mut MachineSpec) {
@@ -249,6 +289,7 @@ pub fn plain(name: MachineName) -> MachineSpec {
         shell: None,
         switches: BTreeMap::new(),
         buttons: BTreeMap::new(),
+        hooks: BTreeMap::new(),
         shared: false,
         policy: None,
         after_build: None,

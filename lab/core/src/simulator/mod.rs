@@ -17,6 +17,7 @@ mod oracle;
 mod pairs;
 mod power;
 mod probe;
+mod programs;
 mod restored;
 mod shrink;
 mod trace;
@@ -231,6 +232,12 @@ enum Happening {
     Worked { agent: usize, step: u64, work: Box<Work> },
     /// An agent's health check ended.
     Checked(usize, Epoch, Box<Fact>),
+    /// A hook boots its board.
+    HookBoots { board: usize, run: u64 },
+    /// A program comes to its end, or its time does.
+    ProgramEnds { board: usize, run: u64 },
+    /// One that was given up gets to its end after all.
+    ProgramLands { board: usize, run: u64 },
     /// An agent sends what is not acknowledged.
     Send(usize),
     /// A message arrives.
@@ -335,6 +342,9 @@ impl Sim {
             Happening::Told(agent, session, message) => self.told(agent, session, *message),
             Happening::Worked { agent, step, work } => self.worked(agent, step, &work),
             Happening::Checked(agent, epoch, fact) => self.checked(agent, epoch, *fact),
+            Happening::HookBoots { board, run } => self.hook_boots(board, run),
+            Happening::ProgramEnds { board, run } => self.program_ends(board, run),
+            Happening::ProgramLands { board, run } => self.program_lands(board, run),
             Happening::Send(agent) => self.send_again(agent),
             Happening::Late(event) => drop(self.route(*event)),
         }

@@ -90,7 +90,11 @@ impl Sim {
             match &record.change {
                 Change::MachineReady { machine, until: None }
                 | Change::WarmTaken { machine, .. }
-                | Change::InUse { machine } => self.handed_over(lab, machine)?,
+                | Change::InUse { machine } => {
+                    self.handed_over(lab, machine)?;
+                    self.proof_holds(lab, machine)?;
+                }
+                Change::Freed { machine, good: true } => self.proof_holds(lab, machine)?,
                 Change::TurnStarted { machine, .. }
                     if lab.machine(machine).is_some_and(|m| lab.changed_parts(m)) =>
                 {
@@ -178,6 +182,15 @@ impl Sim {
         Ok(())
     }
 
+    /// What is called clean was read after whatever a hook did.
+    fn proof_holds(&self, lab: &Lab, name: &MachineName) -> Result<(), String> {
+        let (Some(row), Some(number)) = (lab.machine(name), self.board_of(name)) else { return Ok(()) };
+        if !row.disks.is_empty() && row.all_clean() && self.boards[number].behind {
+            return Err(format!("{name} is {}, and a hook had its own system run since", row.clean()));
+        }
+        Ok(())
+    }
+
     // ── what machines go through ──
 
     /// No machine is switched again and again.
@@ -256,6 +269,9 @@ impl Sim {
         let circuit = lab.machine(name).and_then(|m| m.circuit.as_deref());
         let waits = 4 * circuit.map_or(0, |c| lab.on_circuit(c).map(each).sum());
         let cuts = spec.spare_leg().map_or(0, |leg| 3 * (6 * limits.power_ms + spec.legs[leg].min_off_ms));
+        let hooks: u64 = spec.hooks.values().flatten().map(|h| h.timeout_ms() + 60_000).sum();
+        let flash = spec.programmer().map_or(0, |p| 6 * p.ms("timeout").unwrap_or(0) + 2 * limits.reimage_ms);
+        let programs = 3 * hooks + 2 * flash;
         let once = offs
             + boots
             + disks
@@ -264,7 +280,8 @@ impl Sim {
             + 4 * limits.power_ms
             + spec.fetch_ms()
             + waits
-            + cuts;
+            + cuts
+            + programs;
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         let excused = self.oracle.excuses - tally.excuses + (self.starts - tally.starts) * once;
         let most = 2 * once + excused;

@@ -23,11 +23,16 @@ const RESTING: [&str; 11] = [
     "(no machine)",
 ];
 const PURPOSES: [&str; 4] = ["prepare", "turnaround", "prove", "look"];
-const PHASES: [&str; 12] = [
+const PHASES: [&str; 17] = [
     "off",
     "boot agent",
     "verify",
     "write",
+    "hook (off)",
+    "hook (agent)",
+    "look",
+    "flash",
+    "read back",
     "seed",
     "hand off",
     "serve",
@@ -41,7 +46,7 @@ const NOBODY: usize = 10;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 55] = [
+const EVENTS: [&str; 60] = [
     "start",
     "start (restored)",
     "daemon drains",
@@ -97,6 +102,11 @@ const EVENTS: [&str; 55] = [
     "wires: beat",
     "wires: look",
     "wires checked",
+    "hook ended",
+    "hook failed",
+    "programmed",
+    "not programmed",
+    "program gone",
 ];
 
 /// How often each event met each state.
@@ -137,6 +147,9 @@ impl Pairs {
                     | Fact::Read { machine, .. }
                     | Fact::Checked { machine, .. }
                     | Fact::Acted { machine, .. }
+                    | Fact::Hooked { machine, .. }
+                    | Fact::Programmed { machine, .. }
+                    | Fact::Gone { machine, .. }
                     | Fact::Witnessed { machine, .. }
                     | Fact::Said { machine, .. },
                 ..
@@ -227,13 +240,17 @@ pub(super) fn state(machine: &Machine) -> usize {
                 Phase::BootAgent => 1,
                 Phase::Disk { writing: false, .. } => 2,
                 Phase::Disk { .. } => 3,
-                Phase::Seed => 4,
-                Phase::HandOff => 5,
-                Phase::Serve => 6,
-                Phase::Evidence => 7,
-                Phase::Check => 8,
-                Phase::Settle => 9,
-                Phase::Rest => 10,
+                Phase::Hook { point, .. } => 4 + usize::from(point.has_agent()),
+                Phase::Look => 6,
+                Phase::Flash { writing: true } => 7,
+                Phase::Flash { .. } => 8,
+                Phase::Seed => 9,
+                Phase::HandOff => 10,
+                Phase::Serve => 11,
+                Phase::Evidence => 12,
+                Phase::Check => 13,
+                Phase::Settle => 14,
+                Phase::Rest => 15,
             };
             RESTING.len() + purpose * PHASES.len() + phase
         }
@@ -261,6 +278,11 @@ fn kind(lab: &Lab, event: &Event) -> usize {
         },
         Event::Fact { fact: Fact::Acted { .. }, .. } => "switched or pressed",
         Event::Fact { fact: Fact::Witnessed { .. }, .. } => "up, says its console",
+        Event::Fact { fact: Fact::Hooked { result: Ok(()), .. }, .. } => "hook ended",
+        Event::Fact { fact: Fact::Hooked { .. }, .. } => "hook failed",
+        Event::Fact { fact: Fact::Programmed { result: Ok(_), .. }, .. } => "programmed",
+        Event::Fact { fact: Fact::Programmed { .. }, .. } => "not programmed",
+        Event::Fact { fact: Fact::Gone { .. }, .. } => "program gone",
         Event::Fact { fact: Fact::Checked { result, .. }, .. } => match result {
             Ok(()) => "well",
             Err(_) => "not well",

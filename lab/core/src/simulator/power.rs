@@ -96,6 +96,9 @@ impl Sim {
                 let fact = Fact::Witnessed { machine, turn, result: Ok("READY".into()) };
                 self.boards[board].witness = Some((epoch, fact));
             }
+            Effect::Hook { .. } | Effect::Program { .. } | Effect::Stop { .. } => {
+                self.program(effect, epoch, lab_now);
+            }
             Effect::Act { machine, intent, act, .. } => self.nudge(machine, intent, act, epoch),
             Effect::Dismiss { machine, .. } => {
                 let Some(board) = self.board_of(&machine) else { return };

@@ -316,6 +316,8 @@ impl Step<'_> {
         self.change(Change::StepDone { machine: name.clone(), step });
         match (&turn.phase, outcome) {
             (Phase::BootAgent, Outcome::Seen(report)) => self.looked(name, machine, *report),
+            // It lives in the memory of the boot that proved the disks.
+            (Phase::Look, Outcome::Seen(_)) => self.phase_done(name),
             (Phase::Disk { disk, .. }, Outcome::Proven(proof)) => {
                 self.disk_proven(name, machine, turn, *disk, proof);
             }

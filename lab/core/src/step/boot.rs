@@ -26,8 +26,11 @@ impl Step<'_> {
             Some(machine) => match &machine.stage {
                 Stage::Turn(turn) => match turn.phase {
                     Phase::BootAgent => self.boot_agent(name, lane),
-                    Phase::Disk { .. } | Phase::Seed | Phase::Serve => self.burn(name),
-                    Phase::Evidence => BootAnswer::Disk,
+                    Phase::Disk { .. } | Phase::Look | Phase::Seed | Phase::Serve => self.burn(name),
+                    Phase::Hook { point, .. } if point.has_agent() && !self.runs_no_agent(name) => {
+                        self.burn(name)
+                    }
+                    Phase::Evidence | Phase::Flash { .. } => BootAnswer::Disk,
                     Phase::Settle if turn.goal != crate::machine::Goal::Off => BootAnswer::Disk,
                     _ => BootAnswer::Refused("the machine is to be off".into()),
                 },

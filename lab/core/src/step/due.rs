@@ -34,8 +34,9 @@ impl Step<'_> {
                 self.change(Change::AgentLost { machine: name.clone() });
             }
             // Nor did a runner of ours see to its time meanwhile.
-            if self.machine(&name).is_some_and(|m| m.is_commanded()) {
-                self.change(Change::LandingMoved { machine: name.clone(), ms, all: false });
+            let runs = self.machine(&name).is_some_and(|m| m.running.is_some());
+            if runs || self.machine(&name).is_some_and(|m| m.is_commanded()) {
+                self.change(Change::LandingMoved { machine: name.clone(), ms, all: runs });
             }
         }
         self.nobody_was_there(ms);
@@ -131,6 +132,19 @@ impl Step<'_> {
                 (FailureClass::Boot, format!("the image's host agent did not attach in {seconds} s"))
             }
             Phase::Disk { .. } => (FailureClass::Disk, format!("not written and proven in {seconds} s")),
+            Phase::Flash { .. } => self.flash_overdue(name, seconds),
+            Phase::Hook { point, hook } => {
+                let called = self.spec(name).and_then(|s| s.hooks.get(point)?.get(*hook));
+                let called = called.map(|h| h.name.as_str()).unwrap_or_default();
+                (FailureClass::Health, format!("hook {point} {called} did not end in {seconds} s"))
+            }
+            Phase::Look if machine.is_some_and(|m| !m.settled()) => {
+                (FailureClass::Power, format!("power could not be read behind its hooks for {seconds} s"))
+            }
+            Phase::Look => (
+                FailureClass::Agent,
+                format!("behind its hooks the agent was not heard of for {seconds} s: it may have booted since"),
+            ),
             Phase::Seed | Phase::Serve => (FailureClass::Agent, format!("no hand-over in {seconds} s")),
             Phase::Check => (FailureClass::Health, format!("its health check did not end in {seconds} s")),
             Phase::Start { .. } => {
@@ -140,6 +154,19 @@ impl Step<'_> {
         };
         let known = machine.map(|m| known(m, phase)).unwrap_or_default();
         (class, format!("{what}{known}"))
+    }
+
+    /// A board that was not written in time: because of what the lab owes it,
+    /// or of what its programmer does.
+    fn flash_overdue(&self, name: &MachineName, seconds: u64) -> (FailureClass, String) {
+        let machine = self.lab.machines.get(name);
+        if let Some(stalled) = machine.and_then(|m| m.turn()).and_then(|t| t.stalled.as_ref()) {
+            return (FailureClass::Lab, format!("not to be written for {seconds} s: {}", stalled.why));
+        }
+        match machine.is_some_and(|m| m.running.is_some()) {
+            true => (FailureClass::Disk, format!("not written and read back in {seconds} s")),
+            false => (FailureClass::Power, format!("its programmer waited {seconds} s for its power")),
+        }
     }
 
     fn ready_by(&self, name: &MachineName) -> &str {

@@ -267,7 +267,7 @@ impl Step<'_> {
     }
 
     /// Milliseconds until no power command may land any more, if one may.
-    fn landing(&self, machine: &Machine) -> Option<u64> {
+    pub(crate) fn landing(&self, machine: &Machine) -> Option<u64> {
         let last = machine.legs.iter().flat_map(|l| &l.unsettled).map(|i| i.may_land_until).max();
         last.map(|at| at - self.now())
     }
@@ -323,17 +323,19 @@ impl Step<'_> {
             Want::Agent => Goal::Agent,
             Want::Image => Goal::Image,
         };
-        if self.runs_no_agent(name) {
+        let board = self.programmer(name).is_some();
+        if self.runs_no_agent(name) && !board {
             return Err(ApiError::new(
                 Code::Conflict,
                 format!("{name} runs no agent that could write its disks"),
             ));
         }
-        if let (Goal::Image, Some(seedless)) = (goal, image.as_ref().filter(|i| i.seed.is_none())) {
+        let seedless = image.as_ref().filter(|i| i.seed.is_none() && !board);
+        if let (Goal::Image, Some(seedless)) = (goal, seedless) {
             let text = format!("image `{}` has no seed area for the host agent", seedless.name);
             return Err(ApiError::new(Code::Conflict, text).hint("add it with --seed"));
         }
-        if goal == Goal::Image && image.is_none() {
+        if (goal == Goal::Image || board) && image.is_none() {
             return Err(ApiError::new(Code::Conflict, format!("there is no image to write to {name}"))
                 .hint("pitstop image ls"));
         }

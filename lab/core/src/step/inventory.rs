@@ -46,6 +46,7 @@ impl Step<'_> {
     fn take_up(&mut self, name: &MachineName) {
         let starting = self.machine(name).is_some_and(|m| is_starting(&m));
         self.abandon_all(name, super::RESTARTED);
+        self.programs_after_start(name);
         let Some(machine) = self.machine(name) else { return };
         if machine.agent.as_ref().is_some_and(|a| a.lost.is_none()) {
             self.change(Change::AgentLost { machine: name.clone() });
@@ -71,6 +72,10 @@ impl Step<'_> {
         match turn.phase {
             // The commands may never have left: said again, as new intents.
             Phase::Off | Phase::HandOff | Phase::Rest => self.enter(name, turn.phase.clone()),
+            // It may have been run, or half of it: once more.
+            Phase::Hook { .. } => self.enter(name, turn.phase.clone()),
+            // Off, until nothing of the last programmer can act any more.
+            Phase::Flash { .. } => self.start_over(name),
             // Nothing was given out, so nothing of it can come back.
             Phase::BootAgent if !given => self.start_over(name),
             // The power-on may never have left. To read off then and call it
@@ -79,7 +84,7 @@ impl Step<'_> {
             // Nobody watched meanwhile, and what was said will not be said again.
             Phase::Evidence if self.is_watched_for(name) => self.start_over(name),
             Phase::BootAgent | Phase::Evidence | Phase::Settle if !attached => self.observe_all(name),
-            Phase::Settle => self.observe_all(name),
+            Phase::Settle | Phase::Look => self.observe_all(name),
             // The agent resumes with its key and is told its step again.
             Phase::BootAgent
             | Phase::Evidence
@@ -163,6 +168,7 @@ impl Step<'_> {
     /// by its name is not what is known of it.
     pub(crate) fn leave_alone(&mut self, name: &MachineName) {
         self.dismiss(name, "its legs or disks are others in the inventory now");
+        self.stop_program(name, "its legs or disks are others in the inventory now");
         self.change(Change::Freed { machine: name.clone(), good: false });
         if self.machine(name).is_some_and(|m| matches!(m.health, Health::Good | Health::Quarantined { .. })) {
             self.change(Change::HealthSet { machine: name.clone(), health: Health::New });

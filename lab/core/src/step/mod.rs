@@ -13,6 +13,7 @@ mod facts;
 mod holder;
 mod inventory;
 mod power;
+mod program;
 mod request;
 mod reservation;
 mod restored;

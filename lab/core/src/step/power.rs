@@ -93,6 +93,13 @@ impl Step<'_> {
             Fact::Acted { machine, intent, act, begun, result } => {
                 self.acted(&machine, intent, &act, begun, result);
             }
+            Fact::Hooked { machine, intent, nonce, over, result } => {
+                self.hooked(&machine, (intent, &nonce), over, result);
+            }
+            Fact::Programmed { machine, intent, nonce, over, result } => {
+                self.programmed(&machine, (intent, &nonce), over, result);
+            }
+            Fact::Gone { machine, intent } => self.program_gone(&machine, intent),
             Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
             Fact::Said { machine, nonce, saying, line } => {
                 self.said(&machine, nonce.as_deref(), saying, &line)
@@ -222,7 +229,14 @@ impl Step<'_> {
             Phase::Off | Phase::HandOff | Phase::Rest => self.off_progress(name, &machine),
             Phase::BootAgent | Phase::Evidence => self.on_progress(name, &machine),
             Phase::Settle => self.settle_progress(name, &machine),
-            Phase::Start { .. } | Phase::Disk { .. } | Phase::Seed | Phase::Serve | Phase::Check => {}
+            Phase::Flash { .. } => self.flash_progress(name),
+            Phase::Look => self.look_progress(name),
+            Phase::Start { .. }
+            | Phase::Hook { .. }
+            | Phase::Disk { .. }
+            | Phase::Seed
+            | Phase::Serve
+            | Phase::Check => {}
         }
     }
 
@@ -248,6 +262,8 @@ impl Step<'_> {
         }
         if machine.settled() || !self.fence(Fence::MayLandUntil) {
             self.phase_done(name);
+        } else {
+            self.look_behind_programs(name, machine);
         }
     }
 
@@ -372,7 +388,9 @@ impl Step<'_> {
         } else if turn.phase.wants_off() {
             // Whatever the answer was: look, then command again if it is on.
             self.ask_later(name, ASK_AGAIN);
-        } else if want == Switch::On && turn.phase.awaits_attach() {
+        } else if want == Switch::On
+            && (turn.phase.awaits_attach() || matches!(turn.phase, Phase::Flash { .. }))
+        {
             self.fail_phase(name, FailureClass::Power, answer);
         }
     }

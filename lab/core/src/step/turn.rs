@@ -7,6 +7,12 @@
 //!    └── nothing to do on disks ────────────────────────────────┘
 //! ```
 //!
+//! Where the machine has hooks, a phase for each stands between: before the
+//! first off of a turnaround, between off and power on (and off is read once
+//! more behind them), when the boot agent has attached, and when the disks are
+//! proven (`look` then asks whether it is still the same agent). Of a board
+//! that `reimage.command` writes, `flash` stands for boot agent and disk.
+//!
 //! Any failure goes back to `off` with a fresh attempt, a bounded number of
 //! times, counted in the row so that a crash does not forget it.
 
@@ -15,6 +21,7 @@ use super::{Step, TRIES};
 use crate::effect::{Boot, Effect};
 use crate::fence::Fence;
 use crate::id::{ReservationId, SecretHash};
+use crate::inventory::Point;
 use crate::inventory::model::{AfterBuild, DiskContent, Idle};
 use crate::machine::{
     Content, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Machine, Phase, Purpose, Stage, Switch,
@@ -40,7 +47,14 @@ impl Step<'_> {
         let deadline = self.off_deadline(name);
         let machine = name.clone();
         self.lab.retries.remove(name);
+        self.stop_program(name, "the turn that it belonged to is over");
+        let used = self.machine(name).is_some_and(|m| matches!(m.stage, Stage::InUse { .. }));
         self.change(Change::TurnStarted { machine, purpose, goal, reservation, image, disks, deadline });
+        if used && purpose == Purpose::Turnaround && self.has_hooks(name, Point::BeforeRelease) {
+            // Who had it is off it, and it is as he left it.
+            self.dismiss(name, "released");
+            return self.enter(name, Phase::Hook { point: Point::BeforeRelease, hook: 0 });
+        }
         self.begin_off(name);
     }
 
@@ -51,7 +65,8 @@ impl Step<'_> {
             return self.leave_alone(name);
         };
         let policy = self.lab.inventory.after_build(spec, role);
-        if policy == AfterBuild::Keep && machine.legs.is_empty() && machine.turn().is_none() {
+        let hooked = self.has_hooks(name, Point::BeforeRelease);
+        if policy == AfterBuild::Keep && machine.legs.is_empty() && machine.turn().is_none() && !hooked {
             // Nothing to switch and nothing to prove: it is free at once.
             self.dismiss(name, "released");
             self.change(Change::Freed { machine: name.clone(), good: true });
@@ -64,7 +79,7 @@ impl Step<'_> {
         let disks = match policy {
             // Untouched and to rest: nothing to do. To be booted: it must
             // hold the image it is booted for.
-            AfterBuild::Reimage if warm || !machine.all_proven() => DiskPlan::Prove,
+            AfterBuild::Reimage if warm || !machine.all_clean() => DiskPlan::Prove,
             _ => DiskPlan::Leave,
         };
         self.begin_turn(name, Purpose::Turnaround, goal, None, image, disks);
@@ -97,8 +112,11 @@ impl Step<'_> {
 
     fn off_deadline(&self, name: &MachineName) -> LabTime {
         // Long enough to wait out an intent that may still land, read power
-        // after it, and switch again.
-        self.now() + 6 * self.limits(name).power_ms + self.fetch_ms(name)
+        // after it, and switch again. A program may take longer than a command.
+        let power_ms = self.limits(name).power_ms;
+        let landing = self.machine(name).and_then(|m| self.landing(&m)).unwrap_or_default();
+        let off = self.now() + 6 * power_ms + self.fetch_ms(name);
+        off + landing.saturating_sub(4 * power_ms)
     }
 
     /// How long a device of the machine's own may take to fetch what our
@@ -124,6 +142,9 @@ impl Step<'_> {
                 now + self.fetch_ms(name) + limits.power_ms + limits.firmware_ms + limits.attach_ms
             }
             Phase::Disk { .. } => now + limits.reimage_ms,
+            Phase::Flash { .. } => self.off_deadline(name) + limits.reimage_ms,
+            Phase::Hook { point, hook } => now + self.hook_ms(name, point, hook),
+            Phase::Look => self.off_deadline(name),
             Phase::Seed | Phase::Serve => now + limits.handover_ms,
             Phase::Evidence => now + limits.power_ms + self.evidence_ms(name),
             Phase::Check => now + self.check_of(name).map_or(0, |c| c.within_ms),
@@ -136,9 +157,16 @@ impl Step<'_> {
             Phase::Start { .. } => {} // its circuit's turn comes
             Phase::BootAgent => self.begin_attempt(name),
             Phase::Disk { disk, writing } => self.begin_disk(name, disk, writing),
+            Phase::Flash { writing } => self.begin_flash(name, writing),
+            Phase::Hook { point, hook } => self.begin_hook(name, point, hook),
+            Phase::Look => self.look_progress(name),
             Phase::Seed => self.begin_seed(name),
             Phase::Serve => self.begin_serve(name),
             Phase::Evidence => {
+                if self.programmer(name).is_some() {
+                    // What was written runs from here on.
+                    self.mark_used(name, self.turn(name).and_then(|t| t.reservation));
+                }
                 // A console is listened to before it is on, since its first
                 // word may be the one; nothing else is asked before that.
                 let listens = self.spec(name).is_some_and(|s| s.ready.driver == "console");
@@ -289,7 +317,7 @@ impl Step<'_> {
     pub(crate) fn open_work(&self, name: &MachineName) -> Option<Work> {
         let turn = self.turn(name)?;
         match turn.phase {
-            Phase::BootAgent => Some(Work::Look),
+            Phase::BootAgent | Phase::Look => Some(Work::Look),
             Phase::Disk { disk, writing } => self.disk_work(name, &turn, disk, writing).map(Work::Image),
             Phase::Serve => Some(Work::Serve),
             _ => None,
@@ -301,10 +329,18 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         let Some(turn) = machine.turn().cloned() else { return };
         match turn.phase {
-            Phase::Off if self.needs_agent(name, &machine, &turn) => self.enter(name, Phase::BootAgent),
-            Phase::Off if turn.goal != Goal::Off => self.enter(name, Phase::Evidence),
-            Phase::Off => self.enter(name, Phase::Settle),
-            Phase::BootAgent => self.next_disk(name, &machine, &turn, 0),
+            Phase::Off => {
+                let next = self.after_off(name, &machine, &turn);
+                let hooked = self.switches_on(name, &next, &turn) && !turn.prepared;
+                if hooked && self.has_hooks(name, Point::BeforePower) {
+                    return self.enter(name, Phase::Hook { point: Point::BeforePower, hook: 0 });
+                }
+                self.enter(name, next);
+            }
+            Phase::BootAgent => self.next_hook(name, Point::AfterAttach, 0),
+            Phase::Hook { point, hook } => self.next_hook(name, point, hook + 1),
+            Phase::Flash { writing: true } => self.next_hook(name, Point::AfterImage, 0),
+            Phase::Flash { writing: false } | Phase::Look => self.hooks_are_over(name),
             Phase::Disk { disk, .. } => self.next_disk(name, &machine, &turn, disk + 1),
             Phase::Seed => self.enter(name, Phase::HandOff),
             Phase::HandOff => self.enter(name, Phase::Evidence),
@@ -317,6 +353,19 @@ impl Step<'_> {
             Phase::Start { disk: true } => self.enter(name, Phase::Evidence),
             Phase::Start { disk: false } => self.enter(name, Phase::BootAgent),
             Phase::Settle => self.finish(name, &turn),
+        }
+    }
+
+    /// What follows when the machine is off, but for hooks.
+    fn after_off(&self, name: &MachineName, machine: &Machine, turn: &Turn) -> Phase {
+        if self.needs_agent(name, machine, turn) {
+            Phase::BootAgent
+        } else if self.needs_flash(name, machine, turn) {
+            Phase::Flash { writing: true }
+        } else if turn.goal != Goal::Off {
+            Phase::Evidence
+        } else {
+            Phase::Settle
         }
     }
 
@@ -337,7 +386,7 @@ impl Step<'_> {
     /// Whether the machine never runs an agent of ours: another thing shows
     /// that it is ready, and nobody proves its disks.
     pub(crate) fn runs_no_agent(&self, name: &MachineName) -> bool {
-        self.spec(name).is_some_and(|s| s.ready.driver != "agent")
+        self.spec(name).is_some_and(|s| !s.runs_agent())
     }
 
     /// Whether that is its power alone.
@@ -379,7 +428,7 @@ impl Step<'_> {
         }
     }
 
-    fn next_disk(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize) {
+    pub(crate) fn next_disk(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize) {
         if turn.disks != DiskPlan::Leave
             && let Some(row) = machine.disks.get(disk)
         {
@@ -389,9 +438,20 @@ impl Step<'_> {
             let writing = turn.disks == DiskPlan::Write || !holds;
             return self.enter(name, Phase::Disk { disk, writing });
         }
+        if turn.disks != DiskPlan::Leave && !machine.disks.is_empty() {
+            return self.next_hook(name, Point::AfterImage, 0);
+        }
+        self.disks_are_done(name);
+    }
+
+    /// Every disk is as it should be: on to the turn's goal.
+    pub(crate) fn disks_are_done(&mut self, name: &MachineName) {
+        let Some(turn) = self.turn(name) else { return };
+        let boards = self.programmer(name).is_some();
         match turn.goal {
             Goal::Off => self.enter(name, Phase::Rest),
             Goal::Agent => self.enter(name, Phase::Serve),
+            Goal::Image if boards => self.enter(name, Phase::HandOff),
             Goal::Image => self.enter(name, Phase::Seed),
         }
     }
@@ -431,13 +491,19 @@ impl Step<'_> {
     pub(crate) fn fail_phase(&mut self, name: &MachineName, class: FailureClass, evidence: &str) {
         let Some(turn) = self.turn(name) else { return };
         let failure = Failure { class, phase: turn.phase.name().to_owned(), evidence: evidence.to_owned() };
+        self.stop_program(name, "the phase that it belonged to failed");
         self.change(Change::PhaseFailed { machine: name.clone(), failure: failure.clone() });
         // Who is not what was enrolled is not switched on once more to say so again.
         let over = turn.failed + 1 >= TRIES || class == FailureClass::Drift;
         if over || self.is_hopeless(name, &turn, class) {
-            return self.give_up(name, &turn, failure);
+            self.give_up(name, &turn, failure);
+            return self.begin_failure_hooks(name, turn.image.as_ref());
         }
-        self.enter(name, Phase::Off);
+        match turn.phase {
+            // The machine is still as its holder left it.
+            Phase::Hook { point: Point::BeforeRelease, .. } => self.enter(name, turn.phase.clone()),
+            _ => self.enter(name, Phase::Off),
+        }
     }
 
     /// Starts the turn's phases over without counting a failure: the daemon

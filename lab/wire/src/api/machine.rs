@@ -312,6 +312,8 @@ pub struct Differs {
 pub enum Clean {
     /// Every disk was read back since its last use.
     Proven,
+    /// A command wrote it, and what another read back agreed: no proof.
+    ByCommand,
     /// Handed over since.
     Used,
     /// An attempt may have written some of it.
@@ -325,6 +327,7 @@ impl Clean {
     pub fn word(self) -> &'static str {
         match self {
             Self::Proven => "proven",
+            Self::ByCommand => "by-command",
             Self::Used => "used",
             Self::Writing => "writing",
             Self::Unknown => "unknown",
@@ -400,8 +403,8 @@ pub struct TurnState {
     pub number: u64,
     /// `prepare`, `turnaround`, `prove` or `look`.
     pub purpose: String,
-    /// The phase: `off`, `start`, `boot agent`, `disk`, `hand-over`, `evidence`,
-    /// `settle`, `rest`.
+    /// The phase: `off`, `start`, `boot agent`, `disk`, `hook`, `hand-over`,
+    /// `evidence`, `check`, `settle`, `rest`.
     pub phase: String,
     /// The disk at work, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -453,9 +456,9 @@ pub struct CutState {
 pub struct DiskState {
     /// Its name.
     pub name: String,
-    /// `unknown`, `writing`, `proven` or `used`.
+    /// `unknown`, `writing`, `proven`, `by-command` or `used`.
     pub content: String,
-    /// Digest of what was proven; absent when it was proven zero.
+    /// Digest of what was proven, or written by command; absent when it was proven zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// When it was proven.
@@ -464,7 +467,16 @@ pub struct DiskState {
     /// By which boot path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
-    /// Bytes read back for the proof.
+    /// When a command wrote it and another read it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_command: Option<Time>,
+    /// The program that read it back, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Length of the image that was read back equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_bytes: Option<u64>,
+    /// Bytes read back, for the proof or by the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bytes: Option<u64>,
     /// Bytes written before it.

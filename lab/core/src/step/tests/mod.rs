@@ -13,6 +13,7 @@ mod leases;
 mod pitfalls;
 mod policies;
 mod power;
+mod programs;
 mod proof;
 mod requests;
 mod restart;

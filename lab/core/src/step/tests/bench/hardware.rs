@@ -2,8 +2,9 @@
 
 use super::{Bench, Board, DISK, hex_of, name};
 use crate::effect::{Boot, Effect};
-use crate::event::{Answer, BootAnswer, Event, Fact, Report};
+use crate::event::{Answer, BootAnswer, Event, Fact, ReadBack, Report, Unprogrammed};
 use crate::id::{Epoch, IntentId};
+use crate::inventory::model::MachineSpec;
 use crate::machine::{Phase, Reading, Switch};
 use crate::record::Change;
 use crate::time::LabTime;
@@ -80,9 +81,40 @@ impl Bench {
             Effect::Act { machine, intent, act, .. } => {
                 self.fact(epoch, Fact::Acted { machine, intent, act, begun: true, result: Ok(()) });
             }
+            Effect::Hook { machine, intent, nonce, point, hook, fill, .. } => {
+                self.hooks.push((point, hook.clone(), fill));
+                let said = self.quirks.hooks.iter().find(|(bad, _)| *bad == hook).map(|(_, said)| *said);
+                let result = said.map_or(Ok(()), |said| Err(said.to_owned()));
+                self.fact(epoch, Fact::Hooked { machine, intent, nonce, over: true, result });
+            }
+            Effect::Program { machine, intent, nonce, image, write, .. } => {
+                let result = self.program(&machine, &image, write);
+                self.fact(epoch, Fact::Programmed { machine, intent, nonce, over: true, result });
+            }
+            Effect::Stop { machine, intent } => self.fact(epoch, Fact::Gone { machine, intent }),
             Effect::Tell { .. } | Effect::Dismiss { .. } => {}
         }
         true
+    }
+
+    /// The programmer of a board writes its flash, and reads it back.
+    fn program(
+        &mut self,
+        machine: &MachineName,
+        image: &str,
+        write: bool,
+    ) -> Result<Option<ReadBack>, Unprogrammed> {
+        if let Some((lab, text)) = self.quirks.programmer {
+            return Err(Unprogrammed { lab, text: text.to_owned() });
+        }
+        if write {
+            self.board(machine).disks[0] = Some(Some(image.to_owned()));
+        }
+        if self.board(machine).disks[0] != Some(Some(image.to_owned())) {
+            return Err(Unprogrammed { lab: false, text: "differs at byte 0".to_owned() });
+        }
+        let reads = self.inventory.machines.get(machine).is_some_and(MachineSpec::reads_back);
+        Ok(reads.then(|| ReadBack { by: "read on bench1".into(), image_bytes: DISK, read_bytes: DISK + 4 }))
     }
 
     /// Takes the oldest power command away, for a test that answers itself.
