@@ -132,7 +132,7 @@ fn meant(spec: &DiskSpec, was: &Hardware, is: &Hardware, found: &mut Found) {
 
 /// The one disk that the inventory's keys fit, as the agent chooses it.
 pub fn meant_by<'h>(matching: &DiskMatch, hardware: &'h Hardware) -> Option<&'h SeenDisk> {
-    let DiskMatch { path, serial, bus, min, max } = matching;
+    let DiskMatch { path, serial, bus, min, max, by: _ } = matching;
     let fits = |disk: &&SeenDisk| {
         path.as_ref().is_none_or(|path| *path == disk.path)
             && serial.as_ref().is_none_or(|serial| disk.serial.as_ref() == Some(serial))

@@ -192,7 +192,8 @@ impl Drivers<'_> {
         if slot_is_leg(slot) {
             known.extend(LEG_FIELDS);
         }
-        let problem = Problem::new(entry.key, format!("`{}` has no field `{key}`", called(slot, schema.name)));
+        let problem =
+            Problem::new(entry.key, format!("`{}` has no field `{key}`", called(slot, schema.name)));
         let expected =
             if known.is_empty() { "no fields at all".to_owned() } else { format!("one of {}", list(&known)) };
         self.raise(problem.expected(expected).nearest(key, known));

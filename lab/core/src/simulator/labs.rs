@@ -4,8 +4,7 @@ use super::dice::{Dice, Pick, Who};
 use crate::inventory::Point;
 use crate::inventory::model::{
     AfterBuild, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Hook, Idle,
-    Inventory,
-    Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
+    Inventory, Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
 };
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;

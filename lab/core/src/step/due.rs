@@ -143,7 +143,9 @@ impl Step<'_> {
             }
             Phase::Look => (
                 FailureClass::Agent,
-                format!("behind its hooks the agent was not heard of for {seconds} s: it may have booted since"),
+                format!(
+                    "behind its hooks the agent was not heard of for {seconds} s: it may have booted since"
+                ),
             ),
             Phase::Seed | Phase::Serve => (FailureClass::Agent, format!("no hand-over in {seconds} s")),
             Phase::Check => (FailureClass::Health, format!("its health check did not end in {seconds} s")),

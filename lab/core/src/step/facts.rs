@@ -121,7 +121,7 @@ impl Step<'_> {
     /// serial number that it was enrolled with. So another one that was put
     /// in its place meanwhile is not written either.
     pub(super) fn find(&self, name: &MachineName, disk: usize) -> Option<pitstop_wire::agent::DiskMatch> {
-        let DiskMatch { path, serial, bus, min, max } = self.disk_spec(name, disk)?.matching.clone();
+        let DiskMatch { path, serial, bus, min, max, by: _ } = self.disk_spec(name, disk)?.matching.clone();
         let enrolled = self.enrolled(name, disk).and_then(|d| crate::facts::whole(d.serial.as_ref()?));
         Some(pitstop_wire::agent::DiskMatch {
             path,

@@ -17,8 +17,8 @@ use crate::id::IntentId;
 use crate::inventory::model::{DriverSpec, Hook};
 use crate::inventory::{Point, template};
 use crate::machine::{
-    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Machine, Phase, Stage, Switch,
-    Turn,
+    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Machine, Phase, Stage,
+    Switch, Turn,
 };
 use crate::record::Change;
 use crate::step::turn::target;
