@@ -119,10 +119,11 @@ fn new_machine(lab: &Lab, name: &MachineName) -> NewMachine {
 }
 
 fn disk_text(disk: &DiskSpec) -> String {
-    let DiskMatch { path, serial, bus, min, max } = &disk.matching;
+    let DiskMatch { path, serial, bus, min, max, by } = &disk.matching;
     let said = [("path", path), ("serial", serial), ("bus", bus)];
     let mut words: Vec<String> =
         said.into_iter().filter_map(|(what, v)| Some(format!("{what} {}", v.as_ref()?))).collect();
+    words.extend(by.as_ref().map(|_| "what its programmer writes".to_owned()));
     match (min, max) {
         (Some(min), Some(max)) => words.push(format!("{} to {}", size(*min), size(*max))),
         (Some(min), None) => words.push(format!("at least {}", size(*min))),
