@@ -381,9 +381,7 @@ async fn a_controller_that_hangs_collects_no_readings() {
         match wait.await.expect("no report").unwrap().1 {
             Fact::Read { .. } => readings += 1,
             Fact::Power { .. } => powered = true,
-            Fact::Checked { .. } | Fact::Said { .. } | Fact::Acted { .. } | Fact::Witnessed { .. } => {
-                panic!("nobody asked for that")
-            }
+            other => panic!("nobody asked for {other:?}"),
         }
     }
     while !bench.hands.inner.looking().is_empty() {

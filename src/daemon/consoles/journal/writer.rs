@@ -163,7 +163,9 @@ impl Rounds {
                 self.writers.values().for_each(Writer::sync);
             }
             // Nobody may be waiting any more.
-            flushes.into_iter().for_each(|done| drop(done.send(())));
+            for done in flushes {
+                let _ = done.send(());
+            }
         }
     }
 

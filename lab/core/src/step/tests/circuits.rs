@@ -417,7 +417,8 @@ fn a_proof_by_itself_goes_before_who_waits() {
     let Health::Quarantined { again, .. } = b.machine("m0").health else { panic!("{}", b.state("m0")) };
     b.board(&name("m0")).dead = false;
     let held = b.hold("bob", agent("name=m1"));
-    live_below(&mut b, again.0 - b.now + 600_000, 1);
+    let while_it_is_due = again.0 - b.now + 600_000;
+    live_below(&mut b, while_it_is_due, 1);
     assert!(matches!(b.machine("m0").health, Health::Quarantined { .. }), "there is no place");
     let waits = b.reserve("eve", agent("name=m1"));
     b.release("bob", held);
