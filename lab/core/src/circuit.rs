@@ -29,13 +29,16 @@ pub enum Draw {
     Warm,
     /// It is somebody's, who may switch it on at any time.
     Held(ReservationId),
+    /// Somebody checks its wires, and may switch it on at any time.
+    Checked,
     /// At rest; a command that switches it on may still land, until then at least.
     Landing(LabTime),
     /// At rest, and it reads on.
     On,
     /// At rest, and nobody knows whether it is on.
     Unread,
-    /// At rest; it read off, but that was at this moment, long ago.
+    /// At rest; it read off, but that was at this moment, long ago. For whoever
+    /// waits for its place it is read again.
     Old(LabTime),
 }
 
@@ -188,6 +191,7 @@ impl Lab {
             Stage::Ready { reservation: Some(id), .. } | Stage::InUse { reservation: id, .. } => {
                 return Some(Draw::Held(*id));
             }
+            Stage::Free if m.wiring.is_some() => return Some(Draw::Checked),
             Stage::Free => {}
         }
         let ons = m.legs.iter().flat_map(|leg| &leg.unsettled).filter(|i| i.want == Switch::On);
@@ -205,6 +209,9 @@ impl Lab {
             let on = m.legs.iter().any(reads_on);
             return Some(if on { Draw::On } else { Draw::Unread });
         }
+        if !self.is_read(m) {
+            return None; // nobody ever reads it again; it is as it was
+        }
         let read = self.ruling(m).filter_map(|(_, leg)| leg.seen).filter(|s| s.reading == Reading::Off);
         let oldest = read.map(|s| s.at).min()?;
         (oldest + FRESH <= now).then_some(Draw::Old(oldest))
@@ -219,8 +226,18 @@ impl Lab {
             _ => false,
         };
         // To tell one off again that is without power, and on, leads nowhere.
-        let may = !m.proof_asked && !self.is_cut_in_vain(m);
-        rests && may && self.inventory.machines.contains_key(&m.name) && !self.changed_parts(m)
+        let may = !m.proof_asked && m.wiring.is_none() && !self.is_cut_in_vain(m);
+        rests && may && self.is_read(m)
+    }
+
+    /// Whether pitstop can read and switch its legs: they are as enrolled.
+    fn is_read(&self, m: &Machine) -> bool {
+        self.inventory.machines.contains_key(&m.name) && !self.changed_parts(m)
+    }
+
+    /// Whether a machine that counts as on keeps its place whoever waits.
+    fn stays(&self, m: &Machine, draw: Draw) -> bool {
+        !self.gives_way(m) && (m.proof_asked || !matches!(draw, Draw::Old(_)))
     }
 
     /// What the circuits have to give at `now`, to the queue.
@@ -230,10 +247,10 @@ impl Lab {
             let Some(max) = circuit.max_on else { continue };
             let mut place = Place { max: max as usize, ..Place::default() };
             for m in self.on_circuit(name) {
-                let draws = self.draws(m, now).is_some();
-                place.used += usize::from(draws);
-                place.fixed += usize::from(draws && !self.gives_way(m));
-                if m.proof_asked && !draws {
+                let draw = self.draws(m, now);
+                place.used += usize::from(draw.is_some());
+                place.fixed += usize::from(draw.is_some_and(|d| self.stays(m, d)));
+                if m.proof_asked && draw.is_none() {
                     place.claimed += 1;
                     place.cold += 1;
                 }
@@ -247,7 +264,8 @@ impl Lab {
     /// does something about it: as long as they are, there are fewer places.
     pub(crate) fn stuck_on(&self, circuit: &str, now: LabTime) -> usize {
         let stuck = |m: &&Machine| {
-            m.stage == Stage::Free && self.draws(m, now).is_some() && !self.gives_way(m) && !m.proof_asked
+            let stays = self.draws(m, now).is_some_and(|draw| self.stays(m, draw));
+            m.stage == Stage::Free && stays && !m.proof_asked
         };
         self.on_circuit(circuit).filter(stuck).count()
     }

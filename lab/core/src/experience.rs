@@ -67,7 +67,7 @@ impl Usual {
             Phase::BootAgent => &mut self.boot_agent,
             Phase::Disk { writing: false, .. } | Phase::Flash { writing: false } => &mut self.verify,
             Phase::Disk { writing: true, .. } | Phase::Flash { writing: true } => &mut self.write,
-            Phase::Hook { .. } | Phase::Look => &mut self.hook,
+            Phase::Hook { .. } | Phase::AfterHooks => &mut self.hook,
             Phase::Seed | Phase::HandOff | Phase::Serve => &mut self.hand_over,
             Phase::Evidence => &mut self.evidence,
             Phase::Check => &mut self.check,

@@ -358,7 +358,7 @@ impl Lab {
     fn limit_place(&self, name: &MachineName, turn: &crate::machine::Turn) -> Option<String> {
         use crate::machine::Phase;
         let key = match turn.phase {
-            Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle | Phase::Look => "power",
+            Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle | Phase::AfterHooks => "power",
             Phase::Start { .. } => {
                 return Some("the limit is what all machines of its circuit may take, one by one".to_owned());
             }

@@ -478,7 +478,11 @@ impl Key {
         self.word(image);
         self.word(disks);
         self.word(&std::mem::discriminant(phase));
-        self.flag(matches!(phase, Phase::Disk { writing: true, .. } | Phase::Start { disk: true }));
+        match phase {
+            Phase::Disk { writing, .. } => self.flag(*writing),
+            Phase::Start { then } => self.word(then),
+            _ => self.flag(false),
+        }
         self.until(Some(*deadline));
         self.put(u64::from(*failed));
         let Some(Attempt { number: _, nonce, expect, spent, given, step, done }) = attempt else {

@@ -271,7 +271,7 @@ fn phase_text(phase: &Phase) -> String {
         Phase::Flash { writing: true } => "disk: written by reimage.command".to_owned(),
         Phase::Flash { writing: false } => "disk: read back once more".to_owned(),
         Phase::Hook { point, .. } => format!("hook {point}"),
-        Phase::Look => "hook: looking behind it".to_owned(),
+        Phase::AfterHooks => "hook: looking behind it".to_owned(),
         other => other.name().to_owned(),
     }
 }

@@ -21,6 +21,7 @@ mod load;
 mod machine;
 pub mod model;
 mod not_yet;
+mod policy;
 mod reader;
 mod secret;
 mod sections;

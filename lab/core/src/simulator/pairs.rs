@@ -241,7 +241,7 @@ pub(super) fn state(machine: &Machine) -> usize {
                 Phase::Disk { writing: false, .. } => 2,
                 Phase::Disk { .. } => 3,
                 Phase::Hook { point, .. } => 4 + usize::from(point.has_agent()),
-                Phase::Look => 6,
+                Phase::AfterHooks => 6,
                 Phase::Flash { writing: true } => 7,
                 Phase::Flash { .. } => 8,
                 Phase::Seed => 9,

@@ -317,7 +317,7 @@ impl Step<'_> {
         match (&turn.phase, outcome) {
             (Phase::BootAgent, Outcome::Seen(report)) => self.looked(name, machine, *report),
             // It lives in the memory of the boot that proved the disks.
-            (Phase::Look, Outcome::Seen(_)) => self.phase_done(name),
+            (Phase::AfterHooks, Outcome::Seen(_)) => self.phase_done(name),
             (Phase::Disk { disk, .. }, Outcome::Proven(proof)) => {
                 self.disk_proven(name, machine, turn, *disk, proof);
             }

@@ -26,7 +26,7 @@ impl Step<'_> {
             Some(machine) => match &machine.stage {
                 Stage::Turn(turn) => match turn.phase {
                     Phase::BootAgent => self.boot_agent(name, lane),
-                    Phase::Disk { .. } | Phase::Look | Phase::Seed | Phase::Serve => self.burn(name),
+                    Phase::Disk { .. } | Phase::AfterHooks | Phase::Seed | Phase::Serve => self.burn(name),
                     Phase::Hook { point, .. } if point.has_agent() && !self.runs_no_agent(name) => {
                         self.burn(name)
                     }

@@ -5,7 +5,7 @@ use super::Step;
 use crate::circuit::Draw;
 use crate::effect::Boot;
 use crate::lab::Timer;
-use crate::machine::{DiskPlan, Goal, Health, Machine, Phase, Purpose, Stage, Switch};
+use crate::machine::{DiskPlan, Goal, Health, Machine, Phase, Purpose, Stage, Starting, Switch};
 use crate::record::{Actor, Change};
 use crate::time::LabTime;
 use pitstop_wire::{ApiError, Code, MachineName};
@@ -29,6 +29,9 @@ impl Step<'_> {
     /// nobody waits for that who came before it.
     pub(crate) fn may_start(&self, name: &MachineName) -> bool {
         let Some(machine) = self.machine(name).filter(|m| !m.legs.is_empty()) else { return true };
+        if self.lab.is_on(&machine) {
+            return true; // what is on cannot be switched on once more
+        }
         let Some((circuit, limits)) = self.lab.circuit_of(&machine) else { return true };
         let Some(most) = limits.max_starting else { return true };
         let others = self.lab.starting(circuit, self.now()).into_iter().filter(|(n, _)| *n != name).count();
@@ -36,11 +39,26 @@ impl Step<'_> {
         others < most as usize && first.is_none_or(|(_, first)| first == *name)
     }
 
+    /// What entering a phase switches the machine on for, if it does.
+    pub(crate) fn starts_for(&self, name: &MachineName, phase: &Phase) -> Option<Starting> {
+        match phase {
+            Phase::BootAgent => Some(Starting::Agent),
+            Phase::Evidence => Some(Starting::Disk),
+            Phase::Flash { writing: true } => {
+                (self.flash_power(name) == Switch::On).then_some(Starting::Flash)
+            }
+            _ => None,
+        }
+    }
+
     /// How long a machine waits to start at the very most: each of its
     /// circuit may be before it, and take as long as its commands may.
     pub(crate) fn start_limit(&self, name: &MachineName) -> u64 {
-        let one =
-            |m: &Machine| (m.legs.len() as u64 + 1) * self.limits(&m.name).power_ms + crate::circuit::INRUSH;
+        // A program may switch a machine on as long as it runs.
+        let one = |m: &Machine| {
+            let commands = (m.legs.len() as u64 + 1) * self.limits(&m.name).power_ms;
+            commands + self.longest_program(&m.name) + crate::circuit::INRUSH
+        };
         let circuit = self.machine(name).and_then(|m| m.circuit.clone());
         let all: u64 = circuit.iter().flat_map(|c| self.lab.on_circuit(c)).map(one).sum();
         // Once more for those that it finds at it, having been before.
@@ -73,8 +91,7 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return false };
         match &machine.stage {
             Stage::Turn(turn) => match turn.phase {
-                Phase::Start { disk: true } => self.enter(name, Phase::Evidence),
-                Phase::Start { disk: false } => self.enter(name, Phase::BootAgent),
+                Phase::Start { then } => self.enter(name, started(then)),
                 _ => return false,
             },
             Stage::InUse { cycling: true, .. } => self.switch_all(name, Switch::On, Boot::AsIs),
@@ -85,7 +102,7 @@ impl Step<'_> {
 
     /// A person's power-on: refused while its circuit bears no more that start.
     pub(crate) fn is_free_to_start(&self, machine: &Machine) -> Result<(), ApiError> {
-        if self.lab.is_on(machine) || self.may_start(&machine.name) {
+        if self.may_start(&machine.name) {
             return Ok(());
         }
         let text = self.lab.who_starts(machine, self.now());
@@ -130,8 +147,12 @@ impl Step<'_> {
     }
 
     /// A refusal: the circuit has no place.
-    pub(crate) fn no_room(&self, machine: &Machine, what: &str) -> ApiError {
+    pub(crate) fn no_room(&mut self, machine: &Machine, what: &str) -> ApiError {
         let name = &machine.name;
+        // Those that only seem to be on no longer do when he asks again.
+        for other in machine.circuit.iter().flat_map(|c| self.old_readings(c)).collect::<Vec<_>>() {
+            self.read_again(&other);
+        }
         let why = self.lab.who_has_places(machine, self.now());
         ApiError::new(Code::Conflict, format!("{name} cannot be {what} now: {why}"))
             .hint("release or drain one of them and switch it off; or raise max_on")
@@ -187,12 +208,14 @@ impl Step<'_> {
         let mut short = (drawing.len() + cold).saturating_sub(max as usize);
         let mut givers = Vec::new();
         for (m, draw) in drawing {
-            if !self.lab.gives_way(m) || claimed.contains(&m.name) {
+            let old = matches!(draw, Draw::Old(_));
+            if claimed.contains(&m.name) || !(self.lab.gives_way(m) || old) {
                 continue;
             }
             let in_vain = m.legs.iter().any(|leg| leg.in_vain > 0);
-            let lands = m.legs.iter().flat_map(|l| &l.unsettled).any(|i| i.open || i.may_land_until > now);
-            let busy = lands || self.lab.cut_since(m).is_some_and(|at| at > now);
+            // Even one whose command is over and not yet read: told off again
+            // at that moment, one that nobody can read never comes to rest.
+            let busy = !m.settled() || self.lab.cut_since(m).is_some_and(|at| at > now);
             match busy {
                 true if !in_vain => short = short.saturating_sub(1), // it goes off as it is
                 true => {}
@@ -205,6 +228,9 @@ impl Step<'_> {
 
     fn give_way(&mut self, name: &MachineName, circuit: &str, who: &str) {
         let Some(machine) = self.machine(name) else { return };
+        if self.is_long_unread(&machine) {
+            return self.read_again(name); // most likely it is off
+        }
         let actor = std::mem::replace(&mut self.actor, Actor::Lab);
         let (circuit, waits) = (circuit.to_owned(), who.to_owned());
         self.change(Change::GaveWay { machine: name.clone(), circuit, waits });
@@ -219,15 +245,43 @@ impl Step<'_> {
         self.actor = actor;
     }
 
+    /// Machines of a circuit that read off long ago.
+    fn old_readings(&self, circuit: &str) -> Vec<MachineName> {
+        self.lab.on_circuit(circuit).filter(|m| self.is_long_unread(m)).map(|m| m.name.clone()).collect()
+    }
+
+    /// Whether a machine counts as on for its circuit only because it was read
+    /// off long ago: then that it still is off is news.
+    pub(crate) fn is_long_unread(&self, machine: &Machine) -> bool {
+        let draw = || self.lab.draws(machine, self.now());
+        self.lab.limited(machine).is_some() && matches!(draw(), Some(Draw::Old(_)))
+    }
+
+    fn read_again(&mut self, name: &MachineName) {
+        // Not while an answer may yet come; a proof that was put off is no question.
+        let answered = self.now()..=self.now() + self.limits(name).power_ms;
+        if self.lab.asks_again(name).is_none_or(|at| at == self.now() || !answered.contains(&at)) {
+            self.observe_all(name);
+        }
+    }
+
     /// A machine at rest that is taken to be off does something: perhaps
     /// somebody has pressed its button. It is read.
     pub(crate) fn heard_of(&mut self, name: &MachineName) {
         let Some(machine) = self.machine(name).filter(|m| m.stage == Stage::Free) else { return };
         let believed = self.lab.limited(&machine).is_some() && self.lab.draws(&machine, self.now()).is_none();
-        let asked = self.lab.retries.get(name).is_some_and(|at| *at > self.now());
-        if believed && !asked {
-            self.observe_all(name);
+        if believed {
+            self.read_again(name);
         }
+    }
+}
+
+/// The phase that switches a machine on.
+pub(crate) fn started(then: Starting) -> Phase {
+    match then {
+        Starting::Agent => Phase::BootAgent,
+        Starting::Flash => Phase::Flash { writing: true },
+        Starting::Disk => Phase::Evidence,
     }
 }
 

@@ -138,10 +138,10 @@ impl Step<'_> {
                 let called = called.map(|h| h.name.as_str()).unwrap_or_default();
                 (FailureClass::Health, format!("hook {point} {called} did not end in {seconds} s"))
             }
-            Phase::Look if machine.is_some_and(|m| !m.settled()) => {
+            Phase::AfterHooks if machine.is_some_and(|m| !m.settled()) => {
                 (FailureClass::Power, format!("power could not be read behind its hooks for {seconds} s"))
             }
-            Phase::Look => (
+            Phase::AfterHooks => (
                 FailureClass::Agent,
                 format!(
                     "behind its hooks the agent was not heard of for {seconds} s: it may have booted since"

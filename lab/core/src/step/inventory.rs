@@ -84,7 +84,7 @@ impl Step<'_> {
             // Nobody watched meanwhile, and what was said will not be said again.
             Phase::Evidence if self.is_watched_for(name) => self.start_over(name),
             Phase::BootAgent | Phase::Evidence | Phase::Settle if !attached => self.observe_all(name),
-            Phase::Settle | Phase::Look => self.observe_all(name),
+            Phase::Settle | Phase::AfterHooks => self.observe_all(name),
             // The agent resumes with its key and is told its step again.
             Phase::BootAgent
             | Phase::Evidence

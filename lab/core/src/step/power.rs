@@ -176,7 +176,8 @@ impl Step<'_> {
         }
         let news = row.seen.is_none_or(|s| s.reading != reading)
             || !row.unsettled.is_empty()
-            || machine.turn().is_some();
+            || machine.turn().is_some()
+            || self.is_long_unread(&machine);
         if news && !old {
             self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
         }
@@ -230,7 +231,7 @@ impl Step<'_> {
             Phase::BootAgent | Phase::Evidence => self.on_progress(name, &machine),
             Phase::Settle => self.settle_progress(name, &machine),
             Phase::Flash { .. } => self.flash_progress(name),
-            Phase::Look => self.look_progress(name),
+            Phase::AfterHooks => self.look_progress(name),
             Phase::Start { .. }
             | Phase::Hook { .. }
             | Phase::Disk { .. }

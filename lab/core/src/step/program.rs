@@ -64,7 +64,7 @@ impl Step<'_> {
             Point::BeforeRelease | Point::BeforePower => self.enter(name, Phase::Off),
             Point::AfterAttach => self.next_disk(name, &machine, turn, 0),
             Point::AfterImage if !machine.meddled => self.disks_are_done(name),
-            Point::AfterImage if self.programmer(name).is_none() => self.enter(name, Phase::Look),
+            Point::AfterImage if self.programmer(name).is_none() => self.enter(name, Phase::AfterHooks),
             Point::AfterImage if self.reads_back(name) => self.enter(name, Phase::Flash { writing: false }),
             // Nobody knows what is on it anyway.
             Point::AfterImage => self.disks_are_done(name),
@@ -296,7 +296,7 @@ impl Step<'_> {
     }
 
     /// Whether a board has power while it is written.
-    fn flash_power(&self, name: &MachineName) -> Switch {
+    pub(crate) fn flash_power(&self, name: &MachineName) -> Switch {
         match self.programmer(name).and_then(|p| p.text("power")) {
             Some("off") => Switch::Off,
             _ => Switch::On,
@@ -450,7 +450,9 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         let Some(attempt) = machine.turn().and_then(|t| t.attempt.as_ref()) else { return };
         if !machine.settled() && self.fence(Fence::MayLandUntil) {
-            return self.observe_if_idle(name);
+            // One that is not over yet is looked behind when it is; to read
+            // power until then would be to ask as fast as it answers.
+            return self.look_behind_programs(name, &machine);
         }
         if attempt.done >= attempt.step {
             self.tell_step(name, Work::Look, "look behind the hooks");

@@ -87,7 +87,7 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         let boot = match &machine.stage {
             Stage::Turn(turn) if turn.phase == Phase::BootAgent => Boot::Agent,
-            Stage::Turn(turn) if turn.phase == Phase::Evidence => Boot::Disk,
+            Stage::Turn(turn) if matches!(turn.phase, Phase::Evidence | Phase::Flash { .. }) => Boot::Disk,
             Stage::Turn(_) => return,
             _ => Boot::AsIs,
         };

@@ -17,6 +17,7 @@
 //! times, counted in the row so that a crash does not forget it.
 
 use super::agent::cut;
+use super::circuit::started;
 use super::{Step, TRIES};
 use crate::effect::{Boot, Effect};
 use crate::fence::Fence;
@@ -129,11 +130,9 @@ impl Step<'_> {
     pub(crate) fn enter(&mut self, name: &MachineName, phase: Phase) {
         let limits = self.limits(name);
         let now = self.now();
-        let phase = match phase {
-            Phase::BootAgent | Phase::Evidence if !self.may_start(name) => {
-                Phase::Start { disk: phase == Phase::Evidence }
-            }
-            other => other,
+        let phase = match self.starts_for(name, &phase) {
+            Some(then) if !self.may_start(name) => Phase::Start { then },
+            _ => phase,
         };
         let deadline = match phase {
             Phase::Start { .. } => now + self.start_limit(name),
@@ -144,7 +143,7 @@ impl Step<'_> {
             Phase::Disk { .. } => now + limits.reimage_ms,
             Phase::Flash { .. } => self.off_deadline(name) + limits.reimage_ms,
             Phase::Hook { point, hook } => now + self.hook_ms(name, point, hook),
-            Phase::Look => self.off_deadline(name),
+            Phase::AfterHooks => self.off_deadline(name),
             Phase::Seed | Phase::Serve => now + limits.handover_ms,
             Phase::Evidence => now + limits.power_ms + self.evidence_ms(name),
             Phase::Check => now + self.check_of(name).map_or(0, |c| c.within_ms),
@@ -159,7 +158,7 @@ impl Step<'_> {
             Phase::Disk { disk, writing } => self.begin_disk(name, disk, writing),
             Phase::Flash { writing } => self.begin_flash(name, writing),
             Phase::Hook { point, hook } => self.begin_hook(name, point, hook),
-            Phase::Look => self.look_progress(name),
+            Phase::AfterHooks => self.look_progress(name),
             Phase::Seed => self.begin_seed(name),
             Phase::Serve => self.begin_serve(name),
             Phase::Evidence => {
@@ -317,7 +316,7 @@ impl Step<'_> {
     pub(crate) fn open_work(&self, name: &MachineName) -> Option<Work> {
         let turn = self.turn(name)?;
         match turn.phase {
-            Phase::BootAgent | Phase::Look => Some(Work::Look),
+            Phase::BootAgent | Phase::AfterHooks => Some(Work::Look),
             Phase::Disk { disk, writing } => self.disk_work(name, &turn, disk, writing).map(Work::Image),
             Phase::Serve => Some(Work::Serve),
             _ => None,
@@ -340,7 +339,7 @@ impl Step<'_> {
             Phase::BootAgent => self.next_hook(name, Point::AfterAttach, 0),
             Phase::Hook { point, hook } => self.next_hook(name, point, hook + 1),
             Phase::Flash { writing: true } => self.next_hook(name, Point::AfterImage, 0),
-            Phase::Flash { writing: false } | Phase::Look => self.hooks_are_over(name),
+            Phase::Flash { writing: false } | Phase::AfterHooks => self.hooks_are_over(name),
             Phase::Disk { disk, .. } => self.next_disk(name, &machine, &turn, disk + 1),
             Phase::Seed => self.enter(name, Phase::HandOff),
             Phase::HandOff => self.enter(name, Phase::Evidence),
@@ -350,8 +349,7 @@ impl Step<'_> {
                 self.enter(name, if checks { Phase::Check } else { Phase::Settle });
             }
             Phase::Serve | Phase::Check | Phase::Rest => self.enter(name, Phase::Settle),
-            Phase::Start { disk: true } => self.enter(name, Phase::Evidence),
-            Phase::Start { disk: false } => self.enter(name, Phase::BootAgent),
+            Phase::Start { then } => self.enter(name, started(then)),
             Phase::Settle => self.finish(name, &turn),
         }
     }

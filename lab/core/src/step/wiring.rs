@@ -3,6 +3,7 @@
 //! nothing is heard of him any more.
 
 use super::Step;
+use super::circuit::Room;
 use crate::effect::Boot;
 use crate::event::Caller;
 use crate::machine::{Health, Machine, Phase, Purpose, Stage, Switch};
@@ -32,6 +33,9 @@ impl Step<'_> {
         if !self.is_known(name) || machine.legs.is_empty() {
             let text = format!("{name} has no legs that the inventory knows");
             return Err(ApiError::new(Code::Conflict, text).hint(format!("pitstop why {name}")));
+        }
+        if self.room_for(&machine) != Room::Now {
+            return Err(self.no_room(&machine, "switched on to check its wires"));
         }
         self.change(Change::WiringBegun { machine: name.clone(), by: caller.user.clone() });
         Ok(json!({ "machine": name, "silence_ms": SILENCE, "agent": self.boots_agent(name) }))

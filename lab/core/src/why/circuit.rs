@@ -45,6 +45,10 @@ impl Lab {
                 Some(Purpose::Prove) => format!("{name} is being proven"),
                 _ => format!("{name} is not yet off and at rest"),
             },
+            Draw::Checked => {
+                let by = m.wiring.as_ref().map(|w| w.by.to_string()).unwrap_or_default();
+                format!("{by} checks the wires of {name}")
+            }
             Draw::Warm => format!("{name} is warm, and gives way"),
             Draw::Landing(until) => {
                 format!("{name} may still be switched on by an earlier command for {}", words(until - now))

@@ -18,12 +18,12 @@ impl Lab {
             (None, Phase::Flash { .. }) if turn.stalled.is_none() => {
                 why.say("its programmer waits until power is as it needs it");
             }
-            (None, Phase::Look) => {
+            (None, Phase::AfterHooks) => {
                 why.say("its hooks are over: its boot agent must show that it is still the same");
             }
             _ => {}
         }
-        if m.meddled && turn.phase != Phase::Look {
+        if m.meddled && turn.phase != Phase::AfterHooks {
             why.say("a hook ran since its disks were read: what was proven does not count until somebody has looked");
         }
     }

@@ -4,12 +4,19 @@ use super::bench::{Bench, ask, name, role};
 use super::spec_with;
 use crate::effect::Effect;
 use crate::event::{Act, Event, Fact, Nudge, PowerAction, Request};
-use crate::inventory::model::{AfterBuild, Circuit, Idle, Inventory, MachineSpec};
-use crate::machine::{Health, Phase, Reading, Stage, Switch};
+use crate::inventory::Point;
+use crate::inventory::model::{AfterBuild, Circuit, DriverSpec, Idle, Inventory, MachineSpec};
+use crate::machine::{Health, Phase, Reading, Stage, Starting, Switch};
 use crate::record::Change;
 use crate::reservation::{Ask, CleanLevel, Want};
 use crate::saying::Saying;
+use crate::simulator::labs;
+use crate::wiring::SILENCE;
 use pitstop_wire::Code;
+use std::sync::Arc;
+
+/// Waiting to boot our agent.
+const AGENT: Phase = Phase::Start { then: Starting::Agent };
 
 /// Machines on one circuit, and `free` ones on none.
 fn lab_of(machines: &[&str], free: &[&str], limits: Circuit) -> Inventory {
@@ -458,15 +465,15 @@ fn machines_start_together() {
     };
     assert_eq!(on.machine, name("m0"));
     b.obey();
-    assert_eq!([b.phase("m1"), b.phase("m2")], [Phase::Start { disk: false }, Phase::Start { disk: false }]);
+    assert_eq!([b.phase("m1"), b.phase("m2")], [AGENT, AGENT]);
     let said = why_machine(&b, "m2");
     assert!(said.contains("circuit c bears 1 at once that start (`max_starting`"), "{said}");
     assert!(said.contains("m0 is starting") && said.contains("m1 waits before it"), "{said}");
     b.board(&name("m0")).legs[0] = true;
     b.answer_power(&on, Ok(Reading::On), true);
-    assert_eq!(b.phase("m1"), Phase::Start { disk: false }, "what a fuse feels is the first second");
+    assert_eq!(b.phase("m1"), AGENT, "what a fuse feels is the first second");
     b.pass(1_000);
-    assert_eq!([b.phase("m1"), b.phase("m2")], [Phase::BootAgent, Phase::Start { disk: false }]);
+    assert_eq!([b.phase("m1"), b.phase("m2")], [Phase::BootAgent, AGENT]);
     let params = b.boot_request("m0", true);
     let crate::event::BootAnswer::Agent(params) = params else { panic!("{params:?}") };
     b.attach(pitstop_wire::agent::AgentKind::Boot, &params);
@@ -492,10 +499,11 @@ fn a_daemon_that_is_killed_forgets_who_is_starting() {
     let on = b.take_power();
     assert_eq!((on.machine.as_str(), on.want), ("m0", Switch::On));
     let second = b.reserve("bob", agent("name=m1"));
+    b.obey_until("m1", |p| *p == AGENT);
     b.restart();
     b.effects.retain(|(_, e)| !matches!(e, Effect::Power { machine, .. } if machine.as_str() == "m0"));
     b.obey();
-    assert_eq!(b.phase("m1"), Phase::Start { disk: false }, "that command may land any time");
+    assert_eq!(b.phase("m1"), AGENT, "that command may land any time");
     b.live(120_000);
     assert_eq!((b.status(first), b.status(second)), ("ready", "ready"));
 }
@@ -543,4 +551,114 @@ fn what_was_waited_for_comes_by_itself_and_no_later() {
     b.release("ada", pair);
     live_below(&mut b, 60_000, 2);
     assert_eq!([b.state("m0"), b.state("m1")], ["free", "free"]);
+}
+
+// ── with what else switches machines on ──
+
+#[test]
+fn a_machine_whose_wires_are_checked_gives_way() {
+    let mut b = bench(&["m0", "m1"], bears(1));
+    b.ok("admin", Request::WiringBegin(name("m0")));
+    let id = b.reserve("ada", agent("name=m1"));
+    live_below(&mut b, SILENCE / 3, 1);
+    assert_eq!(b.status(id), "waiting", "it may be switched on at any time");
+    assert!(why(&b, id).contains("admin checks the wires of m0"), "{}", why(&b, id));
+    b.ok("admin", Request::WiringBeat(name("m0")));
+    b.ok("admin", Request::Power { machine: name("m0"), action: PowerAction::On, force: None });
+    live_below(&mut b, SILENCE / 3, 1);
+    assert_eq!((b.status(id), switched(&b, "m0", Switch::Off)), ("waiting", 0));
+    b.ok("admin", Request::WiringEnd(name("m0")));
+    live_below(&mut b, 60_000, 1);
+    assert_eq!(b.status(id), "ready");
+}
+
+#[test]
+fn wires_are_checked_on_a_circuit_that_does_not_bear_it() {
+    let mut b = bench(&["m0", "m1"], bears(1));
+    let held = b.hold("bob", bare("name=m1"));
+    let before = b.records.len();
+    let error = b.request("admin", Request::WiringBegin(name("m0"))).unwrap_err();
+    assert_eq!(error.code, Code::Conflict);
+    assert!(error.message.contains(&format!("m1 is bob's ({held})")), "{}", error.message);
+    assert_eq!(b.records.len(), before, "something was recorded of what was refused");
+}
+
+#[test]
+fn a_board_is_switched_on_to_be_written_while_another_starts() {
+    let mut lab = lab_of(&["m0", "m1"], &[], starts(1));
+    let board = spec_with("m1", |s| {
+        (s.circuit, s.ready) = (Some("c".into()), DriverSpec::named("console"));
+        labs::flash(s);
+    });
+    lab.machines.insert(name("m1"), board);
+    let mut b = Bench::with(lab);
+    let first = b.reserve("ada", agent("name=m0"));
+    b.obey_until("m0", |p| *p == Phase::BootAgent);
+    let on = b.take_power();
+    let written = Ask { clean: CleanLevel::ByCommand, ..bare("name=m1") };
+    let second = b.reserve("bob", written);
+    b.obey();
+    assert_eq!(b.phase("m1"), Phase::Start { then: Starting::Flash });
+    assert_eq!(switched(&b, "m1", Switch::On), 0);
+    b.board(&name("m0")).legs[0] = true;
+    b.answer_power(&on, Ok(Reading::On), true);
+    b.live(120_000);
+    assert_eq!((b.status(first), b.status(second)), ("ready", "ready"), "{:?}", b.failures("m1"));
+    assert!(b.failures("m1").is_empty());
+}
+
+#[test]
+fn a_circuit_waits_less_long_than_the_hooks_of_its_machines_take() {
+    let mut lab = lab_of(&["m0", "m1"], &[], starts(1));
+    let slow = lab.machines.get_mut(&name("m0")).unwrap();
+    let hours = 3 * 3_600_000;
+    let mut hook = labs::hook("strap", "quarantine");
+    let mut fields = (*hook.command.fields).clone();
+    fields.insert("timeout".to_owned(), hours.into());
+    hook.command.fields = Arc::new(fields);
+    slow.hooks.insert(Point::BeforePower, vec![hook]);
+    let mut b = Bench::with(lab);
+    b.reserve("ada", agent("name=m0"));
+    b.obey_until("m0", |p| matches!(p, Phase::Hook { .. }));
+    let is_hook = |e: &Effect| matches!(e, Effect::Hook { .. });
+    b.effects.retain(|(_, e)| !is_hook(e));
+    let second = b.reserve("bob", agent("name=m1"));
+    b.live(hours - 60_000);
+    assert_eq!(b.status(second), "preparing", "it is a hook that may switch m0 on");
+    b.live(600_000);
+    assert_eq!(b.status(second), "ready");
+    assert!(b.failures("m1").is_empty(), "{:?}", b.failures("m1"));
+}
+
+#[test]
+fn a_drained_machine_that_is_off_keeps_its_place_for_ever() {
+    let mut b = bench(&["m0", "m1"], bears(1));
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    b.live(24 * 3_600_000);
+    let id = b.reserve("ada", agent("name=m1"));
+    live_below(&mut b, 60_000, 1);
+    assert_eq!(b.status(id), "ready", "{}", why(&b, id));
+    assert_eq!(switched(&b, "m0", Switch::Off), 0, "what a person took out is only read");
+    b.release("ada", id);
+    // A person's word finds it off as well, when it is said again.
+    b.live(24 * 3_600_000);
+    b.ok("admin", Request::Drain { machine: name("m1"), reason: "fan".into() });
+    let on = Request::Power { machine: name("m1"), action: PowerAction::On, force: None };
+    let error = b.request("admin", on.clone()).unwrap_err();
+    assert!(error.message.contains("m0 was read off"), "{}", error.message);
+    b.obey();
+    b.ok("admin", on);
+}
+
+#[test]
+fn a_drained_machine_whose_button_was_pressed_is_taken_to_be_off() {
+    let mut b = bench(&["m0", "m1"], bears(1));
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    b.live(3_600_000);
+    b.board(&name("m0")).legs[0] = true;
+    let id = b.reserve("ada", agent("name=m1"));
+    live_below(&mut b, 60_000, 1);
+    assert_eq!(b.status(id), "waiting");
+    assert!(why(&b, id).contains("m0 is drained and on"), "{}", why(&b, id));
+    assert_eq!(switched(&b, "m0", Switch::Off), 0);
 }

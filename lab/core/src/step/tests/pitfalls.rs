@@ -82,7 +82,7 @@ fn place(machine: &Machine) -> &'static str {
         Phase::Flash { writing: true } => "writing a board",
         Phase::Flash { writing: false } => "reading a board",
         Phase::Hook { .. } => "hook",
-        Phase::Look => "looking behind hooks",
+        Phase::AfterHooks => "looking behind hooks",
         Phase::Seed => "seed",
         Phase::HandOff => "hand off",
         Phase::Serve => "serve",

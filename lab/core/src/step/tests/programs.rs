@@ -209,7 +209,7 @@ fn a_hook_resets_a_machine_and_its_proof_of_before_counts() {
         }
         // Power is on, as it was; and nobody is there to hear what is asked.
         b.effects.retain(|(_, e)| !matches!(e, Effect::Tell { .. }));
-        assert_eq!(b.phase("m0"), Phase::Look);
+        assert_eq!(b.phase("m0"), Phase::AfterHooks);
         assert_ne!(b.status(id), "ready");
         b.pass(61_000);
         assert!(b.failures("m0")[0].starts_with("agent: "), "{:?}", b.failures("m0"));

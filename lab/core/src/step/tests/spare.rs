@@ -250,3 +250,27 @@ fn a_leg_that_is_spare_no_more_stays_cut() {
     b.reload(|i| i.machines.get_mut(&name("m0")).unwrap().legs[MAINS].usage = None);
     assert_eq!(b.machine("m0").cut, None);
 }
+
+#[test]
+fn a_board_stays_dark_behind_its_spare_leg_when_it_is_to_be_written() {
+    let spec = spec_with("m0", |s| {
+        s.legs.push(labs::leg("mains"));
+        (s.legs[MAINS].usage, s.legs[MAINS].min_off_ms) = (Some("spare".into()), MIN_OFF);
+        s.ready = crate::inventory::model::DriverSpec::named("console");
+        labs::flash(s);
+    });
+    let mut b = Bench::of([spec]);
+    b.board(&name("m0")).legs[MAINS] = true;
+    b.read("m0", MAINS, Reading::On);
+    let by_command = crate::reservation::CleanLevel::ByCommand;
+    let ask = crate::reservation::Ask { clean: by_command, ..ask("", Want::Bare) };
+    let id = b.hold("ada", ask.clone());
+    b.release("ada", id);
+    until_cut(&mut b);
+    b.obey_next();
+    b.board(&name("m0")).legs[POWER] = false;
+    b.live(120_000);
+    assert_eq!((b.state("m0"), b.machine("m0").clean()), ("free", "by-command"), "{:?}", b.failures("m0"));
+    assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
+    b.hold("bob", ask);
+}

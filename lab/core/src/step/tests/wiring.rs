@@ -53,7 +53,7 @@ fn somebody_gets_a_machine_whose_wires_are_checked() {
     b.obey();
     assert!(is_on(&b), "its wires cannot be checked");
     b.ok("admin", end());
-    b.obey();
+    b.live(60_000);
     assert_eq!(b.status(id), "ready");
     assert!(!is_on(&b));
     assert_eq!(b.phases("m0").first(), Some(&"off"), "whoever gets it gets it as ever");
@@ -168,7 +168,7 @@ fn a_look_mends_or_breaks_what_it_only_looks_at() {
     assert_eq!(b.refused("admin", look()), Code::Conflict);
     b.board(&name("m0")).dead = true;
     b.ok("admin", end());
-    b.obey();
+    b.live(60_000);
     assert_eq!((b.state("m0"), b.machine("m0").failures), ("free", 0), "it was ended, and did not fail");
     b.ok("admin", end());
     assert_eq!(b.refused("admin", look()), Code::Conflict, "the check is over");
