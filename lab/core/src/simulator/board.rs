@@ -246,7 +246,11 @@ impl Sim {
     fn while_off(&mut self, number: usize) {
         let who = Who::board(number);
         let disks = self.boards[number].disks.len() as u64;
-        if disks == 0 {
+        // Nothing reads a number of a flash that a programmer writes: another
+        // one in its place is never found out.
+        let flash =
+            |name: &MachineName| self.file.machines.get(name).is_some_and(|spec| spec.programmer().is_some());
+        if disks == 0 || self.names.iter().any(|(name, board)| *board == number && flash(name)) {
             return;
         }
         if self.happens(who, Chance::DiskSwapped) {

@@ -516,7 +516,9 @@ fn power_on_held(lab: &Lab, name: &MachineName, want: Switch, actor: &Actor) -> 
     let Some(machine::Stage::InUse { reservation, cycling, .. }) = lab.machine(name).map(|m| &m.stage) else {
         return Ok(());
     };
-    let second_half = want == Switch::On && *actor == Actor::Driver;
+    // Once its off was read, or its circuit bears that it starts again.
+    let starts = lab.machine(name).is_some_and(|m| m.circuit.is_some()) && *actor == Actor::Lab;
+    let second_half = want == Switch::On && (*actor == Actor::Driver || starts);
     // A daemon that finds a cycle half done gives its off again.
     let taken_up = *cycling && want == Switch::Off && *actor == Actor::Lab;
     if matches!(actor, Actor::User(_)) || second_half || taken_up {

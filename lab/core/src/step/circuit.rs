@@ -74,6 +74,8 @@ impl Step<'_> {
                 _ => None,
             });
         let circuits: BTreeSet<String> = waiting.chain(timed).collect();
+        // Whoever made room for it did not ask for that.
+        self.actor = Actor::Lab;
         for circuit in circuits {
             while let Some((_, name)) = self.lab.start_queue(&circuit, self.now()).into_iter().next()
                 && self.may_start(&name)

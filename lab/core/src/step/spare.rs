@@ -9,6 +9,7 @@
 //! first one: it has no power itself, or is a device that does what it likes.
 
 use super::Step;
+use super::inventory::same_legs;
 use crate::effect::Boot;
 use crate::machine::{Machine, Phase, Reading, Stage, Switch};
 use crate::record::Change;
@@ -115,11 +116,14 @@ impl Step<'_> {
         !(dark && reading == Reading::On)
     }
 
-    /// The spare leg reads off: commands to what hangs on it, whose time was
-    /// over by then, are over. That leg itself may never answer again.
+    /// The spare leg reads off, whoever switched it: commands to what hangs on
+    /// it, whose time was over by then, are over. That leg itself may never
+    /// answer again.
     pub(super) fn settle_behind(&mut self, name: &MachineName, leg: usize, asked: LabTime, reading: Reading) {
         let Some(machine) = self.machine(name) else { return };
-        if machine.cut.is_none() || !self.lab.rules(&machine, leg) || !reading.shows(Switch::Off) {
+        let spare = self.spec(name).filter(|spec| same_legs(&machine, spec)).and_then(|s| s.spare_leg());
+        let dark = reading == Reading::Off || (machine.cut.is_some() && reading.shows(Switch::Off));
+        if spare != Some(leg) || !dark {
             return;
         }
         for (behind, row) in machine.legs.iter().enumerate().filter(|(other, _)| *other != leg) {

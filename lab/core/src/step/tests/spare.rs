@@ -274,3 +274,21 @@ fn a_board_stays_dark_behind_its_spare_leg_when_it_is_to_be_written() {
     assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
     b.hold("bob", ask);
 }
+
+#[test]
+fn a_command_stays_open_for_ever_where_somebody_pulled_the_plug() {
+    let mut b = bench();
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    b.ok("admin", Request::Power { machine: name("m0"), action: PowerAction::Off, force: None });
+    let off = b.take_power(); // nobody will say what became of it
+    assert_eq!((off.leg, off.want), (POWER, Switch::Off));
+    b.restart();
+    b.effects.clear();
+    b.pass(60_000);
+    b.effects.clear();
+    assert!(!b.machine("m0").settled());
+    b.read("m0", POWER, Reading::Unknown);
+    assert!(!b.machine("m0").settled(), "nobody knows what became of it");
+    b.read("m0", MAINS, Reading::Off);
+    assert!(b.machine("m0").settled(), "{:?}", b.machine("m0").legs);
+}
