@@ -280,17 +280,9 @@ fn disk_part(disk: &DiskSpec) -> Part {
 
 /// Whether the machine still has the legs and disks it was enrolled with.
 fn same_parts(machine: &Machine, spec: &MachineSpec) -> bool {
-    same_legs(machine, spec)
-        && machine.disks.len() == spec.disks.len()
-        && machine.disks.iter().zip(&spec.disks).all(|(d, s)| is(&d.name, &d.identity, disk_part(s)))
-}
-
-/// The same of its legs alone.
-pub(crate) fn same_legs(machine: &Machine, spec: &MachineSpec) -> bool {
+    let is = |name: &str, identity: &str, part: Part| name == part.name && identity == part.identity;
     machine.legs.len() == spec.legs.len()
+        && machine.disks.len() == spec.disks.len()
         && machine.legs.iter().zip(&spec.legs).all(|(l, s)| is(&l.name, &l.identity, leg_part(s)))
-}
-
-fn is(name: &str, identity: &str, part: Part) -> bool {
-    name == part.name && identity == part.identity
+        && machine.disks.iter().zip(&spec.disks).all(|(d, s)| is(&d.name, &d.identity, disk_part(s)))
 }

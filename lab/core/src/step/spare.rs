@@ -9,7 +9,6 @@
 //! first one: it has no power itself, or is a device that does what it likes.
 
 use super::Step;
-use super::inventory::same_legs;
 use crate::effect::Boot;
 use crate::machine::{Machine, Phase, Reading, Stage, Switch};
 use crate::record::Change;
@@ -121,9 +120,13 @@ impl Step<'_> {
     /// answer again.
     pub(super) fn settle_behind(&mut self, name: &MachineName, leg: usize, asked: LabTime, reading: Reading) {
         let Some(machine) = self.machine(name) else { return };
-        let spare = self.spec(name).filter(|spec| same_legs(&machine, spec)).and_then(|s| s.spare_leg());
+        // As any reading: of what the inventory means by its name by now.
+        let called = machine.legs.get(leg).map(|l| l.name.as_str());
+        let is_spare = self.spec(name).is_some_and(|s| {
+            s.spare_leg() == Some(leg) && s.legs.get(leg).map(|l| l.name.as_str()) == called
+        });
         let dark = reading == Reading::Off || (machine.cut.is_some() && reading.shows(Switch::Off));
-        if spare != Some(leg) || !dark {
+        if !is_spare || !dark {
             return;
         }
         for (behind, row) in machine.legs.iter().enumerate().filter(|(other, _)| *other != leg) {
