@@ -190,6 +190,7 @@ impl Step<'_> {
             self.change(Change::PowerSettled { machine: name.clone(), leg, intent });
         }
         self.settle_behind(name, leg, asked, reading);
+        self.cut_in_vain(name, leg, reading);
         if !self.asks(name) && self.lab.retries.remove(name).is_some() {
             self.retime(name);
         }
@@ -202,7 +203,9 @@ impl Step<'_> {
     fn asks(&self, name: &MachineName) -> bool {
         let now = self.now();
         let Some(machine) = self.machine(name) else { return false };
-        machine.legs.iter().enumerate().any(|(leg, row)| {
+        // What hangs on a leg that cuts power may never answer.
+        let mut rule = machine.legs.iter().enumerate().filter(|(leg, _)| self.lab.rules(&machine, *leg));
+        rule.any(|(leg, row)| {
             self.unread(name, &machine, leg)
                 || row.unsettled.iter().any(|i| !i.open && i.may_land_until <= now)
         })
@@ -251,8 +254,9 @@ impl Step<'_> {
                 return;
             }
             // Read and found on: command it again, until the phase's deadline.
-            let unread = (0..machine.legs.len()).any(|leg| self.unread(name, machine, leg));
-            if !unread && self.may_ask(name) {
+            // What hangs on a leg that cuts power may never be read.
+            let unread = |leg: usize| self.lab.rules(machine, leg) && self.unread(name, machine, leg);
+            if !(0..machine.legs.len()).any(unread) && self.may_ask(name) {
                 let rest = self.off_may_be_given(name, machine) - self.now();
                 self.ask_later(name, ASK_AGAIN.max(rest));
                 if rest == 0 {

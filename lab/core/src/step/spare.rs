@@ -136,6 +136,18 @@ impl Step<'_> {
         }
     }
 
+    /// The spare leg reads on, no command to it may land any more, and nobody
+    /// gives it another: power was not cut after all, and what hangs on it is
+    /// believed again.
+    pub(super) fn cut_in_vain(&mut self, name: &MachineName, leg: usize, reading: Reading) {
+        let Some(machine) = self.machine(name) else { return };
+        let rests = machine.turn().is_none() && machine.cut.is_some() && self.lab.rules(&machine, leg);
+        if rests && reading == Reading::On && machine.legs[leg].unsettled.is_empty() {
+            let reason = format!("{} is on all the same", self.of_leg(name, &machine, leg));
+            self.change(Change::CutOver { machine: name.clone(), reason });
+        }
+    }
+
     /// Whether power is cut and reads so, and all there is to do is to wait
     /// until that was long enough.
     pub(super) fn waits_without_power(&mut self, name: &MachineName, machine: &Machine) -> bool {

@@ -292,3 +292,65 @@ fn a_command_stays_open_for_ever_where_somebody_pulled_the_plug() {
     b.read("m0", MAINS, Reading::Off);
     assert!(b.machine("m0").settled(), "{:?}", b.machine("m0").legs);
 }
+
+/// The spare leg refuses so often, and then obeys or keeps refusing.
+fn refuse_off(b: &mut Bench, mut times: usize) -> usize {
+    let mut refused = 0;
+    for _ in 0..200 {
+        while let Some((epoch, effect)) = b.effects.pop_front() {
+            match effect {
+                Effect::Power { machine, leg: MAINS, intent, want, boot, .. } => {
+                    let command = super::bench::Command { machine, leg: MAINS, intent, want, boot };
+                    if times == 0 {
+                        b.obey_power(epoch, &command);
+                        return refused;
+                    }
+                    (times, refused) = (times - 1, refused + 1);
+                    b.answer_power(&command, Err("try later"), true);
+                }
+                Effect::Observe { leg, .. } => {
+                    b.read("m0", leg, if leg == MAINS { Reading::On } else { Reading::Unknown })
+                }
+                _ => {}
+            }
+        }
+        b.pass(500);
+    }
+    refused
+}
+
+#[test]
+fn a_spare_leg_that_refuses_once_is_never_told_again() {
+    let (mut b, id) = held();
+    b.release("ada", id);
+    until_cut(&mut b);
+    assert_eq!(refuse_off(&mut b, 1), 1);
+    b.board(&name("m0")).legs[POWER] = false;
+    b.live(120_000);
+    assert_eq!(b.state("m0"), "free");
+    assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
+}
+
+#[test]
+fn nothing_is_believed_for_ever_of_a_machine_whose_power_was_not_cut() {
+    let mut b = bench();
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    b.read("m0", POWER, Reading::On); // somebody pressed its button
+    for _ in 0..3 {
+        let off = Request::Power { machine: name("m0"), action: PowerAction::Off, force: None };
+        b.ok("admin", off);
+        while let Some((_, effect)) = b.effects.pop_front() {
+            if let Effect::Power { machine, leg, intent, want, boot, .. } = effect {
+                let command = super::bench::Command { machine, leg, intent, want, boot };
+                b.answer_power(&command, Err("no answer"), false);
+            }
+        }
+    }
+    assert!(b.machine("m0").cut.is_some());
+    b.pass(60_000);
+    b.effects.clear();
+    b.read("m0", MAINS, Reading::On);
+    b.read("m0", POWER, Reading::On);
+    assert_eq!(b.machine("m0").cut, None, "mains is on");
+    assert!(b.machine("m0").settled() && b.machine("m0").all_legs(Switch::On), "{:?}", b.machine("m0").legs);
+}
