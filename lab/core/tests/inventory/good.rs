@@ -44,7 +44,7 @@ fn a_rack_of_equal_servers() {
     assert_eq!((srv.spare_leg(), mains.is_spare()), (Some(1), true));
     let circuit = &lab.circuits[srv.circuit.as_deref().unwrap()];
     assert_eq!((circuit.max_starting, circuit.max_on), (Some(4), Some(28)));
-    assert!(circuit.said_on.to_string().ends_with("example.toml:13:1"), "{}", circuit.said_on);
+    assert!(circuit.said_on.to_string().ends_with("example.toml:15:1"), "{}", circuit.said_on);
     assert_eq!(srv.consoles["main"].text("path"), Some("/dev/ser/srv03"));
     assert_eq!(srv.disks.len(), 2);
     assert_eq!(srv.disks[0].matching.min, Some(400_000_000_000));
