@@ -327,7 +327,7 @@ impl Lab {
     /// Claims what a waiting reservation needs; whether it got all. At once,
     /// if that can be; else with places that others have to give up first.
     fn claim_slots(&self, claims: &mut Claims, id: ReservationId) -> bool {
-        if self.reservations.get(&id).is_none() || !self.has_claims(id) {
+        if !self.reservations.contains_key(&id) || !self.has_claims(id) {
             return false;
         }
         if claims.places.0.is_empty() {

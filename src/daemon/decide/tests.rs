@@ -18,6 +18,9 @@ use serde_json::Value;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Records told, and effects released before.
+type Told = (Option<usize>, usize);
+
 /// Hands that note what they are told, and whether a power command was
 /// stored when they were.
 #[derive(Clone)]
@@ -28,7 +31,7 @@ struct FakeHands {
     followed: Arc<Mutex<Vec<(usize, usize)>>>,
     /// How many records they were told of each commit, if not to look at all,
     /// and how many effects had been released before it.
-    known: Arc<Mutex<Vec<(Option<usize>, usize)>>>,
+    known: Arc<Mutex<Vec<Told>>>,
     history: Arc<dyn History>,
 }
 

@@ -167,7 +167,8 @@ fn a_report_is_bounded_and_obeyed_by_no_terminal() {
 
 #[test]
 fn a_report_that_cannot_be_is_none() {
-    let cases: [(&str, fn(&mut Hardware)); 6] = [
+    type Case = (&'static str, fn(&mut Hardware));
+    let cases: [Case; 6] = [
         ("more disks than can be looked at", |h| h.disks = vec![disk("/dev/a", 1, None); MOST_DISKS + 1]),
         ("a disk of many exbibytes", |h| h.disks[0].bytes = u64::MAX),
         ("more memory than there is", |h| h.memory = u64::MAX),

@@ -56,7 +56,7 @@ impl Sim {
         let left = until - lab_now;
         let hangs = self.happens(who, Chance::ProgramHangs);
         let (number, waited) = (self.sequence + 1, true);
-        let takes = self.dice.between(who, Pick::Work, 50, left.min(15_000).max(51));
+        let takes = self.dice.between(who, Pick::Work, 50, left.clamp(51, 15_000));
         let boots = matches!(what, What::Hook) && self.happens(who, Chance::HookBoots);
         if boots {
             let latest = if hangs { left + LINGERS } else { takes };

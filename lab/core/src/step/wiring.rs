@@ -107,15 +107,13 @@ impl Step<'_> {
         self.change(Change::WiringEnded { machine: name.clone(), why: why.to_owned() });
         let Some(machine) = self.machine(name) else { return };
         match &machine.stage {
-            Stage::Turn(turn) if turn.purpose == Purpose::Look => {
-                if !matches!(turn.phase, Phase::Rest | Phase::Settle) {
-                    self.enter(name, Phase::Rest);
-                }
+            Stage::Turn(turn)
+                if turn.purpose == Purpose::Look && !matches!(turn.phase, Phase::Rest | Phase::Settle) =>
+            {
+                self.enter(name, Phase::Rest);
             }
-            Stage::Free if self.is_known(name) => {
-                if !(machine.all_legs(Switch::Off) && machine.settled()) {
-                    self.switch_all(name, Switch::Off, Boot::AsIs);
-                }
+            Stage::Free if self.is_known(name) && !(machine.all_legs(Switch::Off) && machine.settled()) => {
+                self.switch_all(name, Switch::Off, Boot::AsIs);
             }
             _ => {}
         }

@@ -114,7 +114,8 @@ async fn two_boards_of_one_bench_host_share_a_file() {
             async move { board.write("same", len, open).await }
         };
         let (one, two) = tokio::join!(write("b1", "b2", 1), write("b2", "b1", 2));
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
         assert!(std::fs::read(dir.join("b1")).unwrap() == bytes(500_000, 1));
         assert!(std::fs::read(dir.join("b2")).unwrap() == bytes(500_000, 2));
         for name in ["b1", "b2", "b1.in", "b2.in"] {

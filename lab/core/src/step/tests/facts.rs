@@ -321,7 +321,7 @@ fn a_class_whose_machines_were_all_swapped_is_only_paused() {
         b.ok("admin", Request::Prove(name(machine)));
     }
     b.obey();
-    let drifted = |n: &&&str| matches!(&b.machine(**n).health, Health::Quarantined { failure, .. } if failure.class == FailureClass::Drift);
+    let drifted = |n: &&&str| matches!(&b.machine(n).health, Health::Quarantined { failure, .. } if failure.class == FailureClass::Drift);
     assert_eq!(names.iter().filter(drifted).count(), 5);
 }
 

@@ -140,7 +140,7 @@ fn a_plug_that_is_another_machines_counts_as_this_ones() {
     }
     b.live(600_000);
     assert!(!matches!(b.machine("m0").health, Health::Good), "{}", b.state("m0"));
-    assert_eq!(b.boards[&name("m0")].legs[POWER], true);
+    assert!(b.boards[&name("m0")].legs[POWER]);
 }
 
 #[test]
