@@ -157,7 +157,12 @@ async fn what_went_wrong_is_put_down_to_whose_it_is() {
         assert!(trouble.lab && trouble.error.to_string().contains("could not be stored"), "{trouble:?}");
         assert!(taken.exists(), "what is another's was removed");
         std::fs::remove_dir(&taken).unwrap();
-        let slow = board("b1", dir, sshd, json!({"run": ["sleep", "60", "{image}"], "timeout": 1_500}));
+        let slow = board(
+            "b1",
+            dir,
+            sshd,
+            json!({"run": ["sh", "-c", "exec sleep 60", "x", "{image}"], "timeout": 1_500}),
+        );
         let trouble = slow.write("n6", len, open).await.unwrap_err();
         assert!(!trouble.lab && trouble.over == sshd.is_none(), "{trouble:?}");
         for nonce in ["n1", "n2", "n3", "n4", "n6"] {
