@@ -419,6 +419,11 @@ impl Step<'_> {
     fn flash_written(&mut self, name: &MachineName, turn: &Turn, nonce: &str, read: Option<ReadBack>) {
         let (Some(image), Some(attempt)) = (&turn.image, &turn.attempt) else { return };
         let Some(read) = read.filter(|_| self.reads_back(name)) else {
+            // The inventory may have changed since it was begun.
+            if turn.reservation.is_some_and(|id| self.wants_clean(id)) {
+                let text = "nothing reads its flash back any more, and it was to be handed over clean";
+                return self.fail_phase(name, FailureClass::Disk, text);
+            }
             // Nobody knows what is on it now, but that it is nobody's.
             self.change(Change::DiskUsed { machine: name.clone(), disk: 0, by: None });
             return self.phase_done(name);

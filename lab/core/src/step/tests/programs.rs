@@ -509,6 +509,25 @@ fn a_board_under_another_name_is_written_by_two_programmers() {
 }
 
 #[test]
+fn a_board_that_left_the_inventory_while_it_was_written_is_handed_over_unread() {
+    let mut b = boards(|_| {});
+    let id = b.reserve("ada", by_command(Want::Bare));
+    b.obey_until("m0", |p| matches!(p, Phase::Flash { writing: true }));
+    b.obey_next();
+    let run = begun(&mut b);
+    b.reload(|inventory| drop(inventory.machines.remove(&name("m0"))));
+    let Effect::Program { machine, intent, nonce, .. } = run else { panic!("{run:?}") };
+    let read = ReadBack { by: "sim".into(), image_bytes: 4096, read_bytes: 4096 };
+    let epoch = b.lab.meta().epoch;
+    b.event(Event::Fact {
+        epoch,
+        fact: Fact::Programmed { machine, intent, nonce, over: true, result: Ok(Some(read)) },
+    });
+    b.obey();
+    assert_ne!(b.status(id), "ready", "{:?}", b.lab.machine(&name("m0")));
+}
+
+#[test]
 fn a_hook_behind_the_programmer_leaves_a_flash_that_nobody_has_read_since() {
     let mut b = boards(|s| {
         s.hooks.insert(Point::AfterImage, vec![hook("x", &["fuse", "{machine}"])]);
