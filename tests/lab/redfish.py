@@ -8,7 +8,7 @@ power` prints `power:1` or `power:0`; `set power 1`, `set boot pxe`, `set cd
 FILE` for a CD that is put into its drive (`none`: taken out). DIR holds
 `password` (of the user admin), and `cert.pem` and `key.pem` where it is to
 speak TLS. A file `fault` there is what is answered instead of all else: a
-status in the first line, a body in the others. A file `slow` there is how
+status in the first line, a body in the others. A file `slow-fetch` there is how
 many seconds it takes longer to fetch a CD."""
 
 import pathlib
@@ -106,7 +106,7 @@ def main():
 
     def slowly(*args):
         try:
-            time.sleep(float((directory / "slow").read_text()))
+            time.sleep(float((directory / "slow-fetch").read_text()))
         except FileNotFoundError:
             pass
         return fetch(*args)

@@ -273,11 +273,11 @@ async fn the_emulator_fetches_for_longer_than_a_call_may_take() {
     let power = make(&site(dir.path(), leg.clone(), None, driver("power", none())), &leg).unwrap();
     let server = serve(b"a CD").await;
     let url = Secret(format!("{server}{SERVED}{KEY}/agent.iso"));
-    std::fs::write(bmc.file("slow"), "7").unwrap();
+    std::fs::write(bmc.file("slow-fetch"), "7").unwrap();
     let begun = std::time::Instant::now();
     power.insert(&url).await.unwrap();
     assert!(begun.elapsed() > Duration::from_secs(7), "it was not slow");
-    std::fs::remove_file(bmc.file("slow")).unwrap();
+    std::fs::remove_file(bmc.file("slow-fetch")).unwrap();
     let held = std::fs::read_to_string(bmc.file("cd")).unwrap();
     assert_eq!(std::fs::read(held.trim()).unwrap(), b"a CD");
     power.set(Switch::On, &PowerOn::Medium { url: url.clone() }).await.unwrap();
