@@ -6,7 +6,7 @@ use super::{Happening, Sim};
 use crate::effect::Boot;
 use crate::event::{Answer, BootAnswer, Event, Fact};
 use crate::id::{Epoch, ReservationId};
-use crate::machine::Switch;
+use crate::machine::{Stage, Switch};
 use crate::saying::Saying;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
@@ -250,7 +250,14 @@ impl Sim {
         // one in its place is never found out.
         let flash =
             |name: &MachineName| self.file.machines.get(name).is_some_and(|spec| spec.programmer().is_some());
-        if disks == 0 || self.names.iter().any(|(name, board)| *board == number && flash(name)) {
+        // What was shown of a machine is believed until it is claimed, and then
+        // by its holder: another disk since is found at the next boot.
+        let promised = |name: &MachineName| {
+            let row = self.daemon.store.machine(name);
+            row.is_some_and(|m| matches!(m.stage, Stage::Ready { reservation: Some(_), .. }))
+        };
+        let mut names = self.names.iter().filter(|(_, board)| **board == number).map(|(name, _)| name);
+        if disks == 0 || names.any(|name| flash(name) || promised(name)) {
             return;
         }
         if self.happens(who, Chance::DiskSwapped) {
