@@ -504,7 +504,11 @@ fn in_order(lab: &Lab, id: ReservationId, name: &MachineName, records: &[Record]
         // Who wants a suspected image lets others pass.
         let image = elder_row.ask.image.clone().or_else(|| lab.default_image(name));
         let suspect = image.is_some_and(|i| lab.spec(name).is_some_and(|spec| lab.is_suspect(&i, spec)));
-        if !suspect && machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
+        // And who has no image that a board could be written with.
+        let board = lab.spec(name).filter(|spec| spec.programmer().is_some());
+        let unwritten = board.is_some_and(|spec| !lab.may_be_written(&elder_row.ask, spec));
+        let passes = suspect || unwritten;
+        if !passes && machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
             return Err(format!("{id} got {name}, which {elder} (priority {}) waits for", priority.0));
         }
     }
