@@ -280,8 +280,8 @@ impl Lab {
             let lands = ons.clone().map(|i| i.may_land_until + INRUSH).max();
             match leg.seen {
                 _ if ons.any(|i| i.open) => lands,
-                // What is on cannot be switched on once more.
-                Some(seen) if seen.reading == Reading::On => Some(seen.changed + INRUSH),
+                // What is on, and stays on, cannot be switched on once more.
+                Some(seen) if seen.reading == Reading::On && !leg.goes_off() => Some(seen.changed + INRUSH),
                 _ => lands,
             }
         };

@@ -66,6 +66,13 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+impl Leg {
+    /// Whether a command that switches it off may still land.
+    pub fn goes_off(&self) -> bool {
+        self.unsettled.iter().any(|i| i.want == Switch::Off)
+    }
+}
+
 /// A reading with its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {

@@ -29,8 +29,8 @@ impl Step<'_> {
     /// nobody waits for that who came before it.
     pub(crate) fn may_start(&self, name: &MachineName) -> bool {
         let Some(machine) = self.machine(name).filter(|m| !m.legs.is_empty()) else { return true };
-        if self.lab.is_on(&machine) {
-            return true; // what is on cannot be switched on once more
+        if self.lab.is_on(&machine) && !machine.legs.iter().any(|leg| leg.goes_off()) {
+            return true; // it cannot be switched on once more
         }
         let Some((circuit, limits)) = self.lab.circuit_of(&machine) else { return true };
         let Some(most) = limits.max_starting else { return true };

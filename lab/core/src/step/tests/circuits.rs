@@ -662,3 +662,21 @@ fn a_drained_machine_whose_button_was_pressed_is_taken_to_be_off() {
     assert!(why(&b, id).contains("m0 is drained and on"), "{}", why(&b, id));
     assert_eq!(switched(&b, "m0", Switch::Off), 0);
 }
+
+#[test]
+fn a_machine_that_goes_off_and_may_come_on_again_is_not_starting() {
+    let mut b = bench(&["m0", "m1"], starts(1));
+    b.read("m0", 0, Reading::On);
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    let power = |action| Request::Power { machine: name("m0"), action, force: None };
+    b.ok("admin", power(PowerAction::On));
+    let _on = b.take_power(); // it may land late
+    b.ok("admin", power(PowerAction::Off));
+    let off = b.take_power();
+    let id = b.reserve("ada", agent("name=m1"));
+    b.obey();
+    assert_eq!(b.phase("m1"), AGENT, "m0 goes off, and comes on once more");
+    b.answer_power(&off, Ok(Reading::Off), true);
+    b.live(120_000);
+    assert_eq!(b.status(id), "ready");
+}
