@@ -162,7 +162,7 @@ def watching(lab, began):
     reserve = ("reserve", "name=a", "--clean", "any", "--timeout", "100s")
     until("it is seen off", lambda: lab.by(EVE, "console", "a", "--no-follow").returncode == 0)
     lab.heard("nobodys line")
-    demand("nobodys line" in lab.past(EVE), "what nobody has is everybody's to see")
+    demand("nobodys line" in lab.past(EVE), "what nobody has is everybody's to see: " + lab.past(EVE))
     eve, seen = lab.watch(EVE)
     lab.by_ok(ANNA, *reserve)
     lab.heard("the first secret")

@@ -281,7 +281,9 @@ impl Lab {
             match leg.seen {
                 _ if ons.any(|i| i.open) => lands,
                 // What is on, and stays on, cannot be switched on once more.
-                Some(seen) if seen.reading == Reading::On && !leg.goes_off() => Some(seen.changed + INRUSH),
+                Some(seen) if seen.reading == Reading::On => {
+                    lands.filter(|_| leg.goes_off()).max(Some(seen.changed + INRUSH))
+                }
                 _ => lands,
             }
         };
