@@ -284,6 +284,7 @@ impl Lab {
                 Some(seen) if seen.reading == Reading::On => {
                     lands.filter(|_| leg.goes_off()).max(Some(seen.changed + INRUSH))
                 }
+                Some(seen) if seen.reading != Reading::Off => lands.max(Some(seen.changed + INRUSH)),
                 _ => lands,
             }
         };

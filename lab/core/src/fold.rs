@@ -11,8 +11,8 @@ use crate::id::ReservationId;
 use crate::inventory::Point;
 use crate::lab::{Lab, Meta, Remembered, RowKey};
 use crate::machine::{
-    Attempt, Content, Cut, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Purpose, Seen, Stage,
-    Switch, Turn,
+    Attempt, Content, Cut, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Purpose, Reading, Seen,
+    Stage, Switch, Turn,
 };
 use crate::record::{Change, Part, Record};
 use crate::reservation::{Member, Reservation, Status};
@@ -330,10 +330,11 @@ fn apply_power(machine: &mut Machine, record: &Record) {
         Change::PowerSettled { leg, intent, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
             let on = |i: &Intent| i.id == *intent && i.want == Switch::On;
-            if let Some(seen) = leg.seen.as_mut().filter(|s| s.reading.shows(Switch::On))
+            if let Some(seen) = leg.seen.as_mut().filter(|s| s.reading != Reading::Off)
                 && leg.unsettled.iter().any(on)
             {
-                // It may have read on before, and have been off since.
+                // It may have read on before, and have been off since; or it
+                // cannot be read, and came on in the last moment.
                 seen.changed = record.at;
             }
             leg.unsettled.retain(|i| i.id != *intent);
