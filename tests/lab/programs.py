@@ -208,8 +208,8 @@ def kills(lab, began):
         say(began, f"a daemon killed during hook {point} of {name} takes it along; the next one runs it again")
 
     for name in ("here-1", "there-1"):
-        (lab.dir / f"writer-{name}.pid").unlink(missing_ok=True)
         take(lab, name)
+        (lab.dir / f"writer-{name}.pid").unlink(missing_ok=True)
         lab.flash(name).write_bytes(b"a holder's bytes")
         (lab.dir / f"hold-write-{name}").touch()
         lab.ok("release", name)
@@ -233,8 +233,8 @@ def take(lab, name):
 
 def renamed(lab, began):
     name = "there-2"
-    (lab.dir / f"writer-{name}.pid").unlink(missing_ok=True)
     take(lab, name)
+    (lab.dir / f"writer-{name}.pid").unlink(missing_ok=True)
     (lab.dir / f"hold-write-{name}").touch()
     lab.ok("release", name)
     pid = lab.pid(f"writer-{name}")
