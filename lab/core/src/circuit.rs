@@ -209,7 +209,7 @@ impl Lab {
             let on = m.legs.iter().any(reads_on);
             return Some(if on { Draw::On } else { Draw::Unread });
         }
-        if !self.is_read(m) {
+        if !self.is_known(m) {
             return None; // nobody ever reads it again; it is as it was
         }
         let read = self.ruling(m).filter_map(|(_, leg)| leg.seen).filter(|s| s.reading == Reading::Off);
@@ -220,18 +220,24 @@ impl Lab {
     /// Whether a machine that counts as on is switched off for somebody who
     /// waits for its place: it is nobody's, and a person did not take it out.
     pub(crate) fn gives_way(&self, m: &Machine) -> bool {
+        self.may_be_told_off(m) && !m.proof_asked
+    }
+
+    /// The same of one that a person wants proven, too: such a one gives way
+    /// to another whose turn comes first.
+    pub(crate) fn may_be_told_off(&self, m: &Machine) -> bool {
         let rests = match &m.stage {
             Stage::Free => matches!(m.health, Health::Good | Health::Quarantined { .. }),
             Stage::Ready { reservation: None, .. } => true,
             _ => false,
         };
         // To tell one off again that is without power, and on, leads nowhere.
-        let may = !m.proof_asked && m.wiring.is_none() && !self.is_cut_in_vain(m);
-        rests && may && self.is_read(m)
+        rests && m.wiring.is_none() && !self.is_cut_in_vain(m) && self.is_known(m)
     }
 
-    /// Whether pitstop can read and switch its legs: they are as enrolled.
-    fn is_read(&self, m: &Machine) -> bool {
+    /// Whether what is known of the machine is still what its name means, so
+    /// that its legs can be read and switched.
+    pub(crate) fn is_known(&self, m: &Machine) -> bool {
         self.inventory.machines.contains_key(&m.name) && !self.changed_parts(m)
     }
 

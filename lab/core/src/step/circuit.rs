@@ -199,7 +199,9 @@ impl Step<'_> {
     }
 
     /// Whom to switch off, so that `cold` more may be on: those that are not
-    /// on in truth first, those that would not go off last.
+    /// on in truth first, those that would not go off last. Of those that
+    /// persons want proven all but the first give way, too: two that are on
+    /// where one may be would else wait for each other.
     fn who_gives_way(&self, circuit: &str, cold: usize, claimed: &BTreeSet<MachineName>) -> Vec<MachineName> {
         let now = self.now();
         let Some(max) = self.lab.inventory.circuits.get(circuit).and_then(|c| c.max_on) else {
@@ -209,9 +211,11 @@ impl Step<'_> {
         let drawing: Vec<(&Machine, Draw)> = drawing.collect();
         let mut short = (drawing.len() + cold).saturating_sub(max as usize);
         let mut givers = Vec::new();
-        for (m, draw) in drawing {
-            let old = matches!(draw, Draw::Old(_));
-            if claimed.contains(&m.name) || !(self.lab.gives_way(m) || old) {
+        let first = self.lab.asked.iter().find(|n| drawing.iter().any(|(m, _)| m.name == **n));
+        for (m, draw) in &drawing {
+            let asks = m.proof_asked && first != Some(&m.name) && self.lab.may_be_told_off(m);
+            let may = self.lab.gives_way(m) || matches!(draw, Draw::Old(_)) || asks;
+            if claimed.contains(&m.name) || !may {
                 continue;
             }
             let in_vain = m.legs.iter().any(|leg| leg.in_vain > 0);
@@ -221,11 +225,11 @@ impl Step<'_> {
             match busy {
                 true if !in_vain => short = short.saturating_sub(1), // it goes off as it is
                 true => {}
-                false => givers.push((in_vain, burden(m, draw), m.name.clone())),
+                false => givers.push((in_vain, asks, burden(m, *draw), m.name.clone())),
             }
         }
         givers.sort();
-        givers.into_iter().take(short).map(|(_, _, name)| name).collect()
+        givers.into_iter().take(short).map(|(.., name)| name).collect()
     }
 
     fn give_way(&mut self, name: &MachineName, circuit: &str, who: &str) {

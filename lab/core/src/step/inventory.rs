@@ -212,7 +212,7 @@ impl Step<'_> {
 
     /// Whether what is known of the machine is still what its name means.
     pub(crate) fn is_known(&self, name: &MachineName) -> bool {
-        self.spec(name).is_some() && !self.changed_parts(name)
+        self.lab.machines.get(name).is_some_and(|m| self.lab.is_known(m))
     }
 
     pub(crate) fn enrol(&mut self, selector: &Selector, listed: &[MachineName]) -> Result<Value, ApiError> {

@@ -437,6 +437,34 @@ fn a_proof_by_itself_goes_before_who_waits() {
 }
 
 #[test]
+fn two_that_are_on_and_to_be_proven_wait_for_each_other() {
+    let mut b = bench(&["m0", "m1"], bears(1));
+    for machine in ["m0", "m1"] {
+        b.board(&name(machine)).dead = true;
+        let id = b.reserve("ada", agent(&format!("name={machine}")));
+        b.live(300_000);
+        b.release("ada", id);
+        b.live(60_000);
+        b.ok("admin", Request::Drain { machine: name(machine), reason: "fan".into() });
+        b.board(&name(machine)).dead = false;
+    }
+    for machine in ["m0", "m1"] {
+        by_hand(&mut b, machine, true);
+        b.read(machine, 0, Reading::On);
+    }
+    for machine in ["m0", "m1"] {
+        b.ok("admin", Request::Undrain(name(machine)));
+        assert!(b.machine(machine).proof_asked, "{}", b.state(machine));
+    }
+    b.live(600_000);
+    for machine in ["m0", "m1"] {
+        assert_eq!(b.machine(machine).health, Health::Good, "{}", b.state(machine));
+        assert!(!b.machine(machine).proof_asked, "{machine} still waits");
+    }
+    assert_eq!(gave_way(&b), ["m1 for m0"]);
+}
+
+#[test]
 fn an_admin_switches_on_what_the_circuit_does_not_bear() {
     let mut b = bench(&["m0", "m1"], bears(1));
     b.hold("ada", bare("name=m1"));
