@@ -28,6 +28,9 @@ pub async fn whoami(peer: Peer) -> Json<WhoAmI> {
 pub async fn status(State(app): State<Shared>, peer: Peer) -> Answer<Status> {
     let lab = app.desk.snapshot().await?;
     let mut status = view::status::status(&lab, &peer.user);
+    if let Some((consoles, why)) = app.consoles.unstored() {
+        status.alerts.insert(0, view::status::unstored(consoles, &why));
+    }
     if let crate::daemon::Condition::ReadOnly { reason, .. } = &*app.desk.condition().borrow() {
         status.alerts.insert(0, view::status::read_only(reason));
     }

@@ -51,6 +51,9 @@ pub(crate) struct Place {
     pub used: usize,
     /// Those of them that give way to nobody.
     pub fixed: usize,
+    /// Those of them at rest that are on, or are taken to be, until a person
+    /// does something about it.
+    pub stuck: usize,
     /// Machines that somebody of the queue claims, and those that a person
     /// wants proven.
     pub claimed: usize,
@@ -160,9 +163,12 @@ impl Lab {
             && !self.is_cut_in_vain(m)
     }
 
-    /// Whether a leg reads on although its power is cut: it has some all the same.
+    /// Whether a leg reads on although its power is cut: it has some all the
+    /// same. What it read while the spare leg was on once more says nothing.
     pub(crate) fn is_cut_in_vain(&self, m: &Machine) -> bool {
-        m.cut.is_some() && m.legs.iter().enumerate().any(|(n, leg)| !self.rules(m, n) && reads_on(leg))
+        let Some(dark) = self.cut_since(m) else { return false };
+        let reads_on = |leg: &Leg| leg.seen.is_some_and(|s| s.reading.shows(Switch::On) && s.at > dark);
+        m.legs.iter().enumerate().any(|(n, leg)| !self.rules(m, n) && reads_on(leg))
     }
 
     /// Where the spare leg reads off: when its minimum time off is over.
@@ -255,7 +261,9 @@ impl Lab {
             for m in self.on_circuit(name) {
                 let draw = self.draws(m, now);
                 place.used += usize::from(draw.is_some());
-                place.fixed += usize::from(draw.is_some_and(|d| self.stays(m, d)));
+                let stays = draw.is_some_and(|d| self.stays(m, d));
+                place.fixed += usize::from(stays);
+                place.stuck += usize::from(stays && m.stage == Stage::Free && !m.proof_asked);
                 if m.proof_asked && draw.is_none() {
                     place.claimed += 1;
                     place.cold += 1;
@@ -264,16 +272,6 @@ impl Lab {
             places.0.insert(name.clone(), place);
         }
         places
-    }
-
-    /// Machines of a circuit that are on, or are taken to be, until a person
-    /// does something about it: as long as they are, there are fewer places.
-    pub(crate) fn stuck_on(&self, circuit: &str, now: LabTime) -> usize {
-        let stuck = |m: &&Machine| {
-            let stays = self.draws(m, now).is_some_and(|draw| self.stays(m, draw));
-            m.stage == Stage::Free && stays && !m.proof_asked
-        };
-        self.on_circuit(circuit).filter(stuck).count()
     }
 
     // ── who is starting ──
@@ -291,7 +289,9 @@ impl Lab {
                     lands.filter(|_| leg.goes_off()).max(Some(seen.changed + INRUSH))
                 }
                 Some(seen) if seen.reading != Reading::Off => lands.max(Some(seen.changed + INRUSH)),
-                _ => lands,
+                Some(_) => lands,
+                // It may have come on just before what was known of it was forgotten.
+                None => lands.max(Some(m.since + INRUSH)),
             }
         };
         m.legs.iter().filter_map(of).max().filter(|at| *at > now)

@@ -7,7 +7,7 @@ use crate::fence::Fences;
 use crate::id::{Epoch, RecordNo, ReservationId, SecretHash};
 use crate::inventory::model::{Inventory, MachineSpec};
 use crate::machine::{ImageRef, Machine};
-use crate::record::Record;
+use crate::record::{Part, Record};
 use crate::reservation::{Hold, Reservation};
 use crate::time::LabTime;
 use pitstop_wire::{MachineName, UserName};
@@ -27,6 +27,8 @@ pub struct Lab {
 
     // Below: not rows. Derived from rows, or true only while this daemon runs.
     pub(crate) inventory: Arc<Inventory>,
+    /// What its machines consist of: their legs, and their disks.
+    pub(crate) parts: Arc<BTreeMap<MachineName, (Vec<Part>, Vec<Part>)>>,
     pub(crate) fences: Fences,
     /// Machines at rest, healthy, and ready to be granted.
     pub(crate) free: BTreeSet<MachineName>,
@@ -229,8 +231,9 @@ impl Lab {
             }
         }
         beats.retain(|id, _| known.contains(id));
-        Self {
-            inventory,
+        let mut lab = Self {
+            inventory: old.inventory.clone(),
+            parts: old.parts.clone(),
             fences: old.fences,
             beats,
             checks,
@@ -238,8 +241,22 @@ impl Lab {
             draining: old.draining,
             clock: now,
             ..Self::default()
+        };
+        lab.is_about(&inventory);
+        lab.filled(rows)
+    }
+
+    /// Takes an inventory as what the lab consists of now.
+    pub(crate) fn is_about(&mut self, inventory: &Arc<Inventory>) {
+        if Arc::ptr_eq(&self.inventory, inventory) {
+            return;
         }
-        .filled(rows)
+        self.inventory = inventory.clone();
+        // Digests, which are asked for with every look at a machine.
+        let parts = |m: &MachineSpec| {
+            (m.legs.iter().map(Part::of_leg).collect(), m.disks.iter().map(Part::of_disk).collect())
+        };
+        self.parts = Arc::new(inventory.machines.iter().map(|(name, m)| (name.clone(), parts(m))).collect());
     }
 
     fn filled(mut self, rows: Rows) -> Self {

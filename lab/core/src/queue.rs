@@ -6,9 +6,11 @@
 //! nobody behind it waits for a machine it could do without. A claim is one to a
 //! place on the machine's circuit as well, where that is limited.
 
+mod claims;
 mod fit;
 
-use crate::circuit::Places;
+pub(crate) use claims::Claims;
+
 use crate::experience::Trouble;
 use crate::id::ReservationId;
 use crate::inventory::model::{AfterBuild, DiskContent, MachineSpec};
@@ -20,7 +22,6 @@ use crate::step::Step;
 use pitstop_wire::selector::{Facts, TagValue};
 use pitstop_wire::{MachineName, Selector};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A machine as selectors see it.
@@ -77,38 +78,6 @@ pub fn health_word(health: &Health) -> &'static str {
         Health::Drained { .. } => "drained",
         Health::Retired => "retired",
     }
-}
-
-/// A place of a reservation that wants a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Slot {
-    reservation: ReservationId,
-    role: usize,
-    number: u32,
-}
-
-/// Which slot claims which free machine, and with which places of circuits.
-#[derive(Clone, Default)]
-pub(crate) struct Claims {
-    by_machine: BTreeMap<MachineName, Slot>,
-    pub(crate) places: Places,
-    /// Reservations that can be served at once. All others that are served
-    /// wait until somebody has given way to them.
-    now: BTreeSet<ReservationId>,
-}
-
-impl Claims {
-    /// Who claims the machine.
-    pub(crate) fn whose(&self, name: &MachineName) -> Option<ReservationId> {
-        self.by_machine.get(name).map(|slot| slot.reservation)
-    }
-}
-
-/// What was visited on the way to a machine for a slot.
-#[derive(Default)]
-struct Visited {
-    machines: Vec<MachineName>,
-    circuits: Vec<String>,
 }
 
 impl Lab {
@@ -212,194 +181,6 @@ impl Lab {
         self.default_image(name).filter(|image| !self.is_suspect(image, spec))
     }
 
-    /// A reservation of several machines that cannot be served as long as
-    /// machines are out of use must not keep the rest of them idle.
-    fn has_claims(&self, id: ReservationId) -> bool {
-        let Some(row) = self.reservations.get(&id) else { return false };
-        let usable = |m: &Machine| m.health == Health::Good && m.pause.is_none();
-        row.wanted() == 1 || self.could_serve(&row.ask, usable, |c| Some(self.stuck_on(c, self.clock)))
-    }
-
-    /// Finds a machine for a slot, moving earlier claims aside where they
-    /// have another choice (Kuhn's augmenting path; the circuits are one more
-    /// layer of it). Whom it can serve now is never made to wait for a place.
-    fn augment(&self, claims: &mut Claims, slot: Slot, visited: &mut Visited) -> bool {
-        let Some(row) = self.reservations.get(&slot.reservation) else { return false };
-        let free = |claims: &Claims, n: &MachineName| {
-            !claims.by_machine.contains_key(n) && self.has_place(claims, n, slot.reservation)
-        };
-        if let Some(name) = self.candidates(row, slot.role).find(|n| free(claims, n)).cloned() {
-            self.claim(claims, &name, slot);
-            return true;
-        }
-        let candidates: Vec<MachineName> = self.candidates(row, slot.role).cloned().collect();
-        for name in candidates {
-            if visited.machines.contains(&name) {
-                continue;
-            }
-            visited.machines.push(name.clone());
-            match claims.by_machine.get(&name).copied() {
-                Some(other) if self.augment(claims, other, visited) => self.disclaim(claims, &name),
-                Some(_) => continue,
-                None => self.free_a_place(claims, &name, visited),
-            }
-            // It may have a place only when somebody has given way.
-            if free(claims, &name) {
-                self.claim(claims, &name, slot);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Moves a claim off the machine's circuit, where it has another choice.
-    fn free_a_place(&self, claims: &mut Claims, name: &MachineName, visited: &mut Visited) {
-        let circuit = self.machines.get(name).and_then(|m| self.limited(m));
-        let Some(circuit) = circuit.filter(|c| !visited.circuits.iter().any(|v| v == c)) else { return };
-        visited.circuits.push(circuit.to_owned());
-        let there = |n: &&MachineName| self.machines.get(*n).and_then(|m| self.limited(m)) == Some(circuit);
-        let claimed: Vec<MachineName> = claims.by_machine.keys().filter(there).cloned().collect();
-        for claimed in claimed {
-            if visited.machines.contains(&claimed) {
-                continue;
-            }
-            visited.machines.push(claimed.clone());
-            let Some(other) = claims.by_machine.get(&claimed).copied() else { continue };
-            if self.augment(claims, other, visited) {
-                return self.disclaim(claims, &claimed);
-            }
-        }
-    }
-
-    /// Whether the machine's circuit has a place for it, for this reservation.
-    fn has_place(&self, claims: &Claims, name: &MachineName, id: ReservationId) -> bool {
-        let Some(machine) = self.machines.get(name) else { return false };
-        let circuit = self.limited(machine);
-        claims.places.bears(circuit)
-            && (!claims.now.contains(&id) || claims.places.has(circuit, self.draws_now(machine)))
-    }
-
-    fn draws_now(&self, machine: &Machine) -> bool {
-        self.draws(machine, self.clock).is_some()
-    }
-
-    fn claim(&self, claims: &mut Claims, name: &MachineName, slot: Slot) {
-        claims.by_machine.insert(name.clone(), slot);
-        if let Some(m) = self.machines.get(name).filter(|m| m.circuit.is_some()) {
-            claims.places.claim(self.limited(m), self.draws_now(m), true);
-        }
-    }
-
-    fn disclaim(&self, claims: &mut Claims, name: &MachineName) {
-        claims.by_machine.remove(name);
-        if let Some(m) = self.machines.get(name).filter(|m| m.circuit.is_some()) {
-            claims.places.claim(self.limited(m), self.draws_now(m), false);
-        }
-    }
-
-    /// Claims of nobody, at the present places.
-    fn no_claims(&self) -> Claims {
-        Claims { places: self.places(self.clock), ..Claims::default() }
-    }
-
-    /// Whether a machine's circuit has a place now that nobody claims.
-    pub(crate) fn place_behind(&self, claims: &Claims, m: &Machine) -> bool {
-        let circuit = self.limited(m);
-        claims.places.bears(circuit) && claims.places.has(circuit, self.draws_now(m))
-    }
-
-    /// What a reservation's elders keep: free machines, and places.
-    pub(crate) fn claims_of_elders(&self, id: ReservationId) -> Claims {
-        let mut claims = self.no_claims();
-        let Some(row) = self.reservations.get(&id) else { return claims };
-        let place = (std::cmp::Reverse(row.ask.priority), id);
-        for (_, elder) in self.waiting.iter().take_while(|elder| **elder < place) {
-            self.claim_slots(&mut claims, *elder);
-        }
-        claims
-    }
-
-    /// For `why`: the free machines this reservation's elders keep.
-    pub fn kept_for_elders(&self, id: ReservationId) -> BTreeMap<MachineName, ReservationId> {
-        self.claims_of_elders(id).by_machine.into_iter().map(|(m, s)| (m, s.reservation)).collect()
-    }
-
-    /// Claims what a waiting reservation needs; whether it got all. At once,
-    /// if that can be; else with places that others have to give up first.
-    fn claim_slots(&self, claims: &mut Claims, id: ReservationId) -> bool {
-        if !self.reservations.contains_key(&id) || !self.has_claims(id) {
-            return false;
-        }
-        if claims.places.0.is_empty() {
-            return self.claim_all(claims, id);
-        }
-        let before = claims.clone();
-        claims.now.insert(id);
-        if self.claim_all(claims, id) {
-            return true;
-        }
-        *claims = before;
-        self.claim_all(claims, id)
-    }
-
-    fn claim_all(&self, claims: &mut Claims, id: ReservationId) -> bool {
-        let Some(row) = self.reservations.get(&id) else { return false };
-        let slots = row
-            .ask
-            .roles
-            .iter()
-            .enumerate()
-            .flat_map(|(role, r)| (0..r.count).map(move |number| Slot { reservation: id, role, number }));
-        let mut all = true;
-        for slot in slots {
-            all &= self.augment(claims, slot, &mut Visited::default());
-        }
-        all
-    }
-
-    /// What the whole queue claims.
-    pub(crate) fn claims_of_all(&self) -> Claims {
-        self.all_claims().0
-    }
-
-    /// The claims of the whole queue, and whose are complete.
-    fn all_claims(&self) -> (Claims, Vec<ReservationId>) {
-        let mut claims = self.no_claims();
-        let mut served = Vec::new();
-        for (_, id) in self.waiting.iter() {
-            if self.claim_slots(&mut claims, *id) {
-                served.push(*id);
-            }
-            if claims.by_machine.len() >= self.free.len() {
-                break;
-            }
-        }
-        (claims, served)
-    }
-
-    /// Who of the queue can have which machine now, and for which role.
-    pub(crate) fn servable(&self) -> Vec<(ReservationId, MachineName, usize)> {
-        let (claims, served) = self.all_claims();
-        let at_once = |id: &ReservationId| claims.places.0.is_empty() || claims.now.contains(id);
-        let of = |id: ReservationId| {
-            let slots = claims.by_machine.iter().filter(move |(_, slot)| slot.reservation == id);
-            slots.map(move |(name, slot)| (id, name.clone(), slot.role))
-        };
-        served.into_iter().filter(at_once).flat_map(of).collect()
-    }
-
-    /// Whom nothing keeps waiting but places that others have to give up:
-    /// with the machines they are to get. And all machines that are claimed.
-    pub(crate) fn waits_for_room(&self) -> (Vec<(ReservationId, Vec<MachineName>)>, BTreeSet<MachineName>) {
-        let (claims, served) = self.all_claims();
-        let of = |id: ReservationId| {
-            let mine = claims.by_machine.iter().filter(|(_, slot)| slot.reservation == id);
-            (id, mine.map(|(name, _)| name.clone()).collect())
-        };
-        let late = served.into_iter().filter(|id| !claims.now.contains(id)).map(of).collect();
-        (late, claims.by_machine.into_keys().collect())
-    }
-
     /// Why no more than `found` machines can ever serve a role, and what
     /// would help.
     pub(crate) fn nearly(&self, role: &Role, ask: &Ask, found: usize) -> (String, String) {
@@ -485,18 +266,21 @@ impl Step<'_> {
         self.begin_asked_proofs();
         if !self.lab.waiting.is_empty() && !self.lab.free.is_empty() {
             // Of those who want a suspected image one may try it; what the
-            // others leave is looked at again.
+            // others leave is looked at again. Where a grant was made on a
+            // circuit, nobody waits there any more for another to go off.
             while self.serve() {}
         }
         self.make_room();
         self.lab.queue_dirty = false;
     }
 
-    /// Grants what can be had now; whether some of it was held back, or an
-    /// image was tried: who waits for that one too has no claim any more.
+    /// Grants what can be had now; whether it is to be looked at once more:
+    /// some of it was held back, or an image was tried (who waits for that one
+    /// too has no claim any more), or places were given away.
     fn serve(&mut self) -> bool {
         let trials = self.lab.trials();
-        let mut held_back = false;
+        let places = self.lab.inventory.circuits.values().any(|c| c.max_on.is_some());
+        let (mut held_back, mut granted) = (false, false);
         let servable = self.lab.servable();
         for of_one in servable.chunk_by(|a, b| a.0 == b.0) {
             let Some(row) = self.lab.reservations.get(&of_one[0].0).cloned() else { continue };
@@ -512,8 +296,9 @@ impl Step<'_> {
             for (id, name, role) in of_one {
                 self.grant(*id, name, *role);
             }
+            granted = true;
         }
-        held_back || self.lab.trials() < trials
+        held_back || self.lab.trials() < trials || (granted && places)
     }
 
     /// A failed member's place goes to a free machine, if there is one that

@@ -9,6 +9,7 @@ mod about;
 use crate::facts::Baseline;
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
 use crate::inventory::Point;
+use crate::inventory::model::{DiskSpec, LegSpec};
 use crate::machine::{
     Agent, Certificate, CommandProof, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Job,
     Phase, Purpose, Reading,
@@ -70,6 +71,18 @@ pub struct Part {
 enum StoredPart {
     Name(String),
     Whole { name: String, identity: String },
+}
+
+impl Part {
+    /// A leg as the inventory says it.
+    pub(crate) fn of_leg(leg: &LegSpec) -> Self {
+        Self { name: leg.name.clone(), identity: leg.driver.identity() }
+    }
+
+    /// A disk as the inventory says it.
+    pub(crate) fn of_disk(disk: &DiskSpec) -> Self {
+        Self { name: disk.name.clone(), identity: disk.matching.identity() }
+    }
 }
 
 impl From<StoredPart> for Part {

@@ -161,7 +161,7 @@ impl Lab {
         self.machines().filter(|m| suits(m)).map(|m| m.name.clone()).collect()
     }
 
-    fn why_not_this(&self, m: &Machine, row: &Reservation, now: LabTime, elders: &Claims, why: &mut Why) {
+    fn why_not_this(&self, m: &Machine, row: &Reservation, now: LabTime, elders: &Claims<'_>, why: &mut Why) {
         let name = &m.name;
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);

@@ -182,3 +182,9 @@ pub fn read_only(reason: &str) -> Alert {
         next: None,
     }
 }
+
+/// Journals of consoles cannot be written.
+pub fn unstored(consoles: usize, why: &str) -> Alert {
+    let on = if consoles == 1 { "a console".to_owned() } else { format!("{consoles} consoles") };
+    Alert { machine: None, text: format!("what is said on {on} is shown, and not kept: {why}"), next: None }
+}

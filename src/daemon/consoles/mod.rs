@@ -390,6 +390,15 @@ impl Consoles {
         self.entries(machine).iter().map(status).collect()
     }
 
+    /// Consoles whose journal does not take in what is said now: how many,
+    /// and why of the first.
+    pub fn unstored(&self) -> Option<(usize, String)> {
+        let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
+        let mut why = all.values().flatten().filter_map(|entry| entry.shared.ring().unstored.clone());
+        let first = why.next()?;
+        Some((1 + why.count(), first))
+    }
+
     /// The newest bytes of the machine's first console, `most` at most,
     /// beginning at a line: the evidence of a failure.
     pub fn tail(&self, machine: &MachineName, most: usize) -> Vec<u8> {

@@ -115,6 +115,8 @@ pub struct Ring {
     pub closed: Option<String>,
     /// Bytes the journal missed.
     pub lost: u64,
+    /// Why the journal does not take in what is said now, if it does not.
+    pub unstored: Option<String>,
 }
 
 /// Whoever has the keyboard.
@@ -147,6 +149,7 @@ impl Ring {
             seats: 0,
             closed: None,
             lost: 0,
+            unstored: None,
         }
     }
 

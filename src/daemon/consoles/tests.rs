@@ -311,6 +311,9 @@ async fn a_journal_that_cannot_be_written_costs_no_console() {
     read_to(&mut watcher, "lost to history").await;
     bench.consoles.flush();
     assert_eq!(bench.consoles.status(&m1())[0].lost, 15);
+    let (consoles, why) = bench.consoles.unstored().expect("nobody is alarmed");
+    assert_eq!(consoles, 1);
+    assert!(why.contains("/m1/main") && why.contains("os error"), "{why}");
     std::fs::remove_file(bench.dir.path().join("m1")).unwrap();
     machine.write_all(b"kept").await.unwrap();
     bench.has(19).await;
@@ -318,6 +321,7 @@ async fn a_journal_that_cannot_be_written_costs_no_console() {
     let segments = Segments::of(&bench.dir.path().join("m1/main"));
     assert_eq!(segments.read(15, 100), b"kept");
     assert_eq!(segments.next_start(0), Some(15));
+    assert_eq!(bench.consoles.unstored(), None, "it is over");
     assert_eq!(
         read_to(&mut bench.watch(Replay::All), "kept").await,
         "lost to historykept",

@@ -260,7 +260,7 @@ impl Sim {
             // What it had not committed, it forgets: it goes on with what
             // the store held then.
             let mut lab = Lab::from_rows(self.daemon.store.rows()).with_fences(self.daemon.fences);
-            lab.inventory = self.daemon.inventory.clone();
+            lab.is_about(&self.daemon.inventory);
             lab.derive_all();
             let (skew, stopped) = (self.daemon.skew, self.now);
             self.daemon.zombie = Some(Zombie { lab, skew, stopped, awake: false });

@@ -346,7 +346,8 @@ impl Sim {
     /// whether it is on or not.
     pub(super) fn forgotten(&mut self, number: usize) {
         let known = |(name, board): (&MachineName, &usize)| {
-            *board == number && self.daemon.store.machine(name).is_some()
+            let lists = self.file.machines.contains_key(name);
+            *board == number && (lists || self.daemon.store.machine(name).is_some())
         };
         if !self.names.iter().any(known) {
             self.boards[number].flaked = true;

@@ -3,7 +3,7 @@
 use super::Step;
 use crate::effect::{Boot, Effect};
 use crate::id::Epoch;
-use crate::inventory::model::{DiskSpec, Inventory, LegSpec, MachineSpec};
+use crate::inventory::model::Inventory;
 use crate::machine::{Failure, FailureClass, Health, Machine, Phase, Stage, Switch};
 use crate::record::{Change, Part};
 use pitstop_wire::{ApiError, Code, MachineName, Selector};
@@ -98,7 +98,7 @@ impl Step<'_> {
 
     /// Takes a new inventory: machines come, change and go.
     pub(crate) fn declare(&mut self, inventory: Arc<Inventory>, enrol: bool) {
-        self.lab.inventory = inventory.clone();
+        self.lab.is_about(&inventory);
         for name in inventory.machines.keys() {
             // One that left and is back, whatever with, is not forgotten.
             if self.machine(name).is_some_and(|m| m.health == Health::Retired) {
@@ -185,7 +185,9 @@ impl Step<'_> {
         }
         if machine.health == Health::Retired && machine.settled() {
             self.lab.retries.remove(name);
-            return self.change(Change::MachineForgotten { machine: name.clone() });
+            let heirs = self.heirs(&machine);
+            self.change(Change::MachineForgotten { machine: name.clone() });
+            return heirs.iter().for_each(|heir| self.observe_all(heir));
         }
         let drained = matches!(machine.health, Health::Drained { .. });
         if !drained && machine.settled() && self.changed_parts(name) {
@@ -196,13 +198,8 @@ impl Step<'_> {
     /// The machine with the parts that the inventory gives it, observed only
     /// until somebody enrols it.
     pub(crate) fn declare_new(&mut self, name: &MachineName) {
-        let Some(spec) = self.spec(name) else { return };
-        let change = Change::MachineDeclared {
-            machine: name.clone(),
-            legs: spec.legs.iter().map(leg_part).collect(),
-            disks: spec.disks.iter().map(disk_part).collect(),
-            health: Health::New,
-        };
+        let Some((legs, disks)) = self.lab.parts.get(name).cloned() else { return };
+        let change = Change::MachineDeclared { machine: name.clone(), legs, disks, health: Health::New };
         self.change(change);
     }
 
@@ -241,11 +238,21 @@ impl Step<'_> {
         Ok(json!({ "enrolled": new }))
     }
 
+    /// Machines of the inventory that have the legs of one that left it.
+    fn heirs(&self, left: &Machine) -> Vec<MachineName> {
+        let shares = |m: &Machine| m.legs.iter().any(|l| left.legs.iter().any(|o| o.identity == l.identity));
+        let listed = self.lab.machines.values().filter(|m| self.spec(&m.name).is_some());
+        listed.filter(|m| shares(m)).map(|m| m.name.clone()).collect()
+    }
+
     /// The machine that has one of this one's legs under a name that left the
     /// inventory: somebody may hold it, or a command to it may still land. A
     /// leg that several machines of the inventory seem to share tells none
     /// of them apart.
-    fn under_another_name(&self, name: &MachineName) -> Option<Arc<Machine>> {
+    pub(crate) fn under_another_name(&self, name: &MachineName) -> Option<Arc<Machine>> {
+        if self.lab.machines.len() <= self.lab.inventory.machines.len() {
+            return None; // nearly always: none has left it
+        }
         let has = |m: &Machine, leg: &str| m.legs.iter().any(|l| l.identity == leg);
         let listed = |m: &Machine| self.lab.inventory.machines.contains_key(&m.name);
         let machine = self.lab.machines.get(name)?;
@@ -261,7 +268,7 @@ impl crate::Lab {
     /// Whether the inventory gives a machine other legs or disks than it was
     /// enrolled with: nobody has accepted that those are switched and erased.
     pub(crate) fn changed_parts(&self, machine: &Machine) -> bool {
-        self.inventory.machines.get(&machine.name).is_some_and(|spec| !same_parts(machine, spec))
+        self.parts.get(&machine.name).is_some_and(|parts| !same_parts(machine, parts))
     }
 }
 
@@ -270,19 +277,11 @@ fn is_starting(machine: &Machine) -> bool {
     machine.legs.iter().flat_map(|leg| &leg.unsettled).any(|intent| intent.open && intent.want == Switch::On)
 }
 
-fn leg_part(leg: &LegSpec) -> Part {
-    Part { name: leg.name.clone(), identity: leg.driver.identity() }
-}
-
-fn disk_part(disk: &DiskSpec) -> Part {
-    Part { name: disk.name.clone(), identity: disk.matching.identity() }
-}
-
 /// Whether the machine still has the legs and disks it was enrolled with.
-fn same_parts(machine: &Machine, spec: &MachineSpec) -> bool {
-    let is = |name: &str, identity: &str, part: Part| name == part.name && identity == part.identity;
-    machine.legs.len() == spec.legs.len()
-        && machine.disks.len() == spec.disks.len()
-        && machine.legs.iter().zip(&spec.legs).all(|(l, s)| is(&l.name, &l.identity, leg_part(s)))
-        && machine.disks.iter().zip(&spec.disks).all(|(d, s)| is(&d.name, &d.identity, disk_part(s)))
+fn same_parts(machine: &Machine, (legs, disks): &(Vec<Part>, Vec<Part>)) -> bool {
+    let is = |name: &str, identity: &str, part: &Part| name == part.name && identity == part.identity;
+    machine.legs.len() == legs.len()
+        && machine.disks.len() == disks.len()
+        && machine.legs.iter().zip(legs).all(|(l, part)| is(&l.name, &l.identity, part))
+        && machine.disks.iter().zip(disks).all(|(d, part)| is(&d.name, &d.identity, part))
 }

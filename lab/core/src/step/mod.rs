@@ -85,7 +85,7 @@ impl Step<'_> {
         match event {
             Event::Start { inventory, enrol } => self.start(inventory, enrol),
             Event::StartRestored { inventory, enrol, floor } => {
-                self.lab.inventory = inventory.clone();
+                self.lab.is_about(&inventory);
                 self.doubt_rows(floor);
                 self.start(inventory, enrol);
             }

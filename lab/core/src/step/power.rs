@@ -164,6 +164,11 @@ impl Step<'_> {
     fn power_read(&mut self, name: &MachineName, leg: usize, asked: LabTime, reading: Reading) {
         let Some(machine) = self.machine(name) else { return };
         let Some(row) = machine.legs.get(leg) else { return };
+        // Whoever has it under its old name switches it, and what it was then
+        // would be believed after. It is read again as soon as that is over.
+        if self.under_another_name(name).is_some() {
+            return;
+        }
         let readable = self.readable(name, leg);
         let reading = if readable { reading } else { assumed(row) };
         // Of a leg that cannot be read, no answer will ever say more.
@@ -177,6 +182,7 @@ impl Step<'_> {
         let news = row.seen.is_none_or(|s| s.reading != reading)
             || !row.unsettled.is_empty()
             || machine.turn().is_some()
+            || machine.cut.is_some()
             || self.is_long_unread(&machine);
         if news && !old {
             self.change(Change::PowerSeen { machine: name.clone(), leg, reading });

@@ -102,7 +102,7 @@ impl Lab {
         &self,
         m: &Machine,
         row: &Reservation,
-        elders: &Claims,
+        elders: &Claims<'_>,
         now: LabTime,
         why: &mut Why,
     ) -> bool {

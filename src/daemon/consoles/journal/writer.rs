@@ -192,7 +192,6 @@ struct Writer {
     cursor: u64,
     next_mark: u64,
     open: Option<Files>,
-    trouble: bool,
 }
 
 struct Files {
@@ -212,7 +211,6 @@ impl Writer {
             cursor: end_of(&shared.dir).position,
             next_mark: 0,
             open: None,
-            trouble: false,
         }
     }
 
@@ -254,12 +252,13 @@ impl Writer {
             let written = self.write(shared, lost, (&bytes, &stamps), due.as_ref());
             if let Err(e) = written {
                 self.close();
-                shared.ring().lost += bytes.len() as u64;
-                if !std::mem::replace(&mut self.trouble, true) {
+                let mut ring = shared.ring();
+                ring.lost += bytes.len() as u64;
+                if ring.unstored.replace(e.to_string()).is_none() {
                     tracing::error!("console journal: {e}; consoles go on, their journal has a gap");
                 }
             } else {
-                self.trouble = false;
+                shared.ring().unstored = None;
             }
             if lost > 0 {
                 shared.ring().lost += lost;

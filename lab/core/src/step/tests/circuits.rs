@@ -692,6 +692,23 @@ fn a_drained_machine_whose_button_was_pressed_is_taken_to_be_off() {
 }
 
 #[test]
+fn a_machine_that_came_on_as_it_was_forgotten_is_not_starting() {
+    let mut b = bench(&["m0", "m1"], starts(1));
+    b.reserve("ada", agent("name=m0"));
+    b.obey_until("m0", |p| *p == Phase::BootAgent);
+    let on = b.take_power();
+    assert_eq!(on.want, Switch::On);
+    let id = b.reserve("eve", agent("name=m1"));
+    b.obey();
+    b.reload(|i| i.machines.get_mut(&name("m0")).unwrap().disks.clear());
+    b.answer_power(&on, Ok(Reading::On), true);
+    assert_eq!(b.state("m0"), "new");
+    assert_eq!(b.phase("m1"), AGENT, "m0 came on this very moment");
+    b.live(60_000);
+    assert_eq!(b.status(id), "ready");
+}
+
+#[test]
 fn a_machine_that_goes_off_and_may_come_on_again_is_not_starting() {
     let mut b = bench(&["m0", "m1"], starts(1));
     b.read("m0", 0, Reading::On);

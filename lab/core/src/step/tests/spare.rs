@@ -320,6 +320,32 @@ fn refuse_off(b: &mut Bench, mut times: usize) -> usize {
 }
 
 #[test]
+fn what_was_on_while_mains_flapped_is_on_for_ever() {
+    let (mut b, id) = held();
+    b.release("ada", id);
+    until_cut(&mut b);
+    b.obey_next();
+    b.effects.clear();
+    b.pass(MIN_OFF + 1);
+    b.effects.clear();
+    // Somebody puts the plug in, and pulls it; after that the first leg is silent.
+    b.read("m0", POWER, Reading::On);
+    b.read("m0", MAINS, Reading::On);
+    while b.effects.pop_front().is_some() {}
+    b.board(&name("m0")).legs = vec![false, false];
+    for _ in 0..30 {
+        b.read("m0", POWER, Reading::Unknown);
+        b.read("m0", MAINS, Reading::Off);
+        b.effects.retain(|(_, effect)| !matches!(effect, Effect::Observe { .. }));
+        b.obey();
+        b.pass(2_000);
+    }
+    b.live(120_000);
+    assert!(b.failures("m0").iter().all(|f| !f.contains("reads on")), "{:?}", b.failures("m0"));
+    assert_eq!(b.state("m0"), "free");
+}
+
+#[test]
 fn a_spare_leg_that_refuses_once_is_never_told_again() {
     let (mut b, id) = held();
     b.release("ada", id);
