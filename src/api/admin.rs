@@ -11,7 +11,6 @@ use pitstop_core::Lab;
 use pitstop_core::event::Request;
 use pitstop_core::inventory::model::{DiskMatch, DiskSpec};
 use pitstop_core::inventory::{Change, KeyChange, diff, diff_lab};
-use pitstop_core::machine::Health;
 use pitstop_wire::api::{Beat, Done, Drain, Enrol, Enrolled, NewMachine, Reload, Reloaded, Schema};
 use pitstop_wire::text::one_line;
 use pitstop_wire::{ApiError, Code, MachineName, Selector};
@@ -40,17 +39,47 @@ pub async fn undrain(State(app): State<Shared>, Name(machine): Name, asked: Aske
 /// Send a quarantined machine through a proving turn.
 pub async fn prove(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
     let answer = app.desk.ask(asked.caller, Request::Prove(machine.clone())).await?;
+    if let Some(waits) = answer.get("waits").and_then(serde_json::Value::as_str) {
+        let text = format!("{machine} is proven as soon as there is a place: {waits}");
+        return Ok(done(text, answer));
+    }
     Ok(done(format!("{machine} is proving; follow it with `pitstop events -f {machine}`"), answer))
+}
+
+/// An admin is about to check a machine's wires.
+pub async fn wiring_begin(
+    State(app): State<Shared>,
+    Name(machine): Name,
+    asked: Asked<Beat>,
+) -> Answer<Done> {
+    let answer = app.desk.ask(asked.caller, Request::WiringBegin(machine.clone())).await?;
+    Ok(done(format!("the wires of {machine} are checked; nobody gets it meanwhile"), answer))
+}
+
+/// The check lives.
+pub async fn wiring_beat(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
+    let answer = app.desk.ask(asked.caller, Request::WiringBeat(machine.clone())).await?;
+    Ok(done(format!("the check of {machine} lives"), answer))
+}
+
+/// Have the boot agent report, within a check.
+pub async fn wiring_look(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
+    let answer = app.desk.ask(asked.caller, Request::WiringLook(machine.clone())).await?;
+    Ok(done(format!("{machine} boots our agent, which reports"), answer))
+}
+
+/// The check is over.
+pub async fn wiring_end(State(app): State<Shared>, Name(machine): Name, asked: Asked<Beat>) -> Answer<Done> {
+    let answer = app.desk.ask(asked.caller, Request::WiringEnd(machine.clone())).await?;
+    Ok(done(format!("the check of {machine} is over"), answer))
 }
 
 /// Accept new machines, or say which that would be.
 pub async fn enrol(State(app): State<Shared>, asked: Asked<Enrol>) -> Answer<Enrolled> {
     let lab = app.desk.snapshot().await?;
-    let selector = app.known.act(lab.inventory(), &asked.body.select)?;
-    let machines: Vec<NewMachine> = matching(&lab, &selector)
-        .filter(|m| m.health == Health::New)
-        .map(|m| new_machine(&lab, &m.name))
-        .collect();
+    let selector = app.known.act(&lab, &asked.body.select)?;
+    let machines: Vec<NewMachine> =
+        matching(&lab, &selector).filter(|m| lab.acceptable(m)).map(|m| new_machine(&lab, &m.name)).collect();
     let mut enrolled = Enrolled { schema: Schema::new("pitstop.enrolled/1"), machines, done: false };
     let Some(count) = asked.body.count else { return Ok(Json(enrolled)) };
     // A key that was answered before must find the answer again, although
@@ -82,14 +111,19 @@ fn new_machine(lab: &Lab, name: &MachineName) -> NewMachine {
             .flat_map(|s| &s.legs)
             .map(|l| format!("{}: {}", l.name, l.driver.driver))
             .collect(),
+        differences: lab
+            .machine(name)
+            .map(|m| lab.differences(m).into_iter().map(|d| d.text).collect())
+            .unwrap_or_default(),
     }
 }
 
 fn disk_text(disk: &DiskSpec) -> String {
-    let DiskMatch { path, serial, bus, min, max } = &disk.matching;
+    let DiskMatch { path, serial, bus, min, max, by } = &disk.matching;
     let said = [("path", path), ("serial", serial), ("bus", bus)];
     let mut words: Vec<String> =
         said.into_iter().filter_map(|(what, v)| Some(format!("{what} {}", v.as_ref()?))).collect();
+    words.extend(by.as_ref().map(|_| "what its programmer writes".to_owned()));
     match (min, max) {
         (Some(min), Some(max)) => words.push(format!("{} to {}", size(*min), size(*max))),
         (Some(min), None) => words.push(format!("at least {}", size(*min))),
@@ -111,14 +145,18 @@ fn size(bytes: u64) -> String {
 /// No machine is enrolled that nobody has counted.
 fn miscounted(lab: &Lab, selector: &Selector, found: usize, count: usize) -> ApiError {
     if found == 0 {
-        let error = not_found(format!("no new machine matches `{selector}`"));
+        let error =
+            not_found(format!("no new machine matches `{selector}`, and none that is not what it was"));
         let first = matching(lab, selector).next();
         return match first {
             Some(m) => error.hint(format!("{} is {}", m.name, m.state())),
             None => error.hint("pitstop ls state=new"),
         };
     }
-    let machines = if found == 1 { "1 new machine matches" } else { &format!("{found} new machines match") };
+    let machines = match found {
+        1 => "1 machine that is new, or not what it was, matches".to_owned(),
+        n => format!("{n} machines that are new, or not what they were, match"),
+    };
     let error = ApiError::new(Code::Conflict, format!("{machines} `{selector}`, not {count}"));
     let state = selector.terms().iter().any(|t| t.key() == "state");
     error.hint(format!("pitstop ls {selector}{}", if state { "" } else { " state=new" }))

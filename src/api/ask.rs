@@ -3,6 +3,7 @@
 use super::App;
 use super::error::{Refusal, usage};
 use pitstop_core::reservation as core;
+use pitstop_wire::Selector;
 use pitstop_wire::api::{CleanLevel, HoldKind, Reserve, RoleAsk, Time, Until, Want};
 use pitstop_wire::text::one_line;
 
@@ -17,7 +18,7 @@ const MAX_REASON: usize = 500;
 const MAX_ROLES: usize = 32;
 
 /// The core's ask; the image goes by name beside it.
-pub fn ask(app: &App, body: &Reserve, now: Time) -> Result<core::Ask, Refusal> {
+pub async fn ask(app: &App, body: &Reserve, now: Time) -> Result<core::Ask, Refusal> {
     let session = body.hold == Some(HoldKind::Session);
     let hold = match (session, body.silence) {
         (true, silence) => {
@@ -31,7 +32,7 @@ pub fn ask(app: &App, body: &Reserve, now: Time) -> Result<core::Ask, Refusal> {
         return Err(usage(format!("a `reason` has at most {MAX_REASON} bytes")));
     }
     Ok(core::Ask {
-        roles: roles(app, body)?,
+        roles: roles(app, body).await?,
         image: None,
         want: want(body),
         hold,
@@ -56,14 +57,13 @@ fn want(body: &Reserve) -> core::Want {
     }
 }
 
-fn roles(app: &App, body: &Reserve) -> Result<Vec<core::Role>, Refusal> {
-    let inventory = app.desk.inventory();
+async fn roles(app: &App, body: &Reserve) -> Result<Vec<core::Role>, Refusal> {
     if body.roles.is_empty() {
         let select = body.select.as_deref().unwrap_or_default();
         let count = body.count.unwrap_or(1);
         return Ok(vec![core::Role {
             name: "machine".to_owned(),
-            select: app.known.act(&inventory, select)?,
+            select: selector(app, select).await?,
             count,
         }]);
     }
@@ -87,11 +87,19 @@ fn roles(app: &App, body: &Reserve) -> Result<Vec<core::Role>, Refusal> {
         }
         roles.push(core::Role {
             name: name.clone(),
-            select: app.known.act(&inventory, select)?,
+            select: selector(app, select).await?,
             count: count.unwrap_or(1),
         });
     }
     Ok(roles)
+}
+
+/// Which machines. Rows are looked at only where it names what was found.
+async fn selector(app: &App, text: &str) -> Result<Selector, Refusal> {
+    match app.known.act_by(&app.desk.inventory(), text)? {
+        Some(selector) => Ok(selector),
+        None => app.known.act(&*app.desk.snapshot().await?, text),
+    }
 }
 
 /// How long from now, in milliseconds.

@@ -5,7 +5,7 @@ use super::error::{Refusal, not_found};
 use super::extract::{Asked, Name};
 use super::run::{Io, accept, upgrade};
 use crate::daemon::Desk;
-use crate::daemon::consoles::{ConsoleError, Consoles, Keyboard, Piece, Replay, Watcher};
+use crate::daemon::consoles::{ConsoleError, Consoles, Keyboard, Piece, Replay, Viewer, Watcher};
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
@@ -42,12 +42,11 @@ pub async fn console(
         may_type(&lab, &caller, &machine)?;
     }
     let replay = replay(&body);
-    let attached = app.consoles.attach(&machine, body.console.as_deref(), replay, &caller.user);
-    let (watcher, keyboard) = attached.map_err(|e| match e {
-        ConsoleError::NoMachine(_) | ConsoleError::None(_) | ConsoleError::NoSuch { .. } => {
-            not_found(e.to_string())
-        }
-    })?;
+    let viewer = Viewer::new(&caller.user, caller.admin);
+    let attached = app.consoles.attach(&machine, body.console.as_deref(), replay, &viewer);
+    let (watcher, mut keyboard) = attached.map_err(refused)?;
+    keyboard.because(body.reason.as_deref());
+    let watcher = if body.times { watcher.with_times() } else { watcher };
     let seat = Seat { desk: app.desk.clone(), caller, machine };
     if body.write {
         seat.take(&keyboard, body.steal).await?;
@@ -59,6 +58,19 @@ pub async fn console(
             follow(&consoles, seat, io, watcher, keyboard).await;
         }
     }))
+}
+
+fn refused(error: ConsoleError) -> ApiError {
+    let words = error.to_string();
+    match error {
+        ConsoleError::NoMachine(_) | ConsoleError::None(_) | ConsoleError::NoSuch { .. } => not_found(words),
+        ConsoleError::Held { holder, .. } => ApiError::new(Code::Held, words)
+            .holder(holder.to_string())
+            .hint("`watch_consoles` in the inventory says who may, besides the holder and admins"),
+        ConsoleError::Last { machine, .. } => {
+            ApiError::new(Code::Held, words).hint(format!("pitstop why {machine}; admins may watch"))
+        }
+    }
 }
 
 fn replay(body: &ConsoleRequest) -> Replay {
@@ -258,6 +270,7 @@ fn told(piece: Piece) -> (FromConsole, Vec<u8>) {
             FromConsole::Mark { position: mark.position, at: Time(mark.stamp.wall), text: mark.text },
             Vec::new(),
         ),
+        Piece::Time { position, wall } => (FromConsole::Time { position, at: Time(wall) }, Vec::new()),
         Piece::Skipped { position, bytes } => (FromConsole::Skipped { position, bytes }, Vec::new()),
         Piece::Seats(seats) => {
             let (writer, you, names) = (seats.writer, seats.you, seats.watchers);

@@ -5,6 +5,7 @@ use super::extract::{Asked, Name, Params};
 use super::peer::Peer;
 use super::select::matching;
 use super::{Shared, view};
+use crate::daemon::consoles::Viewer;
 use axum::Json;
 use axum::extract::{Path, State};
 use pitstop_core::Lab;
@@ -27,6 +28,9 @@ pub async fn whoami(peer: Peer) -> Json<WhoAmI> {
 pub async fn status(State(app): State<Shared>, peer: Peer) -> Answer<Status> {
     let lab = app.desk.snapshot().await?;
     let mut status = view::status::status(&lab, &peer.user);
+    if let Some((consoles, why)) = app.consoles.unstored() {
+        status.alerts.insert(0, view::status::unstored(consoles, &why));
+    }
     if let crate::daemon::Condition::ReadOnly { reason, .. } = &*app.desk.condition().borrow() {
         status.alerts.insert(0, view::status::read_only(reason));
     }
@@ -43,7 +47,7 @@ pub struct ListQuery {
 /// Machines that match.
 pub async fn list(State(app): State<Shared>, _: Peer, Params(query): Params<ListQuery>) -> Answer<Machines> {
     let lab = app.desk.snapshot().await?;
-    let selector = app.known.look(lab.inventory(), &query.select)?;
+    let selector = app.known.look(&lab, &query.select)?;
     let machines = matching(&lab, &selector).map(|m| view::machine::machine(&lab, m)).collect();
     Ok(Json(view::machine::machines(machines)))
 }
@@ -68,7 +72,7 @@ pub fn no_machine(lab: &Lab, name: &MachineName) -> ApiError {
 const CONSOLE_LINES: usize = 3;
 
 /// Why a machine or reservation is where it is.
-pub async fn why(State(app): State<Shared>, _: Peer, Path(about): Path<String>) -> Answer<Why> {
+pub async fn why(State(app): State<Shared>, peer: Peer, Path(about): Path<String>) -> Answer<Why> {
     let lab = app.desk.snapshot().await?;
     if let Ok(id) = about.parse::<ReservationId>() {
         let missing = || super::reservations::no_reservation(id);
@@ -81,7 +85,8 @@ pub async fn why(State(app): State<Shared>, _: Peer, Path(about): Path<String>) 
     let machine = lab.machine(&name).ok_or_else(|| no_machine(&lab, &name))?;
     let mut why = lab.why_machine(&name, app.desk.now()).ok_or_else(|| no_machine(&lab, &name))?;
     if machine.failures > 0 || machine.turn().is_some_and(|turn| turn.failed > 0) {
-        let said = app.consoles.last_lines(&name, CONSOLE_LINES).into_iter();
+        let viewer = Viewer::new(&peer.user, peer.admin);
+        let said = app.consoles.last_lines(&name, CONSOLE_LINES, &viewer).into_iter();
         why.reasons.extend(said.map(|line| Reason { text: format!("console: {line}"), next: None }));
     }
     Ok(Json(why_view(about, why)))

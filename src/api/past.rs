@@ -4,7 +4,7 @@
 use super::{App, Refusal};
 use crate::store::RecordQuery;
 use pitstop_core::Lab;
-use pitstop_core::machine::Health;
+use pitstop_core::machine::{Health, Purpose};
 use pitstop_core::record::{Change, Record};
 use pitstop_core::reservation::{End, Reservation, Status};
 use pitstop_core::why::{Reason, words};
@@ -109,6 +109,7 @@ fn state(lab: &Lab, row: &Reservation, record: &Record) -> Option<String> {
             Health::Retired => "was retired".to_owned(),
         }),
         Change::Freed { good: true, .. } => Some("was free".to_owned()),
+        Change::TurnStarted { purpose: Purpose::Look, .. } => Some("was being looked at".to_owned()),
         Change::TurnStarted { reservation: None, .. } => Some("was being cleaned".to_owned()),
         _ => None,
     }

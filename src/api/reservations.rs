@@ -72,7 +72,7 @@ fn number(answer: &Value) -> Result<ReservationId, ApiError> {
 
 /// Ask for machines.
 pub async fn reserve(State(app): State<Shared>, asked: Asked<Reserve>) -> Answer<Reservation> {
-    let ask = ask::ask(&app, &asked.body, Time(app.desk.wall()))?;
+    let ask = ask::ask(&app, &asked.body, Time(app.desk.wall())).await?;
     let request = Request::Reserve { ask: Box::new(ask), image: asked.body.image };
     asked_for(&app, asked.caller, request, number).await
 }

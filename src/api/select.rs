@@ -22,6 +22,7 @@ const STATES: &[&str] = &[
     "drained",
     "retired",
     "new",
+    "checking",
 ];
 /// The same states in the words that `ls` shows: for looking. What acts asks
 /// for what is the case exactly.
@@ -40,8 +41,9 @@ const SHOWN: &[&str] = &[
     "drained",
     "retired",
     "new",
+    "checking",
 ];
-const CLEAN: &[&str] = &["proven", "used", "writing", "unknown"];
+const CLEAN: &[&str] = &["proven", "by-command", "used", "writing", "unknown"];
 const HEALTH: &[&str] = &["good", "new", "quarantined", "drained", "retired"];
 
 /// What selectors may name, worked out once per inventory.
@@ -79,14 +81,37 @@ impl KnownCache {
     }
 
     /// A selector for looking: a bare word may be a tag's value.
-    pub fn look(&self, inventory: &Arc<Inventory>, text: &str) -> Result<Selector, Refusal> {
-        checked(&self.of(inventory).look, parse(text)?)
+    pub fn look(&self, lab: &Lab, text: &str) -> Result<Selector, Refusal> {
+        let (names, selector) = (self.of(lab.inventory()), parse(text)?);
+        checked(&names.look, selector.clone()).or_else(|_| checked(&with_found(&names.look, lab), selector))
     }
 
     /// A selector for acting: a bare word is a machine's exact name.
-    pub fn act(&self, inventory: &Arc<Inventory>, text: &str) -> Result<Selector, Refusal> {
-        checked(&self.of(inventory).act, parse(text)?.acting())
+    pub fn act(&self, lab: &Lab, text: &str) -> Result<Selector, Refusal> {
+        let (names, selector) = (self.of(lab.inventory()), parse(text)?.acting());
+        checked(&names.act, selector.clone()).or_else(|_| checked(&with_found(&names.act, lab), selector))
     }
+
+    /// The same without a look at the rows, where what is typed in the
+    /// inventory is all it names; else `None`.
+    pub fn act_by(&self, inventory: &Arc<Inventory>, text: &str) -> Result<Option<Selector>, Refusal> {
+        Ok(checked(&self.of(inventory).act, parse(text)?.acting()).ok())
+    }
+}
+
+/// What may be named with what was found of machines. It changes with every
+/// boot of our agent, and few selectors name it: worked out when one does.
+fn with_found(known: &Known, lab: &Lab) -> Known {
+    let mut known = known.clone();
+    for machine in lab.machines() {
+        let typed = lab.spec(&machine.name).map(|s| &s.tags);
+        let found = machine.baseline.iter().flat_map(|b| &b.tags);
+        let untyped = found.filter(|(key, _)| typed.is_some_and(|tags| !tags.contains_key(*key)));
+        if typed.is_some() {
+            known.add(&machine.name, untyped.map(|(k, v)| (k.as_str(), v)));
+        }
+    }
+    known
 }
 
 fn checked(known: &Known, selector: Selector) -> Result<Selector, Refusal> {

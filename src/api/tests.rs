@@ -45,6 +45,8 @@ impl Hands for Obedient {
     }
 
     fn follow(&self, _: &Arc<Inventory>) {}
+
+    fn know(&self, _: &pitstop_core::Lab, _: Option<&[pitstop_core::record::Record]>) {}
 }
 
 /// Machines whose agent echoes standard input, and drops each connection

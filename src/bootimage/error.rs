@@ -127,6 +127,12 @@ pub enum BootImageError {
         /// What came back.
         why: String,
     },
+    /// No bootable CD came about.
+    #[error(
+        "no medium could be made: {0}. It needs grub-mkrescue, with GRUB for BIOS and for UEFI, xorriso and mtools \
+         (apt-get install grub-common grub-pc-bin grub-efi-amd64-bin xorriso mtools)"
+    )]
+    Medium(String),
     /// Something cannot be in an initrd under that name.
     #[error("{0:?} cannot be the name of a file in the initrd")]
     BadPath(String),

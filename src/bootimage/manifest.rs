@@ -70,6 +70,9 @@ pub struct Manifest {
     pub builtin: Vec<String>,
     /// Modules of the default list that this kernel cannot load.
     pub left_out: Vec<Left>,
+    /// The CD's file, where one was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub medium: Option<FileNote>,
 }
 
 impl Manifest {

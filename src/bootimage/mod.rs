@@ -1,7 +1,8 @@
 //! The boot agent's boot image: a kernel, and an initrd that holds the agent and the modules it needs.
 //!
 //! [`build`] takes them from an unpacked kernel package. It runs none of the package's programs, needs no
-//! `depmod` and no root, and makes the same bytes from the same input.
+//! `depmod` and no root, and makes the same bytes from the same input; but for the medium, a CD with both on
+//! it, in which GRUB's own programs write the time.
 //!
 //! A package is somebody else's work: every size and count in it is bounded, no symbolic link leads out of
 //! it, and names that go into the initrd are checked.
@@ -11,6 +12,7 @@ mod cpio;
 mod elf;
 mod error;
 mod manifest;
+mod medium;
 mod modinfo;
 mod module;
 mod order;
@@ -45,6 +47,8 @@ pub const KERNEL: &str = "vmlinuz";
 /// See [`KERNEL`].
 pub const INITRD: &str = "initrd";
 /// See [`KERNEL`].
+pub const MEDIUM: &str = pitstop_drivers::boot::medium::FILE;
+/// See [`KERNEL`].
 pub const MANIFEST: &str = "manifest.json";
 
 /// Where the kernel comes from.
@@ -78,7 +82,9 @@ pub struct Request {
     pub modules: Modules,
     /// A static busybox, so that commands that run in RAM find a shell.
     pub busybox: Option<PathBuf>,
-    /// The directory that gets [`KERNEL`], [`INITRD`] and [`MANIFEST`]; made if it is not there.
+    /// Whether a CD is made of them, for machines whose BMC shows them one.
+    pub medium: bool,
+    /// The directory that gets [`KERNEL`], [`INITRD`], [`MEDIUM`] and [`MANIFEST`]; made if it is not there.
     pub out: PathBuf,
 }
 
@@ -111,6 +117,7 @@ fn from_tree(root: &Path, request: &Request) -> Result<Manifest, BootImageError>
     let unpacked = archive.encode()?;
     let compression = tree.compression()?;
     let initrd = output::compress(&unpacked, compression)?;
+    let medium = if request.medium { Some(medium::make(machine, &kernel, &initrd)?) } else { None };
     let manifest = Manifest {
         format: manifest::FORMAT,
         machine,
@@ -123,8 +130,9 @@ fn from_tree(root: &Path, request: &Request) -> Result<Manifest, BootImageError>
         modules: plan.order.iter().map(|module| module.path.clone()).collect(),
         builtin: plan.builtin,
         left_out: plan.left_out,
+        medium: medium.as_deref().map(FileNote::of),
     };
-    output::write(&request.out, &kernel, &initrd, &manifest)?;
+    output::write(&request.out, &kernel, &initrd, medium.as_deref(), &manifest)?;
     Ok(manifest)
 }
 

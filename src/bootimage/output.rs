@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::NamedTempFile;
 
 use super::manifest::Compression;
-use super::{BootImageError, INITRD, KERNEL, MANIFEST, Manifest, pipe};
+use super::{BootImageError, INITRD, KERNEL, MANIFEST, MEDIUM, Manifest, pipe};
 
 /// The kernel unpacks with a window of at most 128 MiB (lib/decompress_unzstd.c); level 19 needs 8.
 const LEVEL: i32 = 19;
@@ -32,12 +32,13 @@ pub(super) fn compress(archive: &[u8], how: Compression) -> Result<Vec<u8>, Boot
     }
 }
 
-/// Puts the three files into `out`. All are written and on the disk before the first takes its place, and a
-/// reader who has one open keeps it whole.
+/// Puts the files into `out`. All are written and on the disk before the first takes its place, and a reader
+/// who has one open keeps it whole. A medium that was there and is not made anew goes: it has another agent.
 pub(super) fn write(
     out: &Path,
     kernel: &[u8],
     initrd: &[u8],
+    medium: Option<&[u8]>,
     manifest: &Manifest,
 ) -> Result<(), BootImageError> {
     fs::create_dir_all(out).map_err(BootImageError::file("make", out))?;
@@ -45,8 +46,19 @@ pub(super) fn write(
         .map_err(|e| BootImageError::file("write", out.join(MANIFEST))(e.into()))?;
     json.push(b'\n');
     let mut ready = Vec::new();
-    for (name, bytes) in [(KERNEL, kernel), (INITRD, initrd), (MANIFEST, &json[..])] {
+    let medium_file = medium.map(|bytes| (MEDIUM, bytes));
+    let files = [(KERNEL, kernel), (INITRD, initrd)].into_iter().chain(medium_file);
+    for (name, bytes) in files.chain([(MANIFEST, &json[..])]) {
         ready.push((name, stage(out, bytes).map_err(BootImageError::file("write", out.join(name)))?));
+    }
+    if medium.is_none() {
+        let stale = out.join(MEDIUM);
+        match fs::remove_file(&stale) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(BootImageError::file("remove", stale)(e));
+            }
+            _ => {}
+        }
     }
     for (name, file) in ready {
         let file_name = out.join(name);

@@ -1,5 +1,6 @@
-//! Programs that unpack and pack what no small crate does well: `xz` and `gzip`.
+//! Programs that do what no small crate does well: `xz` and `gzip`, and `grub-mkrescue`.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -14,7 +15,7 @@ const COMPLAINT: u64 = 400;
 /// What `program` makes of `input`, at most `limit` bytes; `subject` is for errors.
 pub(super) fn through(
     program: &'static str,
-    args: &[&str],
+    args: &[impl AsRef<OsStr>],
     input: File,
     limit: u64,
     subject: &Path,
@@ -55,6 +56,8 @@ mod tests {
     use super::*;
     use std::io::Write;
 
+    const NONE: &[&str] = &[];
+
     fn file(bytes: &[u8]) -> File {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
@@ -65,14 +68,14 @@ mod tests {
     #[test]
     fn output_is_bounded_and_failure_says_why() {
         let subject = Path::new("a.ko.gz");
-        assert_eq!(through("cat", &[], file(b"whole"), 5, subject).unwrap(), b"whole");
-        let error = through("cat", &[], file(b"longer"), 5, subject).unwrap_err();
+        assert_eq!(through("cat", NONE, file(b"whole"), 5, subject).unwrap(), b"whole");
+        let error = through("cat", NONE, file(b"longer"), 5, subject).unwrap_err();
         assert!(error.to_string().contains("more than 5 bytes"), "{error}");
         let endless = File::open("/dev/zero").unwrap();
-        assert!(through("cat", &[], endless, 5, subject).is_err(), "cut off, not waited for");
+        assert!(through("cat", NONE, endless, 5, subject).is_err(), "cut off, not waited for");
         let error = through("gzip", &["-dc"], file(b"no gzip"), 5, subject).unwrap_err().to_string();
         assert!(error.contains("a.ko.gz") && error.contains("not in gzip format"), "{error}");
-        let error = through("no-such-program", &[], file(b""), 5, subject).unwrap_err();
+        let error = through("no-such-program", NONE, file(b""), 5, subject).unwrap_err();
         assert!(error.to_string().contains("is it installed?"), "{error}");
     }
 }

@@ -52,6 +52,7 @@ impl Lab {
             agent: self.dir.path().join("agent"),
             modules: Modules::default(),
             busybox: None,
+            medium: false,
             out: self.out(),
         }
     }
@@ -109,6 +110,20 @@ fn the_same_input_gives_the_same_bytes() {
     }
     let left: Vec<_> = fs::read_dir(two.out()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 3, "no temporary file stays: {left:?}");
+}
+
+#[test]
+fn a_medium_with_an_older_agent_stays_beside_a_new_one() {
+    let lab = Lab::new();
+    let manifest = build(&Request { medium: true, ..lab.request() }).unwrap();
+    let medium = fs::read(lab.out().join(MEDIUM)).unwrap();
+    assert_eq!(manifest.medium, Some(FileNote::of(&medium)));
+    let kernel = kernel();
+    assert!(medium.chunks(2048).any(|sector| sector.starts_with(&kernel)), "another kernel is on it");
+    assert_eq!(lab.build().unwrap().medium, None);
+    assert!(!lab.out().join(MEDIUM).exists());
+    let read: Manifest = serde_json::from_slice(&fs::read(lab.out().join(MANIFEST)).unwrap()).unwrap();
+    assert_eq!(read.medium, None);
 }
 
 #[test]

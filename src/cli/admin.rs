@@ -2,6 +2,7 @@
 
 mod backup;
 mod check;
+mod facts;
 mod fsck;
 mod wiring;
 
@@ -15,7 +16,8 @@ use std::io::{BufRead, Write};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
-    /// Accept new machines: their disks will be erased.
+    /// Accept new machines, whose disks will be erased, and those that are not what they were.
+    #[command(after_help = facts::HELP)]
     Enrol {
         /// Which.
         #[arg(required = true)]
@@ -23,6 +25,9 @@ pub enum Verb {
         /// How many you believe that to be; asked for unless given.
         #[arg(long)]
         count: Option<usize>,
+        /// Enrol nothing: write what was found of them, as lines for the inventory, to a new file.
+        #[arg(long, value_name = "FILE", conflicts_with = "count")]
+        write: Option<std::path::PathBuf>,
     },
     /// Take machines out.
     Drain {
@@ -67,7 +72,8 @@ pub enum Verb {
 
 pub async fn run(cx: &mut Context, verb: Verb) -> Result {
     match verb {
-        Verb::Enrol { filter, count } => enrol(cx, &filter, count).await,
+        Verb::Enrol { filter, write: Some(file), .. } => facts::write(cx, &filter, &file).await,
+        Verb::Enrol { filter, count, write: None } => enrol(cx, &filter, count).await,
         Verb::Drain { machines, reason } => {
             for machine in &names_of(&machines)? {
                 let done = cx.client.drain(machine, &reason, key(cx, &machines)?).await?;
@@ -143,7 +149,12 @@ async fn enrol(cx: &Context, words: &[String], count: Option<usize>) -> Result {
 pub fn listed(m: &NewMachine) -> Vec<String> {
     let disks = if m.erased.is_empty() { "no disk".to_owned() } else { m.erased.join("; ") };
     let power = if m.power.is_empty() { "nothing".to_owned() } else { m.power.join("; ") };
-    vec![format!("{}: will be erased: {disks}", m.name), format!("{}: will be switched: {power}", m.name)]
+    let mut lines = vec![
+        format!("{}: will be erased: {disks}", m.name),
+        format!("{}: will be switched: {power}", m.name),
+    ];
+    lines.extend(m.differences.iter().map(|text| format!("{}: is not what it was: {text}", m.name)));
+    lines
 }
 
 /// Has a person type something that cannot be typed by habit.

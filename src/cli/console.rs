@@ -4,17 +4,22 @@
 mod escape;
 mod filter;
 mod grep;
+mod hex;
 mod keys;
 mod show;
+mod stamp;
 mod terminal;
 
 use super::fail::Fail;
 use super::out::Format;
 use super::{Context, Result};
-use filter::Keep;
+use filter::{Filter, Keep};
+use hex::Hex;
 use pitstop_wire::MachineName;
 use pitstop_wire::api::ConsoleRequest;
 use regex::bytes::Regex;
+use show::Painted;
+use stamp::Stamps;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -30,6 +35,9 @@ pub struct Args {
     /// Take it from whoever has it.
     #[arg(long)]
     steal: bool,
+    /// Why, for everybody on the console to read.
+    #[arg(long, value_name = "TEXT", requires = "steal")]
+    reason: Option<String>,
     /// Begin at the last power-on, where the machine was given to you, so long ago, or so many bytes back. Unless
     /// said: one screen on a terminal, else `boot`.
     #[arg(long, value_name = "boot|reserve|5m|BYTES", value_parser = since)]
@@ -46,6 +54,12 @@ pub struct Args {
     /// Print the lines that match, of all that is kept or since then, and end. 1: there are none.
     #[arg(long, value_name = "RE", value_parser = Regex::new, conflicts_with_all = ["write", "steal"])]
     grep: Option<Regex>,
+    /// In front of each line when it was said, to a second.
+    #[arg(long, conflicts_with_all = ["write", "steal", "send_break", "sysrq"])]
+    timestamps: bool,
+    /// Positions, bytes and characters, as `hexdump -C` has them.
+    #[arg(long, conflicts_with_all = ["write", "steal", "send_break", "sysrq"])]
+    hex: bool,
     /// Send a break, and end.
     #[arg(long = "break", conflicts_with_all = ["write", "grep", "sysrq"])]
     send_break: bool,
@@ -96,20 +110,47 @@ fn escape_key(text: &str) -> std::result::Result<EscapeKey, String> {
     }
 }
 
+/// How the bytes are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    timestamps: bool,
+    hex: bool,
+}
+
+impl Look {
+    /// As asked for, if the format can do that.
+    fn of(args: &Args, format: Format) -> std::result::Result<Self, Fail> {
+        let Args { timestamps, hex, .. } = *args;
+        match format {
+            Format::Raw if timestamps || hex => {
+                let option = if hex { "--hex" } else { "--timestamps" };
+                Err(Fail::usage(format!("-o raw is the bytes as they came, without anything: no {option}")))
+            }
+            Format::Json | Format::Jsonl if hex => {
+                Err(Fail::usage("--hex is for people: JSON has the positions and the lines themselves"))
+            }
+            _ => Ok(Self { timestamps, hex }),
+        }
+    }
+}
+
 pub async fn run(cx: &mut Context, args: &Args) -> Result {
+    let look = Look::of(args, cx.out.format)?;
     let (machine, console) =
         match args.machine.as_deref().map(|m| m.split_once(':').map_or((m, None), |(m, c)| (m, Some(c)))) {
             Some((machine, console)) => (Some(machine), console),
             None => (None, None),
         };
     let machine = super::pick::machine(cx, machine).await?;
-    let ask = ConsoleRequest { console: console.map(str::to_owned), ..Default::default() };
+    let (console, reason) = (console.map(str::to_owned), args.reason.clone());
+    let ask = ConsoleRequest { console, reason, times: look.timestamps, ..Default::default() };
     if let Some(pattern) = &args.grep {
         return grep::run(
             cx,
             &machine,
             ConsoleRequest { no_follow: true, ..replay(args, ask, None) },
             pattern,
+            look,
         )
         .await;
     }
@@ -125,20 +166,23 @@ pub async fn run(cx: &mut Context, args: &Args) -> Result {
         no_follow: args.no_follow,
         ..replay(args, ask, screen(args.no_follow))
     };
-    attach(cx, args, &machine, ask).await
+    attach(cx, args, look, &machine, ask).await
 }
 
-async fn attach(cx: &Context, args: &Args, machine: &MachineName, ask: ConsoleRequest) -> Result {
+async fn attach(cx: &Context, args: &Args, look: Look, machine: &MachineName, ask: ConsoleRequest) -> Result {
     let link = cx.client.console(machine, ask).await?;
     let interactive = args.write && std::io::stdin().is_terminal();
     let signals = if interactive { Some(terminal::signals()?) } else { None };
     let raw = if interactive { Some(terminal::Raw::on()?) } else { None };
-    let keep = match cx.out.format {
-        Format::Raw => None,
-        _ if std::io::stdout().is_terminal() => Some(Keep::Paint),
-        _ => Some(Keep::Words),
+    let painted = match cx.out.format {
+        Format::Raw => Painted::Raw,
+        _ if look.hex => Painted::Hex(Hex::default(), look.timestamps.then(Stamps::default)),
+        // What moves about on a screen has no lines.
+        _ if look.timestamps => Painted::Stamped(Filter::new(Keep::Words), Stamps::default()),
+        _ if std::io::stdout().is_terminal() => Painted::Filtered(Filter::new(Keep::Paint)),
+        _ => Painted::Filtered(Filter::new(Keep::Words)),
     };
-    let show = show::Show::new(cx, machine, raw.is_some(), args.escape.0, keep);
+    let show = show::Show::new(cx, machine, raw.is_some(), args.escape.0, painted);
     show.follow(link, args.write.then(keys::read), signals).await
 }
 
@@ -176,6 +220,29 @@ mod tests {
         assert_eq!(since("5m"), Ok(Since::Ago(Duration::from_secs(300))));
         assert_eq!(since("4096"), Ok(Since::Bytes(4096)));
         assert!(since("yesterday").unwrap_err().contains("`boot`"));
+    }
+
+    #[test]
+    fn what_is_shown_raw_has_neither_times_nor_offsets() {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            args: Args,
+        }
+        let look = |line: &str, format| {
+            let alone =
+                <Alone as clap::Parser>::try_parse_from(line.split(' ')).map_err(|e| e.to_string())?;
+            Look::of(&alone.args, format).map_err(|e| format!("{e:?}"))
+        };
+        let both = Look { timestamps: true, hex: true };
+        assert_eq!(look("console m1 --timestamps --hex --lines 5", Format::Table), Ok(both));
+        for options in ["--timestamps", "--hex", "--hex --grep x"] {
+            let refused = look(&format!("console m1 {options}"), Format::Raw);
+            assert!(refused.as_ref().is_err_and(|e| e.contains("-o raw")), "{refused:?}");
+        }
+        assert!(look("console m1 --hex --grep x", Format::Json).is_err());
+        assert!(look("console m1 --timestamps --grep x", Format::Json).is_ok());
+        assert!(look("console m1 --hex --write", Format::Table).is_err());
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct Args {
     /// A static busybox, so that commands in RAM have a shell.
     #[arg(long, value_name = "FILE")]
     busybox: Option<PathBuf>,
+    /// Also make medium.iso of them, a CD for `boot.virtual-media`; needs grub-mkrescue.
+    #[arg(long)]
+    medium: bool,
     /// Where vmlinuz, initrd and manifest.json go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -42,10 +45,13 @@ pub async fn run(cx: &mut Context, args: Args) -> Result {
         cx.out.say(&format!("warning: {warning}"));
     }
     cx.out.object(&manifest, &out.display().to_string(), |to| {
-        let Manifest { kernel, initrd, modules, builtin, left_out, .. } = &manifest;
+        let Manifest { kernel, initrd, modules, builtin, left_out, medium, .. } = &manifest;
         to.line(&format!("{}   Linux {} for {}", out.display(), manifest.version, manifest.machine))?;
         to.line(&format!("  kernel    {} bytes", kernel.bytes))?;
         to.line(&format!("  initrd    {} bytes ({} unpacked)", initrd.bytes, manifest.unpacked))?;
+        if let Some(medium) = medium {
+            to.line(&format!("  medium    {} bytes, for BIOS and UEFI", medium.bytes))?;
+        }
         to.line(&format!("  modules   {}, and {} built in", modules.len(), builtin.len()))?;
         let left: Vec<&str> = left_out.iter().map(|left| left.name.as_str()).collect();
         if left.is_empty() { Ok(()) } else { to.line(&format!("  left out  {}", left.join(" "))) }
@@ -68,6 +74,7 @@ fn build(args: Args) -> std::result::Result<Manifest, BootImageError> {
         agent: bootimage::find_agent(args.agent.as_deref(), &executable)?,
         modules: Modules { only: args.modules, also: args.add_modules },
         busybox: args.busybox,
+        medium: args.medium,
         out: args.out,
     })
 }

@@ -19,7 +19,7 @@ pub struct Args {
 pub const HELP: &str = "Keys besides tags: name, state, clean, health, holder.
   state   as shown: free ready held booting imaging proving failed drained retired new;
           or exactly: preparing in-use turnaround quarantined
-  clean   proven used writing unknown
+  clean   proven by-command used writing unknown
   health  good new quarantined drained retired
 
 Examples
@@ -101,7 +101,7 @@ pub fn tone(shown: Shown) -> Tone {
     match shown {
         Shown::Free => Tone::Plain,
         Shown::Held | Shown::Ready => Tone::Used,
-        Shown::Booting | Shown::Imaging | Shown::Proving => Tone::Busy,
+        Shown::Booting | Shown::Imaging | Shown::Proving | Shown::Checking => Tone::Busy,
         Shown::Failed => Tone::Bad,
         Shown::Drained | Shown::Retired | Shown::New => Tone::Dim,
     }
@@ -163,6 +163,7 @@ pub fn doing(m: &Machine) -> String {
         (HealthState::Quarantined { class, evidence, .. }, _) => format!("{class}: {evidence}"),
         (HealthState::Drained { by, reason, .. }, _) => format!("drained by {by}: \"{reason}\""),
         (HealthState::New, _) => "not enrolled: observed only".to_owned(),
+        (_, None) if m.checked_by.is_some() => "its wires are checked".to_owned(),
         (_, None) if m.pause.is_some() => "paused: much of its class failed".to_owned(),
         (_, Some(holder)) => match &holder.reason {
             Some(reason) => reason.clone(),
@@ -178,7 +179,7 @@ fn agent_words(m: &Machine) -> &'static str {
         Some(agent) if !agent.connected => "agent not connected",
         Some(agent) if agent.kind == "boot" => "agent in RAM",
         Some(_) => "image runs",
-        None if !m.legs.is_empty() && m.legs.iter().all(|l| l.reading == "off") => "off",
+        None if !m.legs.is_empty() && m.legs.iter().all(|l| l.aside || l.reading == "off") => "off",
         None => "in use",
     }
 }

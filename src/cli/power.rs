@@ -158,7 +158,8 @@ impl Watch {
 
     /// What to say once it was read back and nothing may act any more.
     pub fn row(&mut self, row: &Machine) -> Result<Option<String>> {
-        self.legs.clone_from(&row.legs);
+        // Of the others nothing is to be read.
+        self.legs = row.legs.iter().filter(|leg| !leg.aside).cloned().collect();
         if self.shown() {
             let settled = row.legs.iter().all(|leg| leg.unsettled == 0);
             return Ok(settled.then(|| self.text()));
@@ -211,7 +212,8 @@ async fn status(cx: &Context, machine: &str) -> Result {
     cx.out.object(&m.legs, &m.name, |out| {
         m.legs.iter().try_for_each(|l| {
             let when = l.at.map(|at| format!(" (read {} ago)", super::times::ago(at))).unwrap_or_default();
-            out.line(&format!("{} {} {}{when}", m.name, l.name, l.reading))
+            let aside = if l.aside { ", which says nothing of the machine now" } else { "" };
+            out.line(&format!("{} {} {}{when}{aside}", m.name, l.name, l.reading))
         })
     })
 }

@@ -78,6 +78,14 @@ fn machine(m: &Machine, out: &Out) -> Result {
     }
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     row(out, "tags", &m.tags.iter().map(|(k, v)| format!("{k}={}", text(v))).collect::<Vec<_>>().join(" "))?;
+    let found = m.found_tags.iter().filter(|(key, _)| !m.tags.contains_key(*key));
+    row(out, "found", &found.map(|(k, v)| format!("{k}={}", text(v))).collect::<Vec<_>>().join(" "))?;
+    for differs in &m.differences {
+        row(out, if differs.grave { "DRIFT" } else { "differs" }, &differs.text)?;
+    }
+    if let Some(by) = &m.checked_by {
+        row(out, "checked", &format!("by {by}, who checks its wires: nobody gets it meanwhile"))?;
+    }
     row(out, "location", m.location.as_deref().unwrap_or_default())?;
     row(out, "note", m.note.as_deref().unwrap_or_default())?;
     row(out, "image", m.image.as_deref().unwrap_or_default())?;
@@ -85,6 +93,10 @@ fn machine(m: &Machine, out: &Out) -> Result {
     for l in &m.legs {
         row(out, "power", &leg(l))?;
     }
+    if let Some(cut) = &m.cut {
+        row(out, "cut", &format!("off by its spare leg for {}: {}", ago(cut.since), cut.reason))?;
+    }
+    row(out, "circuit", m.circuit.as_deref().unwrap_or_default())?;
     row(out, "consoles", &m.consoles.join(", "))?;
     let switch = |(name, positions): (&String, &Vec<String>)| format!("{name} ({})", positions.join(" | "));
     row(out, "switches", &m.switches.iter().map(switch).collect::<Vec<_>>().join(", "))?;
@@ -105,7 +117,8 @@ fn leg(l: &LegState) -> String {
     let when = l.at.map(|at| format!(", read {} ago", ago(at))).unwrap_or_default();
     let open =
         if l.unsettled > 0 { format!(", {} command(s) may still act", l.unsettled) } else { String::new() };
-    format!("{} {}{when}{open}", l.name, l.reading)
+    let aside = if l.aside { ", says nothing now" } else { "" };
+    format!("{} {}{when}{aside}{open}", l.name, l.reading)
 }
 
 fn disk(d: &DiskState) -> String {
@@ -113,6 +126,10 @@ fn disk(d: &DiskState) -> String {
     if let (Some(at), Some(read), Some(size)) = (d.proven, d.read_bytes, d.device_bytes) {
         let what = d.digest.as_deref().unwrap_or("all zero");
         text.push_str(&format!(" {} ago: {what}, {read} of {size} bytes read back", ago(at)));
+    }
+    if let (Some(at), Some(read), Some(by)) = (d.by_command, d.read_bytes, &d.by) {
+        let what = d.digest.as_deref().unwrap_or_default();
+        text.push_str(&format!(" {} ago: {what}, {read} bytes read back by {by}", ago(at)));
     }
     if let Some(by) = &d.used_by {
         text.push_str(&format!(" by {by}"));

@@ -3,7 +3,7 @@
 use super::out::{Out, Tone};
 use super::times::{ago, clock, left};
 use super::{Context, Result};
-use pitstop_wire::api::{Counts, Hold, Reservation, ReservationState, Status};
+use pitstop_wire::api::{CircuitState, Counts, Hold, Reservation, ReservationState, Status};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {}
@@ -22,6 +22,7 @@ fn lines(status: &Status, out: &Out) -> Vec<String> {
         let mark = out.paint(Tone::Bad, if out.ascii { "!" } else { "▲" });
         lines.push(format!("{mark} {}{}", alert.text, arrow(alert.next.as_deref())));
     }
+    lines.extend(status.circuits.iter().filter_map(circuit));
     if !status.queue.is_empty() {
         lines.push(format!("queue: {}", status.queue.len()));
     }
@@ -36,6 +37,18 @@ fn lines(status: &Status, out: &Out) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// A circuit that bears no more.
+fn circuit(c: &CircuitState) -> Option<String> {
+    let full = c.max_on.filter(|max| c.on >= *max as usize);
+    let on = full.map(|max| format!("{} of {max} count as on", c.on));
+    let starts = (c.waiting > 0).then(|| {
+        let most = c.max_starting.unwrap_or_default();
+        format!("{} of {most} are starting, {} wait to start", c.starting, c.waiting)
+    });
+    let said: Vec<String> = on.into_iter().chain(starts).collect();
+    (!said.is_empty()).then(|| format!("circuit {}: {}", c.name, said.join("; ")))
 }
 
 fn counts(c: &Counts) -> String {

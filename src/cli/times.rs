@@ -49,6 +49,15 @@ pub fn clock_seconds(at: Time) -> String {
     }
 }
 
+/// A moment on the user's own clock, always with the day and as long.
+pub fn to_the_second(at: Time) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    match jiff::Timestamp::from_millisecond(at.0) {
+        Ok(at) => at.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => at.to_string(),
+    }
+}
+
 /// Reads `90m`, `1h30m`. Without a unit nobody knows what is meant.
 pub fn duration(text: &str) -> std::result::Result<Duration, String> {
     if text.parse::<f64>().is_ok() {

@@ -30,6 +30,7 @@ use pitstop_core::event::{Event, Moment};
 use pitstop_core::id::Epoch;
 use pitstop_core::inventory::model::Inventory;
 use pitstop_core::lab::Rows;
+use pitstop_core::record::Record;
 use pitstop_core::time::LabTime;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -55,6 +56,10 @@ pub trait Hands: Send {
     /// that are released next were decided by it. Those before were not: a
     /// leg's index may mean another leg.
     fn follow(&self, inventory: &Arc<Inventory>);
+
+    /// This is committed, and nobody has heard of it: whoever must know before
+    /// anybody else what it means does. `None`: any row may have changed.
+    fn know(&self, lab: &Lab, records: Option<&[Record]>);
 }
 
 /// Why a lab could not be opened.

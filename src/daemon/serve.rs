@@ -155,6 +155,7 @@ pub async fn serve(
     let lines = Consoles::start(&options.data.join("console"), desk.clock())
         .map_err(|source| ServeError::File { path: options.data.join("console"), source })?;
     lines.load(&rigs);
+    lines.know(opened.lab(), None);
     tokio::spawn(consoles::follow(lines.clone(), &desk));
     let progress = broadcast::Sender::new(256);
     let front: Arc<dyn super::hands::Front> = Arc::new(desk.clone());

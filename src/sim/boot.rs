@@ -33,6 +33,20 @@ pub struct Job {
     pub seed: Option<Seeded>,
     /// Of each disk a bit flips after it was written, before it is read back.
     pub corrupt: bool,
+    /// How it is not what it was.
+    #[serde(default)]
+    pub odd: Odd,
+}
+
+/// What somebody did at the bench.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Odd {
+    /// Another disk is in the place of the first.
+    pub disk: bool,
+    /// Another machine is plugged in, with disks of its own.
+    pub machine: bool,
+    /// A part of the memory is gone.
+    pub memory: bool,
 }
 
 /// A seed area.
@@ -91,8 +105,9 @@ impl Platform for SimPlatform {
     }
 
     fn hardware(&self) -> Result<Hardware, PlatformError> {
+        let odd = self.job.odd;
         let mut disks = Vec::new();
-        for disk in &self.job.disks {
+        for (number, disk) in self.job.disks.iter().enumerate() {
             let path = self.job.dir.join(disk.file());
             let what = path.display().to_string();
             let meta = std::fs::metadata(&path)
@@ -100,11 +115,28 @@ impl Platform for SimPlatform {
             disks.push(SeenDisk {
                 path: what,
                 bytes: meta.len(),
-                serial: Some(disk.name.clone()),
+                serial: Some(match odd.machine || (odd.disk && number == 0) {
+                    true => format!("{}-other", disk.name),
+                    false => disk.name.clone(),
+                }),
                 bus: "virtio".into(),
+                ..SeenDisk::default()
             });
         }
-        Ok(Hardware { disks, macs: vec![mac(&self.job.machine)], memory: 512 << 20, cpus: 1 })
+        let machine =
+            if odd.machine { format!("{}-other", self.job.machine) } else { self.job.machine.clone() };
+        Ok(Hardware {
+            disks,
+            macs: vec![mac(&machine)],
+            memory: if odd.memory { 256 << 20 } else { 512 << 20 },
+            cpus: 1,
+            cores: 1,
+            arch: std::env::consts::ARCH.to_owned(),
+            serial: Some(format!("SIM-{machine}")),
+            uuid: None,
+            model: Some("pitstop simulated machine".to_owned()),
+            firmware: [("bios".to_owned(), "1.0".to_owned())].into(),
+        })
     }
 
     fn written(&self, disk: &Path) {

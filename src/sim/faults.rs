@@ -40,10 +40,17 @@ pub enum FaultKind {
     ConsoleMute,
     /// The state of the power cannot be read.
     Unreadable,
+    /// Another disk is in the place of its first one.
+    DiskSwapped,
+    /// Another machine is plugged in here, with its own disks.
+    MachineSwapped,
+    /// A part of its memory is gone.
+    MemoryLost,
 }
 
 const KINDS: &str = "power-lost[:MS], power-ignored, power-late:MS, never-boots, panic, agent-silent, \
-                     agent-late:MS, agent-twice, image-corrupt, console-mute, unreadable";
+                     agent-late:MS, agent-twice, image-corrupt, console-mute, unreadable, disk-swapped, \
+                     machine-swapped, memory-lost";
 
 /// Not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,6 +82,9 @@ impl FromStr for Fault {
             ("image-corrupt", None) => FaultKind::ImageCorrupt,
             ("console-mute", None) => FaultKind::ConsoleMute,
             ("unreadable", None) => FaultKind::Unreadable,
+            ("disk-swapped", None) => FaultKind::DiskSwapped,
+            ("machine-swapped", None) => FaultKind::MachineSwapped,
+            ("memory-lost", None) => FaultKind::MemoryLost,
             _ => return Err(bad()),
         };
         Ok(Self { kind, left })
@@ -95,6 +105,9 @@ impl fmt::Display for Fault {
             FaultKind::ImageCorrupt => f.write_str("image-corrupt")?,
             FaultKind::ConsoleMute => f.write_str("console-mute")?,
             FaultKind::Unreadable => f.write_str("unreadable")?,
+            FaultKind::DiskSwapped => f.write_str("disk-swapped")?,
+            FaultKind::MachineSwapped => f.write_str("machine-swapped")?,
+            FaultKind::MemoryLost => f.write_str("memory-lost")?,
         }
         self.left.map_or(Ok(()), |n| write!(f, "*{n}"))
     }

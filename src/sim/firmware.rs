@@ -1,7 +1,7 @@
 //! What runs on the machine: firmware, then the boot agent or what is on the
 //! disk. It says on the serial line what a machine would say.
 
-use super::boot::{Job, Seeded};
+use super::boot::{Job, Odd, Seeded};
 use super::child;
 use super::faults::{FaultKind, Faults};
 use super::image::{Header, Panic};
@@ -205,6 +205,7 @@ impl System {
             params: None,
             seed: None,
             corrupt: false,
+            odd: Odd::default(),
         }
     }
 
@@ -218,7 +219,13 @@ impl System {
         });
         sleep(late.unwrap_or_default()).await;
         // The disk fails under the boot agent: that is who writes and proves.
-        job.corrupt = job.params.is_some() && self.strike(&FaultKind::ImageCorrupt);
+        let boots = job.params.is_some();
+        job.corrupt = boots && self.strike(&FaultKind::ImageCorrupt);
+        job.odd = Odd {
+            disk: boots && self.strike(&FaultKind::DiskSwapped),
+            machine: boots && self.strike(&FaultKind::MachineSwapped),
+            memory: boots && self.strike(&FaultKind::MemoryLost),
+        };
         let Some(line) = self.lines.first() else { return };
         let twice = self.strike(&FaultKind::AgentTwice);
         let first = child::run(&job, line);

@@ -16,7 +16,8 @@ MACHINE is its directory, or its name below $PITSTOP_DATA/machines.
 
   status   What it does
   fault    Break it: power-lost[:MS], power-ignored, power-late:MS, never-boots, panic, agent-silent,
-           agent-late:MS, agent-twice, image-corrupt, console-mute, unreadable; *N behind one: N times
+           agent-late:MS, agent-twice, image-corrupt, console-mute, unreadable, disk-swapped,
+           machine-swapped, memory-lost; *N behind one: N times
   heal     Nothing goes wrong any more
   reboot   What its tenant's own reboot does
   stop     Take it away: it switches off and its process ends";

@@ -10,9 +10,11 @@
 mod harness;
 
 mod blame;
+mod circuits;
 mod console;
 mod crowd;
 mod disks;
+mod drift;
 mod faults;
 mod graceful;
 mod input;

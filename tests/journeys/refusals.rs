@@ -177,10 +177,16 @@ fn a_proof_with_a_piece_missing_is_no_proof() {
     let door = Door { lab: &lab, runtime: runtime(), server: params.server.clone() };
     let (mut link, _) = door.hello(&attach(&params, "boot-1"));
     assert!(matches!(link.next(&door.runtime), Some(ToAgent::Do { step: 1, .. })));
-    let disk = SeenDisk { path: "/dev/vda".into(), bytes: 1 << 20, serial: None, bus: "virtio".into() };
+    let disk = SeenDisk {
+        path: "/dev/vda".into(),
+        bytes: 1 << 20,
+        serial: None,
+        bus: "virtio".into(),
+        ..SeenDisk::default()
+    };
     let hardware = Hardware { disks: vec![disk], ..Hardware::default() };
     let done = |step, outcome| FromAgent::Done { step, outcome };
-    link.say(&door.runtime, &done(1, Outcome::Seen(hardware)));
+    link.say(&door.runtime, &done(1, Outcome::Seen(Box::new(hardware))));
     while !matches!(link.next(&door.runtime).unwrap(), ToAgent::Do { step: 2, work: Work::Image(_) }) {}
     assert_eq!(lab.machine("board")["disks"][0]["content"], "writing");
     let proof = DiskProof {

@@ -4,21 +4,26 @@ Runs with the Python that tests/lab/sushy prints.
 usage: redfish.py DIR PORT CHASSIS…
 
 CHASSIS, a list of words, is asked as OpenIPMI's ipmi_sim would ask it: `get
-power` prints `power:1` or `power:0`; `set power 1`, `set boot pxe`. DIR holds
+power` prints `power:1` or `power:0`; `set power 1`, `set boot pxe`, `set cd
+FILE` for a CD that is put into its drive (`none`: taken out). DIR holds
 `password` (of the user admin), and `cert.pem` and `key.pem` where it is to
 speak TLS. A file `fault` there is what is answered instead of all else: a
-status in the first line, a body in the others."""
+status in the first line, a body in the others. A file `slow-fetch` there is how
+many seconds it takes longer to fetch a CD."""
 
 import pathlib
 import ssl
 import subprocess
 import sys
+import tempfile
+import time
 
 import bcrypt
 import flask
 from sushy_tools import error
 from sushy_tools.emulator import main as emulator
 from sushy_tools.emulator.resources.systems.base import AbstractSystemsDriver
+from sushy_tools.emulator.resources.vmedia import StaticDriver
 
 SYSTEM = "8e2f6b0a-5c1d-4f7e-9a30-7d1f0c5e1c77"
 POWER = {"On": "1", "ForceOn": "1", "ForceOff": "0"}
@@ -74,11 +79,15 @@ class Chassis(AbstractSystemsDriver):
 
     def get_boot_device(self, identity):
         self.known(identity)
-        return {"boot:pxe": "Pxe"}.get(self.ask("get", "boot"), "Hdd")
+        return {"boot:pxe": "Pxe", "boot:cd": "Cd"}.get(self.ask("get", "boot"), "Hdd")
 
     def set_boot_device(self, identity, boot_source):
         self.known(identity)
         self.ask("set", "boot", boot_source.lower())
+
+    def set_boot_image(self, identity, device, boot_image=None, write_protected=True):
+        self.known(identity)
+        self.ask("set", "cd", boot_image or "none")
 
 
 def main():
@@ -88,7 +97,21 @@ def main():
     # As weak as it gets: it is asked for at each call.
     users.write_text(f"admin:{bcrypt.hashpw(word, bcrypt.gensalt(4)).decode()}\n")
     emulator.fakedriver.FakeDriver = Chassis
-    emulator.app.configure(extra_config={"SUSHY_EMULATOR_FAKE_DRIVER": True, "SUSHY_EMULATOR_AUTH_FILE": str(users)})
+    # What is in its drive, it keeps there; elsewhere it would be every emulator's of this host.
+    tempfile.tempdir = str(directory)
+    emulator.app.configure(extra_config={"SUSHY_EMULATOR_FAKE_DRIVER": True, "SUSHY_EMULATOR_AUTH_FILE": str(users),
+                                         "SUSHY_EMULATOR_STATE_DIR": str(directory)})
+
+    fetch = StaticDriver._get_image
+
+    def slowly(*args):
+        try:
+            time.sleep(float((directory / "slow-fetch").read_text()))
+        except FileNotFoundError:
+            pass
+        return fetch(*args)
+
+    StaticDriver._get_image = slowly
 
     @emulator.app.before_request
     def fault():

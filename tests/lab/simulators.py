@@ -113,6 +113,7 @@ class RedfishBmc(Process):
     asked as that of Bmc. A file `fault` makes it answer that (redfish.py)."""
 
     PYTHON = HERE.parent / ".cache" / "sushy" / "bin" / "python3"  # by tests/lab/sushy
+    SYSTEM = "8e2f6b0a-5c1d-4f7e-9a30-7d1f0c5e1c77"  # of redfish.py
 
     def __init__(self, directory, chassis, password):
         directory.mkdir()

@@ -1,7 +1,7 @@
 """A virtual machine with its own firmware, serial line, disk and network
 card goes through whole turns, driven as a user would: by the command line.
 
-usage: journey.py direct|http|ipmi|redfish|snmp [--kill]
+usage: journey.py direct|http|ipmi|redfish|media|snmp [--kill]
 
 direct and http: a machine of pitstop's own making. The others: one that
 stands behind the devices of a lab (wiring.py). Looks at the truth from outside: the raw file of the disk, the processes,
@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 
-import wiring
+import wiring  # first: it says where `common` is
+import media
+from common import Wrong, demand
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PITSTOP = os.environ.get("PITSTOP", str(ROOT / "target/release/pitstop"))
@@ -46,15 +48,6 @@ console.main.unix = {{}}
 boot.{boot} = {{}}"""
 
 
-class Wrong(Exception):
-    pass
-
-
-def demand(truth, words):
-    if not truth:
-        raise Wrong(words)
-
-
 class Lab:
     def __init__(self, boot):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="pq"))
@@ -64,8 +57,8 @@ class Lab:
         (self.dir / "inventory.toml").write_text(INVENTORY.format(controllers=controllers, wires=wires))
         agent = self.dir / "data" / "agent"
         agent.mkdir(parents=True)
-        for name in ("vmlinuz", "initrd", "manifest.json"):
-            os.symlink(ASSETS / "agent" / name, agent / name)
+        for file in (ASSETS / "agent").iterdir():
+            os.symlink(file, agent / file.name)
         self.env = dict(os.environ, PITSTOP_SOCKET=str(self.dir / "sock"), PITSTOP_DATA=str(self.dir / "data"))
         self.daemon = None
         self.log = open(self.dir / "log", "ab")
@@ -223,6 +216,9 @@ def journey(boot):
         say(began, f"reserved, booted by {boot}, disk written and proven, handed over")
         said = lab.ok("console", "vm", "--no-follow")
         demand(b"SeaBIOS" in said or b"iPXE" in said, f"the console missed the firmware: {said[:300]}")
+        if boot == "media":
+            media.booted(lab, said)
+            say(began, "the boot agent came from the CD in its drive, which is empty now")
         use(lab, began)
         reboot(lab, began, "tenant's reboot", "run", "vm", "--", "sh", "-c", "(sleep 1; reboot) >/dev/null 2>&1 &")
         if boot == "direct":
@@ -240,6 +236,11 @@ def journey(boot):
         say(began, "the next holder's disk holds the image exactly, zeroes behind it")
         lab.ok("release", "vm")
         lab.until_state("free")
+        if boot == "media":
+            media.slowly(lab)
+            say(began, "a BMC that fetched for longer than timeout.power says was waited for")
+            media.overheard(lab)
+            say(began, "somebody else asked for the CD: nothing was given out, the attempt was burned, another one went well")
     except Exception:
         print((lab.dir / "log").read_text()[-2000:])
         raise

@@ -58,8 +58,13 @@ class Machine:
         if not disk.exists():
             with open(disk, "wb") as file:
                 file.truncate(plan["disk"])
-        network = self.boots_from() == "pxe" or plan["network_first"]
+        from_cd = self.boots_from() == "cd"
+        network = self.boots_from() == "pxe" or (plan["network_first"] and not from_cd)
         (self.dir / "boot").unlink(missing_ok=True)  # it holds for one boot
+        drive = []
+        if self.cd():
+            drive = ["-drive", f"if=none,id=cd,file={self.cd()},format=raw,media=cdrom,readonly=on",
+                     "-device", f"ide-cd,drive=cd,bootindex={0 if from_cd else 9}"]
         card = "virtio-net-pci,netdev=net0"
         card += ",bootindex=0" if network else ",rombar=0"
         subprocess.run(
@@ -68,7 +73,7 @@ class Machine:
              "-drive", f"if=none,id=disk,file={disk},format=raw,discard=unmap",
              "-device", "virtio-blk-pci,drive=disk,serial=root,bootindex=1",
              "-netdev", f"user,id=net0,bootfile={plan['url']}", "-device", card,
-             "-device", "virtio-rng-pci",
+             "-device", "virtio-rng-pci", *drive,
              "-chardev", f"socket,id=line,path={self.dir}/serial,server=off", "-serial", "chardev:line",
              "-pidfile", str(self.pidfile), "-daemonize"],
             check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
@@ -89,6 +94,13 @@ class Machine:
         except OSError:
             return "default"
 
+    def cd(self):
+        """The file that is in its drive."""
+        try:
+            return (self.dir / "cd").read_text().strip()
+        except OSError:
+            return None
+
     def get(self, name):
         if name == "power":
             return f"power:{1 if self.state() == 'on' else 0}"
@@ -101,6 +113,11 @@ class Machine:
             print(name, value, file=log)
         if name == "boot":
             (self.dir / "boot").write_text(value)
+        elif (name, value) == ("cd", "none"):
+            # One that runs keeps what it has open until it is switched off.
+            (self.dir / "cd").unlink(missing_ok=True)
+        elif name == "cd":
+            (self.dir / "cd").write_text(value)
         elif name == "reset" or (name, value) == ("power", "1"):
             if name == "reset":
                 self.switch("off")

@@ -118,6 +118,16 @@ class Redfish(Wired):
                     f'console.main.tcp = {{ address = "127.0.0.1:{self.server.ports[0]}" }}\nboot.http = {{}}\n')
 
 
+class Media(Redfish):
+    """Behind a BMC with Redfish that has a virtual drive, and boots from nothing else of ours."""
+
+    def inventory(self):
+        controllers, wires = super().inventory()
+        # The BMC is a program of this host; the machine sees the host as 10.0.2.2.
+        drive = 'boot.virtual-media = { server = "127.0.0.1", fetch = "2m" }'
+        return controllers, wires.replace("boot.http = {}", drive)
+
+
 class Snmp(Wired):
     """Behind an outlet of a PDU and a port of a console server."""
     NETWORK_FIRST = True  # nobody can tell its firmware otherwise
@@ -135,4 +145,4 @@ class Snmp(Wired):
                 f'console.main.rfc2217 = {{ address = "127.0.0.1:{self.server.ports[0]}" }}\nboot.http = {{}}\n')
 
 
-KINDS = {"ipmi": Ipmi, "redfish": Redfish, "snmp": Snmp}
+KINDS = {"ipmi": Ipmi, "redfish": Redfish, "media": Media, "snmp": Snmp}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pitstop_wire::agent::{Hardware, SeenDisk};
 
+use crate::facts;
 use crate::platform::{Platform, PlatformError};
 use crate::sandbox::Place;
 
@@ -26,12 +27,7 @@ impl Platform for RealMachine {
     }
 
     fn hardware(&self) -> Result<Hardware, PlatformError> {
-        Ok(Hardware {
-            disks: disks(Path::new("/sys/block"))?,
-            macs: cards().into_iter().filter_map(|card| text(&card.join("address"))).collect(),
-            memory: memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
-            cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
-        })
+        found(Path::new("/"))
     }
 
     fn place(&self) -> Place {
@@ -39,8 +35,28 @@ impl Platform for RealMachine {
     }
 }
 
-fn text(path: &Path) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
+/// The machine whose `/sys` and `/proc` are below `root`.
+fn found(root: &Path) -> Result<Hardware, PlatformError> {
+    let system = facts::system(root);
+    Ok(Hardware {
+        disks: disks(&root.join("sys/block"))?,
+        macs: cards_of(root).into_iter().filter_map(|card| text(&card.join("address"))).collect(),
+        memory: memory(&fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default()),
+        cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
+        cores: facts::cores(root),
+        arch: std::env::consts::ARCH.to_owned(),
+        serial: system.serial,
+        uuid: system.uuid,
+        model: system.model,
+        firmware: system.firmware,
+    })
+}
+
+/// A file of `/sys`, in one line and without what a terminal would obey. What
+/// the device tree has ends with a zero byte.
+pub(crate) fn text(path: &Path) -> Option<String> {
+    let bytes = fs::read(path).ok()?;
+    let text: String = String::from_utf8_lossy(&bytes).chars().filter(|c| !c.is_control()).collect();
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
@@ -66,6 +82,12 @@ fn disks(sys_block: &Path) -> Result<Vec<SeenDisk>, PlatformError> {
             bytes: sectors.saturating_mul(512),
             serial: serial(&sys),
             bus: bus(&name, &link.to_string_lossy()).to_owned(),
+            wwn: ["wwid", "device/wwid"].iter().find_map(|file| text(&sys.join(file))),
+            // Where it is called something at all: `name` is what an MMC has.
+            model: ["device/model", "device/name"].iter().find_map(|file| text(&sys.join(file))),
+            firmware: ["device/firmware_rev", "device/rev", "device/fwrev"]
+                .iter()
+                .find_map(|file| text(&sys.join(file))),
             path: format!("/dev/{}", name.replace('!', "/")),
         });
     }
@@ -80,8 +102,9 @@ fn serial(sys: &Path) -> Option<String> {
     plain.or_else(|| {
         let page = fs::read(sys.join("device/vpd_pg80")).ok()?;
         let len = usize::from(*page.get(3)?);
-        let text = String::from_utf8_lossy(page.get(4..)?.get(..len)?).trim().to_owned();
-        (!text.is_empty()).then_some(text)
+        let text = String::from_utf8_lossy(page.get(4..)?.get(..len)?);
+        let text: String = text.chars().filter(|c| !c.is_control()).collect();
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     })
 }
 
@@ -98,7 +121,11 @@ fn bus(name: &str, link: &str) -> &'static str {
 
 /// Network cards that are hardware: everything but what the kernel made up itself.
 pub(crate) fn cards() -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir("/sys/class/net") else { return Vec::new() };
+    cards_of(Path::new("/"))
+}
+
+fn cards_of(root: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(root.join("sys/class/net")) else { return Vec::new() };
     let mut cards: Vec<PathBuf> =
         entries.flatten().map(|e| e.path()).filter(|path| path.join("device").exists()).collect();
     cards.sort();
@@ -147,6 +174,76 @@ mod tests {
                 ("/dev/vda", 1 << 20, Some("disk-1"), "scsi"),
             ]
         );
+    }
+
+    /// A machine's files as data: `path = content`, one a line.
+    fn tree(lines: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("sys/block")).unwrap();
+        for line in lines.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            let (path, content) = line.split_once(" = ").unwrap_or_else(|| panic!("{line}"));
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let content = content.replace("\\0", "\0").replace("\\e", "\u{1b}");
+            fs::write(path, content + "\n").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_server_is_known_by_what_its_firmware_says() {
+        let tree = tree(include_str!("testdata/server.tree"));
+        let found = found(tree.path()).unwrap();
+        assert_eq!(found.serial.as_deref(), Some("7XK2M93"));
+        assert_eq!(found.uuid.as_deref(), Some("4c4c4544-0058-4b10-8032-b7c04f4d3933"));
+        assert_eq!(found.model.as_deref(), Some("Dell Inc. PowerEdge R640"));
+        assert_eq!(found.firmware["bios"], "2.19.1 (06/04/2023)");
+        assert_eq!((found.memory >> 20, found.cores), (63_975, 2), "two threads of a core are one core");
+        // Those that are hardware: not what the kernel made up.
+        assert_eq!(found.macs, ["e4:43:4b:6a:10:03", "e4:43:4b:6a:10:04"]);
+        let disks: Vec<_> = (found.disks.iter())
+            .map(|d| (d.path.as_str(), d.serial.as_deref(), d.wwn.as_deref(), d.firmware.as_deref()))
+            .collect();
+        assert_eq!(
+            disks,
+            [
+                ("/dev/nvme0n1", Some("S3Z8NB0K512345"), Some("eui.0025385b71b0a2c1"), Some("EPK9CB5Q")),
+                ("/dev/sda", None, Some("naa.5000c500a1b2c3d4"), Some("N004")),
+            ]
+        );
+        assert_eq!(found.disks[0].model.as_deref(), Some("SAMSUNG MZQLB960HAJR-00007"));
+    }
+
+    #[test]
+    fn a_board_whose_firmware_was_never_filled_in_is_known_by_its_mainboard() {
+        let tree = tree(include_str!("testdata/placeholder.tree"));
+        let found = found(tree.path()).unwrap();
+        assert_eq!(found.serial.as_deref(), Some("M80-C4007301234"));
+        assert_eq!(found.uuid, None, "the sample of a maker of firmware");
+        assert_eq!(found.model.as_deref(), Some("ASRock J3455M"));
+    }
+
+    #[test]
+    fn a_board_with_a_device_tree_is_known_by_it() {
+        let tree = tree(include_str!("testdata/board.tree"));
+        let found = found(tree.path()).unwrap();
+        assert_eq!(found.serial.as_deref(), Some("100000003d1d1c36"));
+        assert_eq!(found.model.as_deref(), Some("Raspberry Pi 4 Model B Rev 1.4"));
+        assert_eq!(found.firmware["u-boot"], "2023.01");
+        assert_eq!(found.disks[0].serial.as_deref(), Some("0x1b534d45"));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_reported() {
+        let tree = tree("sys/class/dmi/id/product_serial = \\e[2JABC\\0D");
+        assert_eq!(found(tree.path()).unwrap().serial.as_deref(), Some("[2JABCD"));
+    }
+
+    #[test]
+    fn a_machine_that_tells_nothing_is_one_all_the_same() {
+        let found = found(tree("").path()).unwrap();
+        assert_eq!((found.serial, found.uuid, found.model, found.cores), (None, None, None, 0));
+        assert!(found.firmware.is_empty() && found.disks.is_empty() && !found.arch.is_empty());
     }
 
     #[test]

@@ -85,9 +85,20 @@ impl Platform for Simulated {
         let what = self.disk.display().to_string();
         let meta = std::fs::metadata(&self.disk)
             .map_err(|source| PlatformError::Io { what: what.clone(), source })?;
-        let disk =
-            SeenDisk { path: what, bytes: meta.len(), serial: self.serial.clone(), bus: "virtio".into() };
-        Ok(Hardware { disks: vec![disk], macs: vec![self.mac.clone()], memory: self.memory, cpus: self.cpus })
+        let disk = SeenDisk {
+            path: what,
+            bytes: meta.len(),
+            serial: self.serial.clone(),
+            bus: "virtio".into(),
+            ..SeenDisk::default()
+        };
+        Ok(Hardware {
+            disks: vec![disk],
+            macs: vec![self.mac.clone()],
+            memory: self.memory,
+            cpus: self.cpus,
+            ..Hardware::default()
+        })
     }
 
     fn place(&self) -> Place {
@@ -140,6 +151,7 @@ mod tests {
             bytes,
             serial: serial.map(Into::into),
             bus: bus.into(),
+            ..SeenDisk::default()
         };
         vec![disk("/dev/sda", 100, Some("A1"), "sata"), disk("/dev/sdb", 200, None, "sata")]
     }

@@ -121,6 +121,28 @@ impl Client {
         self.call(&Call::post(format!("/machines/{machine}/check"), &Beat {})?).await
     }
 
+    /// Has a machine for oneself, to check its wires.
+    pub async fn begin_wiring(&self, machine: &MachineName) -> Result<Done> {
+        self.call(&Call::post(format!("/machines/{machine}/wiring"), &Beat {})?).await
+    }
+
+    /// The check lives. Not repeated: the next beat comes anyway.
+    pub async fn beat_wiring(&self, machine: &MachineName) -> Result<Done> {
+        let mut call = Call::post(format!("/machines/{machine}/wiring/beat"), &Beat {})?;
+        call.key = None;
+        self.call(&call).await
+    }
+
+    /// Boots our agent, which reports.
+    pub async fn look_wiring(&self, machine: &MachineName) -> Result<Done> {
+        self.call(&Call::post(format!("/machines/{machine}/wiring/look"), &Beat {})?).await
+    }
+
+    /// The check is over: the machine is put back.
+    pub async fn end_wiring(&self, machine: &MachineName) -> Result<Done> {
+        self.call(&Call::post(format!("/machines/{machine}/wiring/end"), &Beat {})?).await
+    }
+
     /// What machines show of themselves.
     pub async fn signs(&self) -> Result<Signs> {
         self.call(&Call::post("/signs".to_owned(), &Beat {})?).await

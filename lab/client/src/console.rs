@@ -87,7 +87,7 @@ impl ConsoleLink {
             }
             FromConsole::Replayed => self.over |= self.ask.no_follow,
             FromConsole::Closed { .. } => self.over = true,
-            FromConsole::Mark { .. } | FromConsole::Refused { .. } => {}
+            FromConsole::Time { .. } | FromConsole::Mark { .. } | FromConsole::Refused { .. } => {}
         }
     }
 }

@@ -4,10 +4,12 @@
 
 use crate::event::Act;
 use crate::id::IntentId;
+use crate::inventory::Point;
 use crate::machine::Switch;
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::ToAgent;
+use std::collections::BTreeMap;
 
 /// Something a hand is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,47 @@ pub enum Effect {
         /// Not after this.
         until: LabTime,
     },
+    /// Run a hook of the machine's once, and report [`crate::event::Fact::Hooked`].
+    Hook {
+        /// The machine.
+        machine: MachineName,
+        /// The stored intent.
+        intent: IntentId,
+        /// What the report carries, and what belongs to this run alone.
+        nonce: String,
+        /// At which point.
+        point: Point,
+        /// Its name there.
+        hook: String,
+        /// What its placeholders stand for.
+        fill: Fill,
+        /// Until when the report is due; what still runs then is ended.
+        until: LabTime,
+    },
+    /// Have the board's programmer write an image and read it back, and report
+    /// [`crate::event::Fact::Programmed`].
+    Program {
+        /// The machine.
+        machine: MachineName,
+        /// The stored intent.
+        intent: IntentId,
+        /// What the report carries, and what belongs to this run alone.
+        nonce: String,
+        /// Digest of the image.
+        image: String,
+        /// Whether it is written, or only read back and compared.
+        write: bool,
+        /// Until when the report is due; what still runs then is ended.
+        until: LabTime,
+    },
+    /// End the program of this run: nobody waits for it any more. Once it is
+    /// known to be gone, report [`crate::event::Fact::Gone`].
+    Stop {
+        /// The machine.
+        machine: MachineName,
+        /// Its intent.
+        intent: IntentId,
+    },
     /// Close the agent's connection.
     Dismiss {
         /// The machine.
@@ -94,6 +137,15 @@ pub enum Effect {
         /// What to tell it.
         reason: String,
     },
+}
+
+/// What the placeholders of a program stand for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fill {
+    /// Those that are words.
+    pub words: BTreeMap<String, String>,
+    /// Those that are paths of files with the bytes of an image: its digest.
+    pub files: BTreeMap<String, String>,
 }
 
 /// What a power-on is to boot.

@@ -191,6 +191,14 @@ pub enum Request {
     },
     /// Send a quarantined machine through a proving turn.
     Prove(MachineName),
+    /// An admin is about to check a machine's wires.
+    WiringBegin(MachineName),
+    /// The check lives. Not stored, not answered with a record.
+    WiringBeat(MachineName),
+    /// Have our agent boot and report, within a check.
+    WiringLook(MachineName),
+    /// The check is over.
+    WiringEnd(MachineName),
     /// An image was added to the image store.
     NameImage {
         /// The image.
@@ -311,6 +319,39 @@ pub enum Fact {
         /// Done, or why not.
         result: Result<(), String>,
     },
+    /// A hook ended, or its time did.
+    Hooked {
+        /// The machine.
+        machine: MachineName,
+        /// Its intent.
+        intent: IntentId,
+        /// The nonce of this run.
+        nonce: String,
+        /// Whether it is known to be over: what is not may act later.
+        over: bool,
+        /// Well, or what came back.
+        result: Result<(), String>,
+    },
+    /// A board's programmer ended, or its time did.
+    Programmed {
+        /// The machine.
+        machine: MachineName,
+        /// Its intent.
+        intent: IntentId,
+        /// The nonce of this run.
+        nonce: String,
+        /// Whether it is known to be over: what is not may act later.
+        over: bool,
+        /// What was read back; `None`: nothing reads it back.
+        result: Result<Option<ReadBack>, Unprogrammed>,
+    },
+    /// A program that was stopped is known to be gone.
+    Gone {
+        /// The machine.
+        machine: MachineName,
+        /// Its intent.
+        intent: IntentId,
+    },
     /// A machine that runs no agent of ours showed that it is up, or cannot.
     Witnessed {
         /// The machine.
@@ -344,6 +385,26 @@ pub enum Fact {
         /// What it showed.
         reading: Reading,
     },
+}
+
+/// What was read back of a board's flash, and was equal to the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadBack {
+    /// The program that read it, and on which bench host.
+    pub by: String,
+    /// Length of the image in bytes; as many were equal.
+    pub image_bytes: u64,
+    /// Bytes that were read; those behind the image were all 0x00 or 0xff.
+    pub read_bytes: u64,
+}
+
+/// Why a board was not written, or not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unprogrammed {
+    /// Whether it is the lab's own trouble (its disk, a bench host), and not the board's.
+    pub lab: bool,
+    /// What was attempted and what came back.
+    pub text: String,
 }
 
 /// What an agent reports in its session.

@@ -23,6 +23,9 @@ pub struct Usual {
     /// A disk written and read back.
     #[serde(skip_serializing_if = "Span::is_none")]
     pub write: Span,
+    /// A hook.
+    #[serde(skip_serializing_if = "Span::is_none")]
+    pub hook: Span,
     /// The hand-over.
     #[serde(skip_serializing_if = "Span::is_none")]
     pub hand_over: Span,
@@ -43,21 +46,28 @@ pub struct Usual {
 impl Usual {
     /// How long a phase usually takes.
     pub fn of(&self, phase: &Phase) -> Span {
+        if matches!(phase, Phase::Start { .. }) {
+            return Span::default();
+        }
         let mut all = *self;
         *all.slot(phase)
     }
 
     /// A phase ended well after `ms`.
     pub(crate) fn took(&mut self, phase: &Phase, ms: u64) {
-        self.slot(phase).add(ms);
+        // To wait for others says nothing of it.
+        if !matches!(phase, Phase::Start { .. }) {
+            self.slot(phase).add(ms);
+        }
     }
 
     fn slot(&mut self, phase: &Phase) -> &mut Span {
         match phase {
-            Phase::Off => &mut self.off,
+            Phase::Off | Phase::Start { .. } => &mut self.off,
             Phase::BootAgent => &mut self.boot_agent,
-            Phase::Disk { writing: false, .. } => &mut self.verify,
-            Phase::Disk { writing: true, .. } => &mut self.write,
+            Phase::Disk { writing: false, .. } | Phase::Flash { writing: false } => &mut self.verify,
+            Phase::Disk { writing: true, .. } | Phase::Flash { writing: true } => &mut self.write,
+            Phase::Hook { .. } | Phase::AfterHooks => &mut self.hook,
             Phase::Seed | Phase::HandOff | Phase::Serve => &mut self.hand_over,
             Phase::Evidence => &mut self.evidence,
             Phase::Check => &mut self.check,

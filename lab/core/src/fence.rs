@@ -19,17 +19,20 @@ pub enum Fence {
     MayLandUntil,
     /// A disk counts as written or used before the effect leaves.
     DiskBeforeEffect,
+    /// Only what was enrolled is written.
+    Baseline,
 }
 
 impl Fence {
     /// All fences.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Epoch,
         Self::Nonce,
         Self::IntentFirst,
         Self::ReadBack,
         Self::MayLandUntil,
         Self::DiskBeforeEffect,
+        Self::Baseline,
     ];
 
     /// The fence's name on a command line.
@@ -41,6 +44,7 @@ impl Fence {
             Self::ReadBack => "read-back",
             Self::MayLandUntil => "may-land-until",
             Self::DiskBeforeEffect => "disk-before-effect",
+            Self::Baseline => "baseline",
         }
     }
 }

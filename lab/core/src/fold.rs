@@ -4,17 +4,21 @@
 
 mod derive;
 mod image;
+mod program;
 
 use crate::experience::{self, DAY, Pause, Quarantine, Usual};
 use crate::id::ReservationId;
+use crate::inventory::Point;
 use crate::lab::{Lab, Meta, Remembered, RowKey};
 use crate::machine::{
-    Attempt, Content, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Seen, Stage, Switch, Turn,
+    Attempt, Content, Cut, Disk, Expect, Goal, Health, Intent, Leg, Machine, Phase, Purpose, Reading, Seen,
+    Stage, Switch, Turn,
 };
 use crate::record::{Change, Part, Record};
 use crate::reservation::{Member, Reservation, Status};
 use crate::step::{RESTARTED, SUPERSEDED};
 use crate::time::LabTime;
+use crate::wiring::Wiring;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentKind;
 use std::sync::Arc;
@@ -174,6 +178,7 @@ impl Lab {
                 if let Some(known) = self.machines.get(name) {
                     // These numbers are unique within the machine for ever.
                     (row.attempts, row.intents, row.turns) = (known.attempts, known.intents, known.turns);
+                    row.circuit.clone_from(&known.circuit);
                 }
                 self.machines.insert(name.clone(), Arc::new(row));
                 // Whoever waited for it as one of several keeps the others no longer.
@@ -199,10 +204,22 @@ impl Lab {
                     experience::remember(&mut machine.quarantines, quarantine);
                 }
                 machine.health = health.clone();
+                machine.proof_asked = false;
                 // Whether a reservation of several can be served has changed.
                 self.queue_dirty = true;
             }
+            Change::CircuitSet { circuit, .. } => machine.circuit.clone_from(circuit),
+            Change::ProofAsked { .. } => machine.proof_asked = true,
             Change::HardwareSeen { hardware, .. } => machine.hardware = Some((**hardware).clone()),
+            Change::BaselineSet { baseline, forget, .. } => {
+                machine.baseline = Some(baseline.clone());
+                if *forget {
+                    machine.disks.iter_mut().for_each(|disk| disk.content = Content::Unknown);
+                }
+                self.queue_dirty = true; // it may suit somebody now
+            }
+            Change::WiringBegun { by, .. } => machine.wiring = Some(Wiring { by: by.clone() }),
+            Change::WiringEnded { .. } => machine.wiring = None,
             Change::PowerIntended { .. }
             | Change::PowerUnsettled { .. }
             | Change::PowerSettled { .. }
@@ -212,14 +229,22 @@ impl Lab {
             | Change::ActDone { .. }
             | Change::ActFailed { .. }
             | Change::LandingMoved { .. }
+            | Change::PowerCut { .. }
+            | Change::CutOver { .. }
             | Change::CycleStopped { .. } => apply_power(machine, record),
+            Change::ProgramBegun { .. }
+            | Change::ProgramEnded { .. }
+            | Change::ProgramGone { .. }
+            | Change::HooksDone { .. }
+            | Change::NotMeddled { .. } => program::apply(machine, record),
             Change::AgentAttached { .. }
             | Change::AgentResumed { .. }
             | Change::AgentLost { .. }
             | Change::AgentDismissed { .. } => apply_agent(machine, record),
-            Change::DiskWriting { .. } | Change::DiskProven { .. } | Change::DiskUsed { .. } => {
-                apply_disk(machine, &record.change);
-            }
+            Change::DiskWriting { .. }
+            | Change::DiskProven { .. }
+            | Change::DiskByCommand { .. }
+            | Change::DiskUsed { .. } => apply_disk(machine, &record.change),
             Change::MachineDoubted { may_land_until, .. } => doubt(machine, *may_land_until, record.at),
             _ => apply_turn(machine, record),
         }
@@ -233,6 +258,7 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         seen: None,
         unsettled: Vec::new(),
         answer: None,
+        in_vain: 0,
     };
     let disk = |part: &Part| Disk {
         name: part.name.clone(),
@@ -248,6 +274,8 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         disks: disks.iter().map(disk).collect(),
         agent: None,
         hardware: None,
+        baseline: None,
+        wiring: None,
         attempts: 0,
         intents: 0,
         turns: 0,
@@ -257,6 +285,11 @@ fn declared(name: &MachineName, legs: &[Part], disks: &[Part], health: &Health, 
         pause: None,
         worked: None,
         checked: None,
+        circuit: None,
+        proof_asked: false,
+        cut: None,
+        running: None,
+        meddled: false,
     }
 }
 
@@ -287,16 +320,43 @@ fn apply_power(machine: &mut Machine, record: &Record) {
             if ![SUPERSEDED, RESTARTED].contains(&answer.as_str()) {
                 leg.answer = Some(answer.clone());
             }
-            leg.unsettled.iter_mut().filter(|i| i.id == *intent).for_each(|i| i.open = false);
+            let reads_off = leg.seen.is_some_and(|s| s.reading.shows(Switch::Off));
+            for i in leg.unsettled.iter_mut().filter(|i| i.id == *intent) {
+                i.open = false;
+                let nobody_knows = [SUPERSEDED, RESTARTED].contains(&answer.as_str());
+                leg.in_vain += u32::from(i.want == Switch::Off && !reads_off && !nobody_knows);
+            }
         }
         Change::PowerSettled { leg, intent, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
+            let on = |i: &Intent| i.id == *intent && i.want == Switch::On;
+            if let Some(seen) = leg.seen.as_mut().filter(|s| s.reading != Reading::Off)
+                && leg.unsettled.iter().any(on)
+            {
+                // It may have read on before, and have been off since; or it
+                // cannot be read, and came on in the last moment.
+                seen.changed = record.at;
+            }
             leg.unsettled.retain(|i| i.id != *intent);
             leg.answer = None;
         }
         Change::PowerSeen { leg, reading, .. } => {
             let Some(leg) = machine.legs.get_mut(*leg) else { return };
-            leg.seen = Some(Seen { reading: *reading, at: record.at });
+            let same = leg.seen.filter(|s| s.reading == *reading);
+            let changed = same.map_or(record.at, |s| s.changed);
+            leg.seen = Some(Seen { reading: *reading, at: record.at, changed });
+            if reading.shows(Switch::Off) {
+                leg.in_vain = 0;
+            }
+        }
+        Change::PowerCut { reason, .. } => {
+            machine.cut = Some(Cut { since: record.at, reason: reason.clone() });
+            forget_readings(machine, |_| true);
+        }
+        Change::CutOver { .. } => {
+            // It was without power: what it read before says nothing.
+            forget_readings(machine, |other| other == 0);
+            machine.cut = None;
         }
         Change::PowerByHolder { action, .. } => {
             if let Stage::InUse { cycling, .. } = &mut machine.stage {
@@ -316,6 +376,17 @@ fn apply_power(machine: &mut Machine, record: &Record) {
             }
         }
         _ => {}
+    }
+}
+
+/// Another leg rules from now on: what these read is not believed any more,
+/// and how often any of them was told off in vain is counted anew.
+fn forget_readings(machine: &mut Machine, which: impl Fn(usize) -> bool) {
+    for (number, leg) in machine.legs.iter_mut().enumerate() {
+        leg.in_vain = 0;
+        if which(number) {
+            leg.seen = None;
+        }
     }
 }
 
@@ -356,6 +427,11 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
     let (index, content) = match change {
         Change::DiskWriting { disk, attempt, .. } => (*disk, Content::Writing { attempt: *attempt }),
         Change::DiskProven { disk, certificate, .. } => (*disk, Content::Proven(certificate.clone())),
+        Change::DiskByCommand { disk, proof, .. } => {
+            // Read back after whatever hooks did.
+            machine.meddled = false;
+            (*disk, Content::ByCommand(proof.clone()))
+        }
         Change::DiskUsed { disk, by, .. } => (*disk, Content::Used { by: *by }),
         _ => return,
     };
@@ -367,14 +443,16 @@ fn apply_disk(machine: &mut Machine, change: &Change) {
 /// What is left of a row of the past: which machine it is, and its health.
 fn doubt(machine: &mut Machine, may_land_until: LabTime, at: LabTime) {
     (machine.stage, machine.since, machine.agent) = (Stage::Free, at, None);
+    (machine.wiring, machine.running, machine.meddled) = (None, None, false);
     // Nor is it proven by itself before people could look who is on it.
     machine.checked = Some(at);
     if let Health::Quarantined { again, .. } = &mut machine.health {
         *again = (*again).max(at + DAY);
     }
     machine.disks.iter_mut().for_each(|disk| disk.content = Content::Unknown);
+    (machine.cut, machine.proof_asked) = (None, false);
     for leg in &mut machine.legs {
-        leg.seen = None;
+        (leg.seen, leg.in_vain) = (None, 0);
         // Whether there are such commands nobody knows; so nothing that is
         // seen from now on tells that one of ours has landed.
         for want in [Switch::On, Switch::Off] {
@@ -390,6 +468,7 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
         Change::TurnStarted { purpose, goal, reservation, image, disks, deadline, .. } => {
             machine.turns += 1;
             machine.since = at;
+            machine.proof_asked = false;
             machine.stage = Stage::Turn(Box::new(Turn {
                 number: machine.turns,
                 purpose: *purpose,
@@ -403,6 +482,8 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
                 attempt: None,
                 failed: 0,
                 started: at,
+                prepared: false,
+                stalled: None,
             }));
         }
         Change::MachineReady { until, .. } => {
@@ -441,14 +522,22 @@ fn apply_turn(machine: &mut Machine, record: &Record) {
                     machine.worked = Some(at);
                 }
             }
+            let looked = machine.turn().is_some_and(|t| t.purpose == Purpose::Look);
             machine.stage = Stage::Free;
             machine.since = at;
             machine.agent = None;
-            machine.failures = if *good { 0 } else { machine.failures + 1 };
+            machine.failures = match *good {
+                // That it was looked at mends nothing.
+                true if looked => machine.failures,
+                true => 0,
+                false => machine.failures + 1,
+            };
         }
         _ => {
             if let Stage::Turn(turn) = &mut machine.stage {
                 took(&mut machine.usual, turn, record);
+                // No hook of before can act any more, and no proof of before counts.
+                machine.meddled &= !matches!(record.change, Change::AttemptStarted { .. });
                 apply_phase(turn, &mut machine.attempts, record);
             }
         }
@@ -461,6 +550,8 @@ fn took(usual: &mut Usual, turn: &Turn, record: &Record) {
     if let Change::PhaseEntered { phase, .. } = &record.change
         && *phase != Phase::Off
         && *phase != turn.phase
+        // Which comes before anything is switched off.
+        && !matches!(phase, Phase::Hook { point: Point::BeforeRelease, .. })
     {
         usual.took(&turn.phase, record.at - turn.phase_since);
     }
@@ -469,12 +560,16 @@ fn took(usual: &mut Usual, turn: &Turn, record: &Record) {
 fn apply_phase(turn: &mut Turn, attempts: &mut u64, record: &Record) {
     match &record.change {
         Change::PhaseEntered { phase, deadline, .. } => {
+            // Off is read once more behind the hooks; any other way back to
+            // it is another try.
+            turn.prepared &= *phase != Phase::Off || matches!(turn.phase, Phase::Hook { .. });
+            turn.stalled = None;
             turn.phase = phase.clone();
             turn.phase_since = record.at;
             turn.deadline = *deadline;
         }
         Change::DeadlineMoved { deadline, .. } => turn.deadline = *deadline,
-        Change::PhaseFailed { .. } => turn.failed += 1,
+        Change::PhaseFailed { .. } => (turn.failed, turn.prepared) = (turn.failed + 1, false),
         Change::AttemptStarted { attempt, nonce, .. } => {
             *attempts = *attempt;
             turn.attempt = Some(Attempt {

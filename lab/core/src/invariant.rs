@@ -42,6 +42,14 @@ fn machine_holds(lab: &Lab, m: &crate::machine::Machine) -> Result<(), String> {
             return Err(format!("{name} is held by {id}, which does not know it"));
         }
     }
+    if m.wiring.is_some() {
+        if let Some(id) = m.reservation() {
+            return Err(format!("{name} is {id}'s while its wires are checked"));
+        }
+        if !lab.checks.contains_key(name) {
+            return Err(format!("the check of the wires of {name} has no end"));
+        }
+    }
     match &m.stage {
         Stage::Turn(turn) if turn.deadline.0 == u64::MAX => {
             return Err(format!("{name}: phase {} has no deadline", turn.phase.name()));
@@ -72,7 +80,12 @@ fn ready_holds(lab: &Lab, m: &crate::machine::Machine, id: crate::id::Reservatio
         return Err(format!("{name} is ready for {id} while a power effect may still land"));
     }
     let Some(row) = lab.reservation(id) else { return Ok(()) };
-    if row.ask.clean > CleanLevel::Any && row.ask.want == Want::Bare && !m.all_proven() {
+    let as_clean = match row.ask.clean {
+        CleanLevel::Any => true,
+        CleanLevel::ByCommand => m.all_clean(),
+        CleanLevel::Proven => m.all_proven(),
+    };
+    if row.ask.want == Want::Bare && !as_clean {
         return Err(format!("{name} is ready for {id} and its disks are {}", m.clean()));
     }
     for disk in &m.disks {
@@ -82,6 +95,12 @@ fn ready_holds(lab: &Lab, m: &crate::machine::Machine, id: crate::id::Reservatio
             }
             Content::Used { by: Some(other) } if other != id && row.ask.clean > CleanLevel::Any => {
                 return Err(format!("{name} is ready for {id} and disk {} was used by {other}", disk.name));
+            }
+            Content::ByCommand(_) if row.ask.clean > CleanLevel::ByCommand => {
+                return Err(format!(
+                    "{name} is ready for {id} and disk {} has a command's word only",
+                    disk.name
+                ));
             }
             Content::Unknown if row.ask.clean > CleanLevel::Any => {
                 return Err(format!("{name} is ready for {id} and nothing is known of disk {}", disk.name));
@@ -141,6 +160,9 @@ pub fn check_at_rest(lab: &Lab) -> Result<(), String> {
                 m.state(),
                 m.turn().map(|t| &t.phase)
             ));
+        }
+        if let Some(wiring) = &m.wiring {
+            return Err(format!("{} checks the wires of {} for ever", wiring.by, m.name));
         }
         if m.stage == Stage::Free && m.health == Health::Good && !m.settled() {
             return Err(format!("{} rests with a power command open", m.name));

@@ -7,7 +7,7 @@ use crate::fence::Fences;
 use crate::id::{Epoch, RecordNo, ReservationId, SecretHash};
 use crate::inventory::model::{Inventory, MachineSpec};
 use crate::machine::{ImageRef, Machine};
-use crate::record::Record;
+use crate::record::{Part, Record};
 use crate::reservation::{Hold, Reservation};
 use crate::time::LabTime;
 use pitstop_wire::{MachineName, UserName};
@@ -27,11 +27,22 @@ pub struct Lab {
 
     // Below: not rows. Derived from rows, or true only while this daemon runs.
     pub(crate) inventory: Arc<Inventory>,
+    /// What its machines consist of: their legs, and their disks.
+    pub(crate) parts: Arc<BTreeMap<MachineName, (Vec<Part>, Vec<Part>)>>,
     pub(crate) fences: Fences,
     /// Machines at rest, healthy, and ready to be granted.
     pub(crate) free: BTreeSet<MachineName>,
     /// Those of them that wait booted.
     pub(crate) warm: BTreeSet<MachineName>,
+    /// Machines by the circuit they hang on.
+    pub(crate) on_circuit: BTreeMap<String, BTreeSet<MachineName>>,
+    /// Machines that a person wants proven when their circuit has a place.
+    pub(crate) asked: BTreeSet<MachineName>,
+    /// Machines that wait, or are about to wait, until their circuit bears
+    /// that they start.
+    pub(crate) starters: BTreeSet<MachineName>,
+    /// Lab time of the newest step: what was read long ago is judged by it.
+    pub(crate) clock: LabTime,
     /// Reservations in the queue, in the order they are served.
     pub(crate) waiting: BTreeSet<(std::cmp::Reverse<i32>, ReservationId)>,
     /// Ended reservations, oldest end first.
@@ -43,6 +54,8 @@ pub struct Lab {
     pub(crate) due: BTreeMap<Timer, LabTime>,
     /// Until when each session was heard of, for those that must beat.
     pub(crate) beats: BTreeMap<ReservationId, LabTime>,
+    /// Until when each check of wires was heard of.
+    pub(crate) checks: BTreeMap<MachineName, LabTime>,
     /// When to ask a machine's power again, after an answer that said nothing.
     pub(crate) retries: BTreeMap<MachineName, LabTime>,
     /// How often each machine's agents called in the last minute.
@@ -113,6 +126,8 @@ pub(crate) enum Timer {
     Machine(MachineName),
     Reservation(ReservationId),
     Image(String),
+    /// A circuit may bear another that starts.
+    Circuit(String),
 }
 
 /// A row, by its key.
@@ -200,8 +215,14 @@ impl Lab {
     /// trusted. A session that `old` had ended counts as heard `now`.
     pub fn reopen(rows: Rows, inventory: Arc<Inventory>, old: &Self, now: LabTime) -> Self {
         let mut beats = old.beats.clone();
+        let mut checks = old.checks.clone();
         let mut known = BTreeSet::new();
         for row in &rows.rows {
+            if let Row::Machine(m) = row
+                && m.wiring.is_some()
+            {
+                checks.entry(m.name.clone()).or_insert(now + crate::wiring::SILENCE);
+            }
             if let Row::Reservation(r) = row {
                 known.insert(r.id);
                 if let Hold::Session { silence } = r.ask.hold {
@@ -210,15 +231,32 @@ impl Lab {
             }
         }
         beats.retain(|id, _| known.contains(id));
-        Self {
-            inventory,
+        let mut lab = Self {
+            inventory: old.inventory.clone(),
+            parts: old.parts.clone(),
             fences: old.fences,
             beats,
+            checks,
             retries: old.retries.clone(),
             draining: old.draining,
+            clock: now,
             ..Self::default()
+        };
+        lab.is_about(&inventory);
+        lab.filled(rows)
+    }
+
+    /// Takes an inventory as what the lab consists of now.
+    pub(crate) fn is_about(&mut self, inventory: &Arc<Inventory>) {
+        if Arc::ptr_eq(&self.inventory, inventory) {
+            return;
         }
-        .filled(rows)
+        self.inventory = inventory.clone();
+        // Digests, which are asked for with every look at a machine.
+        let parts = |m: &MachineSpec| {
+            (m.legs.iter().map(Part::of_leg).collect(), m.disks.iter().map(Part::of_disk).collect())
+        };
+        self.parts = Arc::new(inventory.machines.iter().map(|(name, m)| (name.clone(), parts(m))).collect());
     }
 
     fn filled(mut self, rows: Rows) -> Self {
@@ -236,6 +274,7 @@ impl Lab {
             }
         }
         self.meta = rows.meta;
+        self.clock = self.clock.max(self.meta.now);
         // Whole maps at once: made entry by entry they were a seventh of a long simulated run.
         self.machines = machines.into_iter().collect();
         self.reservations = reservations.into_iter().collect();

@@ -6,9 +6,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![deny(missing_docs)]
 
+pub mod circuit;
 pub mod effect;
 pub mod event;
 pub mod experience;
+pub mod facts;
 pub mod fence;
 mod fold;
 pub mod id;
@@ -24,6 +26,8 @@ pub mod saying;
 pub mod simulator;
 mod step;
 pub mod time;
+pub mod watching;
 pub mod why;
+pub mod wiring;
 
 pub use lab::Lab;

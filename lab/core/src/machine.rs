@@ -15,9 +15,19 @@
 //! Health is apart from the stage: a drained machine finishes its turn, a
 //! quarantined one rests until it is proven.
 
+mod leg;
+mod program;
+mod turn;
+
+pub use leg::{Intent, Leg, Reading, Seen, Switch};
+pub use program::{CommandProof, Job, Running, Stalled};
+pub use turn::{Attempt, DiskPlan, Expect, Goal, Phase, Purpose, Starting, Turn};
+
 use crate::experience::{Pause, Quarantine, Usual};
+use crate::facts::Baseline;
 use crate::id::{AttemptNo, IntentId, ReservationId, SecretHash};
 use crate::time::{LabTime, WallMs};
+use crate::wiring::Wiring;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{AgentKind, DiskProof, Hardware};
 use serde::{Deserialize, Serialize};
@@ -39,8 +49,15 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// The agent that last attached in this turn.
     pub agent: Option<Agent>,
-    /// What the boot agent found.
+    /// What the boot agent found last.
     pub hardware: Option<Hardware>,
+    /// What it was found to be when it was enrolled; only a person accepts
+    /// another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<std::sync::Arc<Baseline>>,
+    /// An admin checks its wires: it is nobody else's meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wiring: Option<Wiring>,
     /// Attempts begun so far: the number of the newest.
     pub attempts: AttemptNo,
     /// Power intents stored so far.
@@ -64,6 +81,33 @@ pub struct Machine {
     /// When it last came through a proving turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checked: Option<LabTime>,
+    /// The circuit it hangs on. It stays in the row when the machine leaves
+    /// the inventory: whoever holds it then still draws power.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<String>,
+    /// A person wants it proven as soon as its circuit has a place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proof_asked: bool,
+    /// Its spare leg has cut its power, since the first one did not obey.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Cut>,
+    /// The program of the lab's that runs for it: a hook, or what writes its flash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
+    /// A hook was begun since its disks were read, and may have booted it: no
+    /// proof counts until somebody has looked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub meddled: bool,
+}
+
+/// Power was cut in front of a leg that did not obey. Until it is put back,
+/// nothing that the first leg says is believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Since when.
+    pub since: LabTime,
+    /// Which leg did not obey, and what it said.
+    pub reason: String,
 }
 
 /// Whether a machine may be used, and who said no.
@@ -118,8 +162,12 @@ pub enum FailureClass {
     Disk,
     /// The tenant's own build.
     Build,
-    /// The machine's health check.
+    /// What the lab itself asks of a machine: its health check, a hook.
     Health,
+    /// It is not what was enrolled: another machine, or another disk.
+    Drift,
+    /// The lab's own: the daemon's disk, a bench host. No machine is to blame.
+    Lab,
 }
 
 impl FailureClass {
@@ -135,6 +183,8 @@ impl FailureClass {
             Self::Disk => "disk",
             Self::Build => "build",
             Self::Health => "health",
+            Self::Drift => "drift",
+            Self::Lab => "lab",
         }
     }
 }
@@ -189,167 +239,6 @@ pub struct ImageRef {
     pub seed: Option<(u64, u64)>,
 }
 
-/// Why a machine goes through a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Purpose {
-    /// To be handed over.
-    Prepare,
-    /// To be clean and at rest again.
-    Turnaround,
-    /// To come back from quarantine.
-    Prove,
-}
-
-/// What must be true when the turn is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Goal {
-    /// Off.
-    Off,
-    /// The agent serves from RAM.
-    Agent,
-    /// The image runs from disk and its host agent attached.
-    Image,
-}
-
-/// One trip of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Turn {
-    /// Number within the machine.
-    pub number: u64,
-    /// Why.
-    pub purpose: Purpose,
-    /// Whose end.
-    pub goal: Goal,
-    /// For whom, in `Prepare`.
-    pub reservation: Option<ReservationId>,
-    /// What the disks with `content = image` are to hold.
-    pub image: Option<ImageRef>,
-    /// Whether disks are proven at all in this turn, or left as they are.
-    pub disks: DiskPlan,
-    /// Where it is.
-    pub phase: Phase,
-    /// Since when.
-    pub phase_since: LabTime,
-    /// Until when this phase may last.
-    pub deadline: LabTime,
-    /// The attempt under way, from the boot agent's start on.
-    pub attempt: Option<Attempt>,
-    /// Tries so far that failed.
-    pub failed: u32,
-    /// When the turn began.
-    pub started: LabTime,
-}
-
-/// What a turn does about disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskPlan {
-    /// Leave them (`keep`, or all are proven already and stay unbooted).
-    Leave,
-    /// Prove each; write those that need it.
-    Prove,
-    /// Write each, whatever is known of it.
-    Write,
-}
-
-/// A phase of a turn. Each has a deadline and a named exit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "kebab-case")]
-pub enum Phase {
-    /// All legs off, read back, nothing in flight.
-    Off,
-    /// Power on; wait for the boot agent of this attempt.
-    BootAgent,
-    /// The agent proves or writes disk number `disk`.
-    Disk {
-        /// Index into the machine's disks.
-        disk: usize,
-        /// Whether it is being written or only proven.
-        writing: bool,
-    },
-    /// The boot agent leaves the seed for the host agent.
-    Seed,
-    /// Off again, so that the next boot is from disk.
-    HandOff,
-    /// The agent turns to serving from RAM.
-    Serve,
-    /// Power on from disk; wait for the host agent (or other evidence).
-    Evidence,
-    /// The image runs; wait for its health check to end well.
-    Check,
-    /// Everything is shown; wait until no power effect may land any more.
-    Settle,
-    /// Off at the end of the turn.
-    Rest,
-}
-
-impl Phase {
-    /// The phase in the words that people see.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::BootAgent => "boot agent",
-            Self::Disk { .. } => "disk",
-            Self::Seed | Self::HandOff | Self::Serve => "hand-over",
-            Self::Evidence => "evidence",
-            Self::Check => "check",
-            Self::Settle => "settle",
-            Self::Rest => "rest",
-        }
-    }
-
-    /// Whether the phase's job is to have every leg off.
-    pub fn wants_off(&self) -> bool {
-        matches!(self, Self::Off | Self::HandOff | Self::Rest)
-    }
-
-    /// Whether the phase waits for something that the machine does while it
-    /// is on.
-    pub fn runs(&self) -> bool {
-        match self {
-            Self::BootAgent | Self::Disk { .. } | Self::Seed | Self::Serve | Self::Evidence | Self::Check => {
-                true
-            }
-            Self::Off | Self::HandOff | Self::Rest | Self::Settle => false,
-        }
-    }
-
-    /// Whether the phase waits for an agent to attach.
-    pub fn awaits_attach(&self) -> bool {
-        matches!(self, Self::BootAgent | Self::Evidence)
-    }
-}
-
-/// One try, fenced by its nonce.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Number within the machine.
-    pub number: AttemptNo,
-    /// What every message of this attempt carries.
-    pub nonce: String,
-    /// The token that may attach now.
-    pub expect: Option<Expect>,
-    /// Hashes of tokens already spent, so that a replay is called one.
-    pub spent: Vec<SecretHash>,
-    /// Whether boot parameters were given out.
-    pub given: bool,
-    /// Newest step told to the agent.
-    pub step: u64,
-    /// Newest step whose result is committed.
-    pub done: u64,
-}
-
-/// Which agent may attach, with which token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Expect {
-    /// Boot or host.
-    pub kind: AgentKind,
-    /// Hash of the single-use token.
-    pub token: SecretHash,
-}
-
 /// The agent that speaks for the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agent {
@@ -373,88 +262,6 @@ pub struct Agent {
     /// silent is his own doing.
     #[serde(default)]
     pub excused: bool,
-}
-
-/// On or off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-/// What a power leg was seen to be. Unknown is not off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Reading {
-    /// On.
-    On,
-    /// Off.
-    Off,
-    /// No answer, or one that says neither.
-    Unknown,
-    /// The leg cannot be read; the command was accepted and time has passed.
-    Assumed(Switch),
-}
-
-impl Reading {
-    /// Whether this may count as `want`.
-    pub fn shows(self, want: Switch) -> bool {
-        match self {
-            Self::On => want == Switch::On,
-            Self::Off => want == Switch::Off,
-            Self::Assumed(s) => s == want,
-            Self::Unknown => false,
-        }
-    }
-}
-
-/// One power leg.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leg {
-    /// Its name: `power`, `mains`.
-    pub name: String,
-    /// What the inventory means by that name, as a digest: another outlet
-    /// under the old name is another leg, and nobody has enrolled it.
-    #[serde(default)]
-    pub identity: String,
-    /// What was read last, and when.
-    pub seen: Option<Seen>,
-    /// Intents whose effect may still land, oldest first.
-    pub unsettled: Vec<Intent>,
-    /// What its device said to the newest command that did not work, until
-    /// one does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<String>,
-}
-
-/// A reading with its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
-    /// What.
-    pub reading: Reading,
-    /// When the answer was taken.
-    pub at: LabTime,
-}
-
-/// A power command that was decided. It is stored before it leaves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intent {
-    /// Its number.
-    pub id: IntentId,
-    /// What was wanted.
-    pub want: Switch,
-    /// Until when the hardware may still act on it. Only time ends this:
-    /// no fence reaches into a BMC.
-    pub may_land_until: LabTime,
-    /// Whether a runner of this daemon works on it; after a timeout, a
-    /// cancel or a restart nobody does, and it waits for its time to pass.
-    pub open: bool,
-    /// It began while another command for the same was unsettled: which of
-    /// the two is seen to land can never be told, so only time settles it.
-    pub twin: bool,
 }
 
 /// A disk and what is known of its content.
@@ -482,6 +289,8 @@ pub enum Content {
     },
     /// Read back and found to be exactly this.
     Proven(Box<Certificate>),
+    /// A command wrote it, and what another read back agreed. No proof of ours.
+    ByCommand(Box<CommandProof>),
     /// Handed over since.
     Used {
         /// To whom; `None`: booted warm, no tenant yet.
@@ -530,7 +339,8 @@ impl Machine {
     /// Whether nobody can get it, and nothing is done with it: only then is it
     /// an admin's to switch.
     pub fn is_out_of_use(&self) -> bool {
-        self.stage == Stage::Free && matches!(self.health, Health::New | Health::Drained { .. })
+        let nobody_gets_it = matches!(self.health, Health::New | Health::Drained { .. });
+        self.stage == Stage::Free && (nobody_gets_it || self.wiring.is_some())
     }
 
     /// Whether every leg's newest reading shows `want`.
@@ -557,22 +367,39 @@ impl Machine {
     /// the machine is switched on for our agent; until that has read the disk,
     /// the disk's own system may have come up instead and have written.
     fn is_proven(&self, disk: &Disk) -> bool {
-        matches!(&disk.content, Content::Proven(c) if c.attempt == self.attempts)
+        matches!(&disk.content, Content::Proven(c) if c.attempt == self.attempts && !self.meddled)
     }
 
-    /// `proven`, `used`, `writing` or `unknown`: the least of the disks.
+    /// The same of what a command wrote and read back.
+    fn is_by_command(&self, disk: &Disk) -> bool {
+        matches!(&disk.content, Content::ByCommand(c) if c.attempt == self.attempts && !self.meddled)
+    }
+
+    /// Whether a disk may hold half of something.
+    pub fn is_half_written(&self) -> bool {
+        self.disks.iter().any(|d| matches!(d.content, Content::Writing { .. }))
+    }
+
+    /// Whether every disk is proven, or at least clean by a command's word.
+    pub fn all_clean(&self) -> bool {
+        self.disks.iter().all(|d| self.is_proven(d) || self.is_by_command(d))
+    }
+
+    /// `proven`, `by-command`, `used`, `writing` or `unknown`: the least of the
+    /// disks.
     pub fn clean(&self) -> &'static str {
         let rank = |d: &Disk| match d.content {
-            Content::Unknown => 0,
             Content::Writing { .. } => 1,
             Content::Used { .. } => 2,
-            Content::Proven(_) if self.is_proven(d) => 3,
-            Content::Proven(_) => 0,
+            Content::ByCommand(_) if self.is_by_command(d) => 3,
+            Content::Proven(_) if self.is_proven(d) => 4,
+            Content::Unknown | Content::ByCommand(_) | Content::Proven(_) => 0,
         };
         match self.disks.iter().map(rank).min() {
             Some(0) => "unknown",
             Some(1) => "writing",
             Some(2) => "used",
+            Some(3) => "by-command",
             _ => "proven",
         }
     }
@@ -585,8 +412,9 @@ impl Machine {
             (Stage::Turn(t), _) => match t.purpose {
                 Purpose::Prepare => "preparing",
                 Purpose::Turnaround => "turnaround",
-                Purpose::Prove => "proving",
+                Purpose::Prove | Purpose::Look => "proving",
             },
+            (Stage::Free, Health::Good) if self.wiring.is_some() => "checking",
             (Stage::Free, Health::Good) => "free",
             (Stage::Free, Health::New) => "new",
             (Stage::Free, Health::Quarantined { .. }) => "quarantined",

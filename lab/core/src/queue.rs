@@ -3,7 +3,13 @@
 //! Reservations are served in order. One that cannot be served in full keeps
 //! its claim on the free machines it found (as a matching that later claims
 //! may rearrange, never shrink), so that nobody behind it can starve it, and
-//! nobody behind it waits for a machine it could do without.
+//! nobody behind it waits for a machine it could do without. A claim is one to a
+//! place on the machine's circuit as well, where that is limited.
+
+mod claims;
+mod fit;
+
+pub(crate) use claims::Claims;
 
 use crate::experience::Trouble;
 use crate::id::ReservationId;
@@ -16,7 +22,6 @@ use crate::step::Step;
 use pitstop_wire::selector::{Facts, TagValue};
 use pitstop_wire::{MachineName, Selector};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A machine as selectors see it.
@@ -30,7 +35,9 @@ pub struct MachineFacts<'a> {
 
 impl Facts for MachineFacts<'_> {
     fn tag(&self, key: &str) -> Option<&TagValue> {
-        self.spec.tags.get(key)
+        let found = self.machine.baseline.as_ref();
+        // What somebody typed counts more than what was found.
+        self.spec.tags.get(key).or_else(|| found?.tags.get(key))
     }
 
     fn name(&self) -> &str {
@@ -49,14 +56,17 @@ impl Facts for MachineFacts<'_> {
     }
 
     fn any_tag_value(&self, word: &str) -> bool {
-        self.spec.tags.values().any(|v| v.is(word))
+        let found = self.machine.baseline.iter().flat_map(|b| &b.tags);
+        let untyped = found.filter(|(key, _)| !self.spec.tags.contains_key(*key)).map(|(_, v)| v);
+        self.spec.tags.values().chain(untyped).any(|v| v.is(word))
     }
 }
 
 /// How clean the machine's disks are: what nobody proves is not proven,
 /// though no disk be declared.
 pub fn clean_of(machine: &Machine, spec: &MachineSpec) -> &'static str {
-    if spec.ready.driver == "agent" { machine.clean() } else { "unknown" }
+    let known = spec.runs_agent() || spec.programmer().is_some();
+    if known { machine.clean() } else { "unknown" }
 }
 
 /// Health in one word.
@@ -68,20 +78,6 @@ pub fn health_word(health: &Health) -> &'static str {
         Health::Drained { .. } => "drained",
         Health::Retired => "retired",
     }
-}
-
-/// A place of a reservation that wants a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Slot {
-    reservation: ReservationId,
-    role: usize,
-    number: u32,
-}
-
-/// Which slot claims which free machine.
-#[derive(Default)]
-struct Claims {
-    by_machine: BTreeMap<MachineName, Slot>,
 }
 
 impl Lab {
@@ -102,7 +98,11 @@ impl Lab {
         machine: &'a Machine,
         spec: &'a MachineSpec,
     ) -> MachineFacts<'a> {
-        let clean = (ask.clean == CleanLevel::Proven).then_some("proven");
+        let clean = match ask.clean {
+            CleanLevel::Proven => Some("proven"),
+            CleanLevel::ByCommand if spec.reads_back() => Some("by-command"),
+            _ => None,
+        };
         MachineFacts { clean, ..self.facts(machine, spec) }
     }
 
@@ -169,99 +169,16 @@ impl Lab {
         wanted.is_none_or(|image| self.may_try(image, spec, ask.want))
     }
 
+    /// Whether there is an image that a board could be written with for an ask.
+    pub(crate) fn may_be_written(&self, ask: &Ask, spec: &MachineSpec) -> bool {
+        let own = || spec.image.as_ref().and_then(|i| self.images.get(i)).map(|row| &row.image);
+        ask.image.as_ref().or_else(own).is_some_and(|image| self.may_try(image, spec, ask.want))
+    }
+
     /// The machine's default image, where nothing speaks against it.
     pub(crate) fn trusted_image(&self, name: &MachineName) -> Option<ImageRef> {
         let spec = self.inventory.machines.get(name)?;
         self.default_image(name).filter(|image| !self.is_suspect(image, spec))
-    }
-
-    /// Whether all that is asked for could be had at once, were all `usable`
-    /// machines free.
-    pub(crate) fn could_serve(&self, ask: &Ask, usable: impl Fn(&Machine) -> bool) -> bool {
-        let machines: Vec<&Machine> = self.machines.values().map(|m| &**m).filter(|m| usable(m)).collect();
-        let fits = |role: &Role| -> Vec<usize> {
-            (0..machines.len()).filter(|m| self.suits(machines[*m], role, ask, true)).collect()
-        };
-        let slots: Vec<Vec<usize>> =
-            ask.roles.iter().flat_map(|r| std::iter::repeat_n(fits(r), r.count as usize)).collect();
-        let mut taken = vec![None; machines.len()];
-        (0..slots.len()).all(|slot| place(&slots, slot, &mut taken, &mut vec![false; machines.len()]))
-    }
-
-    /// A reservation of several machines that cannot be served as long as
-    /// machines are out of use must not keep the rest of them idle.
-    fn has_claims(&self, id: ReservationId) -> bool {
-        let Some(row) = self.reservations.get(&id) else { return false };
-        row.wanted() == 1 || self.could_serve(&row.ask, |m| m.health == Health::Good && m.pause.is_none())
-    }
-
-    /// Finds a machine for a slot, moving earlier claims aside where they
-    /// have another choice (Kuhn's augmenting path).
-    fn augment(&self, claims: &mut Claims, slot: Slot, visited: &mut Vec<MachineName>) -> bool {
-        let Some(row) = self.reservations.get(&slot.reservation) else { return false };
-        if let Some(name) = self.candidates(row, slot.role).find(|n| !claims.by_machine.contains_key(*n)) {
-            claims.by_machine.insert(name.clone(), slot);
-            return true;
-        }
-        let taken: Vec<MachineName> = self.candidates(row, slot.role).cloned().collect();
-        for name in taken {
-            if visited.contains(&name) {
-                continue;
-            }
-            visited.push(name.clone());
-            let Some(other) = claims.by_machine.get(&name).copied() else { continue };
-            if self.augment(claims, other, visited) {
-                claims.by_machine.insert(name, slot);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// For `why`: the free machines this reservation's elders keep.
-    pub fn kept_for_elders(&self, id: ReservationId) -> BTreeMap<MachineName, ReservationId> {
-        let mut claims = Claims::default();
-        let Some(row) = self.reservations.get(&id) else { return BTreeMap::new() };
-        let place = (std::cmp::Reverse(row.ask.priority), id);
-        for (_, elder) in self.waiting.iter().take_while(|elder| **elder < place) {
-            self.claim_slots(&mut claims, *elder);
-        }
-        claims.by_machine.into_iter().map(|(m, s)| (m, s.reservation)).collect()
-    }
-
-    /// Claims what a waiting reservation needs; whether it got all.
-    fn claim_slots(&self, claims: &mut Claims, id: ReservationId) -> bool {
-        let Some(row) = self.reservations.get(&id).filter(|_| self.has_claims(id)) else { return false };
-        let slots = row
-            .ask
-            .roles
-            .iter()
-            .enumerate()
-            .flat_map(|(role, r)| (0..r.count).map(move |number| Slot { reservation: id, role, number }));
-        let mut all = true;
-        for slot in slots {
-            all &= self.augment(claims, slot, &mut Vec::new());
-        }
-        all
-    }
-
-    /// Who of the queue can have which machine now, and for which role.
-    pub(crate) fn servable(&self) -> Vec<(ReservationId, MachineName, usize)> {
-        let mut claims = Claims::default();
-        let mut served = Vec::new();
-        for (_, id) in self.waiting.iter() {
-            if self.claim_slots(&mut claims, *id) {
-                served.push(*id);
-            }
-            if claims.by_machine.len() >= self.free.len() {
-                break;
-            }
-        }
-        let of = |id: ReservationId| {
-            let slots = claims.by_machine.iter().filter(move |(_, slot)| slot.reservation == id);
-            slots.map(move |(name, slot)| (id, name.clone(), slot.role))
-        };
-        served.into_iter().flat_map(of).collect()
     }
 
     /// Why no more than `found` machines can ever serve a role, and what
@@ -346,20 +263,24 @@ impl Step<'_> {
             return;
         }
         self.lab.queue_dirty = false;
-        if self.lab.waiting.is_empty() || self.lab.free.is_empty() {
-            return;
+        self.begin_asked_proofs();
+        if !self.lab.waiting.is_empty() && !self.lab.free.is_empty() {
+            // Of those who want a suspected image one may try it; what the
+            // others leave is looked at again. Where a grant was made on a
+            // circuit, nobody waits there any more for another to go off.
+            while self.serve() {}
         }
-        // Of those who want a suspected image one may try it; what the others
-        // leave is looked at again.
-        while self.serve() {}
+        self.make_room();
         self.lab.queue_dirty = false;
     }
 
-    /// Grants what can be had now; whether some of it was held back, or an
-    /// image was tried: who waits for that one too has no claim any more.
+    /// Grants what can be had now; whether it is to be looked at once more:
+    /// some of it was held back, or an image was tried (who waits for that one
+    /// too has no claim any more), or places were given away.
     fn serve(&mut self) -> bool {
         let trials = self.lab.trials();
-        let mut held_back = false;
+        let places = self.lab.inventory.circuits.values().any(|c| c.max_on.is_some());
+        let (mut held_back, mut granted) = (false, false);
         let servable = self.lab.servable();
         for of_one in servable.chunk_by(|a, b| a.0 == b.0) {
             let Some(row) = self.lab.reservations.get(&of_one[0].0).cloned() else { continue };
@@ -375,8 +296,9 @@ impl Step<'_> {
             for (id, name, role) in of_one {
                 self.grant(*id, name, *role);
             }
+            granted = true;
         }
-        held_back || self.lab.trials() < trials
+        held_back || self.lab.trials() < trials || (granted && places)
     }
 
     /// A failed member's place goes to a free machine, if there is one that
@@ -392,7 +314,12 @@ impl Step<'_> {
             if has >= wanted.count as usize {
                 continue;
             }
-            let found = self.lab.candidates(&row, role).find(|n| !kept.contains_key(*n)).cloned();
+            let claims = self.lab.claims_of_elders(id);
+            let place = |n: &MachineName| {
+                let m = self.lab.machines.get(n);
+                m.is_some_and(|m| self.lab.place_behind(&claims, m))
+            };
+            let found = self.lab.candidates(&row, role).find(|n| !kept.contains_key(*n) && place(n)).cloned();
             let Some(name) = found else { return false };
             self.grant(id, &name, role);
         }
@@ -411,7 +338,9 @@ impl Step<'_> {
         let own = match row.ask.want {
             Want::Image => self.lab.default_image(name),
             // It is written, not booted: zeroes do as well as one in doubt.
-            Want::Bare | Want::Agent => self.lab.trusted_image(name),
+            Want::Bare | Want::Agent if self.programmer(name).is_none() => self.lab.trusted_image(name),
+            // A board has no zeroes that we could know of.
+            Want::Bare | Want::Agent => self.lab.default_image(name),
         };
         let image = row.ask.image.clone().or(own);
         if let Some(image) = &image {
@@ -446,7 +375,7 @@ impl Step<'_> {
         }
         let any_image = row.ask.image.is_none();
         if row.ask.want == Want::Bare
-            && machine.all_proven()
+            && machine.all_clean()
             && (any_image || self.holds_image(name, machine, row))
         {
             return DiskPlan::Leave;
@@ -463,28 +392,11 @@ impl Step<'_> {
                 (Content::Proven(c), Some(spec)) => {
                     spec.content == DiskContent::Zero || c.digest.as_ref() == digest
                 }
+                (Content::ByCommand(c), Some(_)) => Some(&c.digest) == digest,
                 _ => false,
             }
         })
     }
-}
-
-/// Finds a machine for a slot, moving others aside (Kuhn's augmenting path).
-fn place(slots: &[Vec<usize>], slot: usize, taken: &mut [Option<usize>], visited: &mut [bool]) -> bool {
-    for machine in &slots[slot] {
-        if std::mem::replace(&mut visited[*machine], true) {
-            continue;
-        }
-        let movable = match taken[*machine] {
-            None => true,
-            Some(other) => place(slots, other, taken, visited),
-        };
-        if movable {
-            taken[*machine] = Some(slot);
-            return true;
-        }
-    }
-    false
 }
 
 #[cfg(test)]

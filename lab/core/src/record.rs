@@ -6,10 +6,13 @@
 
 mod about;
 
+use crate::facts::Baseline;
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
+use crate::inventory::Point;
+use crate::inventory::model::{DiskSpec, LegSpec};
 use crate::machine::{
-    Agent, Certificate, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Phase, Purpose,
-    Reading,
+    Agent, Certificate, CommandProof, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Job,
+    Phase, Purpose, Reading,
 };
 use crate::reservation::{Ask, End};
 use crate::saying::Saying;
@@ -17,6 +20,7 @@ use crate::time::{LabTime, WallMs};
 use pitstop_wire::agent::{AgentKind, Hardware};
 use pitstop_wire::{MachineName, UserName};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One change with when, who and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +73,18 @@ enum StoredPart {
     Whole { name: String, identity: String },
 }
 
+impl Part {
+    /// A leg as the inventory says it.
+    pub(crate) fn of_leg(leg: &LegSpec) -> Self {
+        Self { name: leg.name.clone(), identity: leg.driver.identity() }
+    }
+
+    /// A disk as the inventory says it.
+    pub(crate) fn of_disk(disk: &DiskSpec) -> Self {
+        Self { name: disk.name.clone(), identity: disk.matching.identity() }
+    }
+}
+
 impl From<StoredPart> for Part {
     fn from(stored: StoredPart) -> Self {
         match stored {
@@ -113,6 +129,44 @@ pub enum Change {
         disks: Vec<Part>,
         /// Its health from now on.
         health: Health,
+    },
+    /// A machine hangs on another circuit, or on none.
+    CircuitSet {
+        /// The machine.
+        machine: MachineName,
+        /// The circuit.
+        circuit: Option<String>,
+    },
+    /// A machine at rest is switched off, since somebody waits for its place
+    /// on its circuit. Nothing changes but the history.
+    GaveWay {
+        /// The machine.
+        machine: MachineName,
+        /// The circuit.
+        circuit: String,
+        /// Who waits: a reservation, or a machine that is to be proven.
+        waits: String,
+    },
+    /// A person wants a machine proven, and its circuit has no place now.
+    ProofAsked {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// The first leg did not obey: its spare leg cuts the machine's power.
+    PowerCut {
+        /// The machine.
+        machine: MachineName,
+        /// The spare leg.
+        leg: usize,
+        /// Why, in words.
+        reason: String,
+    },
+    /// The spare leg is on again, or of no use: the first one rules.
+    CutOver {
+        /// The machine.
+        machine: MachineName,
+        /// Why, in words.
+        reason: String,
     },
     /// A machine left the inventory and nobody holds it.
     MachineForgotten {
@@ -430,7 +484,7 @@ pub enum Change {
         machine: MachineName,
         /// What it means.
         saying: Saying,
-        /// The line.
+        /// The line; empty where it is not everybody's to read.
         line: String,
     },
     /// The session is over; its key opens nothing any more.
@@ -460,6 +514,38 @@ pub enum Change {
         machine: MachineName,
         /// What it found.
         hardware: Box<Hardware>,
+    },
+    /// This is what the machine is: later reports are compared with it.
+    BaselineSet {
+        /// The machine.
+        machine: MachineName,
+        /// What it was found to be.
+        baseline: Arc<Baseline>,
+        /// Its disks may be others than those that anything is known of.
+        #[serde(default)]
+        forget: bool,
+    },
+    /// The machine is not quite what it was; nothing keeps it from being
+    /// used. Nothing changes but the history.
+    FactsDiffer {
+        /// The machine.
+        machine: MachineName,
+        /// What differs, one sentence each.
+        differences: Vec<String>,
+    },
+    /// An admin checks the machine's wires.
+    WiringBegun {
+        /// The machine.
+        machine: MachineName,
+        /// Who.
+        by: UserName,
+    },
+    /// The check is over, and the machine is put back.
+    WiringEnded {
+        /// The machine.
+        machine: MachineName,
+        /// Why it ended.
+        why: String,
     },
     /// From now on an attempt may write this disk.
     DiskWriting {
@@ -585,6 +671,67 @@ pub enum Change {
         what: String,
         /// What came back.
         answer: String,
+    },
+    /// A hook or a programmer is to be run: until that is over the machine is
+    /// not anybody else's.
+    ProgramBegun {
+        /// The machine.
+        machine: MachineName,
+        /// What for.
+        job: Job,
+        /// What its report must carry.
+        nonce: String,
+        /// Until when it may still act, as an intent of the first leg.
+        intent: Intent,
+    },
+    /// It ended, or nobody waits for it any more.
+    ProgramEnded {
+        /// The machine.
+        machine: MachineName,
+        /// What it was for.
+        job: Job,
+        /// Its intent.
+        intent: IntentId,
+        /// Whether it is known to be over.
+        over: bool,
+        /// What went wrong; `None`: nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trouble: Option<String>,
+        /// The turn goes on all the same (`on_error = "warn"`).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        warned: bool,
+        /// When it is tried again, where the trouble is the lab's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<LabTime>,
+    },
+    /// A program that was stopped is known to be gone.
+    ProgramGone {
+        /// The machine.
+        machine: MachineName,
+        /// Its intent.
+        intent: IntentId,
+    },
+    /// The hooks of a point have run.
+    HooksDone {
+        /// The machine.
+        machine: MachineName,
+        /// Which.
+        point: Point,
+    },
+    /// Hooks ran since the disks were proven, and none of them has booted the
+    /// machine: its agent is still the same.
+    NotMeddled {
+        /// The machine.
+        machine: MachineName,
+    },
+    /// A board's flash was written by a command, and what it read back agreed.
+    DiskByCommand {
+        /// The machine.
+        machine: MachineName,
+        /// Index of the disk.
+        disk: usize,
+        /// What the command said.
+        proof: Box<CommandProof>,
     },
     /// The loop did not run for so long, or no daemon did: commands may land
     /// later by as much.

@@ -2,8 +2,8 @@
 
 use crate::Lab;
 use crate::id::ReservationId;
-use crate::machine::{Health, Machine, Purpose, Stage, Switch};
-use crate::queue::clean_of;
+use crate::machine::{FailureClass, Health, Machine, Purpose, Stage};
+use crate::queue::{Claims, clean_of};
 use crate::reservation::{End, Reservation, Role, Status};
 use crate::time::LabTime;
 use pitstop_wire::agent::AgentKind;
@@ -98,7 +98,7 @@ impl Lab {
     }
 
     fn why_waiting(&self, row: &Reservation, now: LabTime, why: &mut Why) {
-        let kept = self.kept_for_elders(row.id);
+        let elders = self.claims_of_elders(row.id);
         for role in &row.ask.roles {
             let mut matching: Vec<&Machine> =
                 (self.machines()).map(|m| &**m).filter(|m| self.suits(m, role, &row.ask, true)).collect();
@@ -116,7 +116,7 @@ impl Lab {
                 n => format!("{n} of {} match `{}`", machines(total), role.select),
             });
             for m in matching.iter().take(LISTED) {
-                self.why_not_this(m, row, now, kept.get(&m.name).copied(), why);
+                self.why_not_this(m, row, now, &elders, why);
             }
             if matching.len() > LISTED {
                 why.say(format!("… and {} more", matching.len() - LISTED));
@@ -144,6 +144,9 @@ impl Lab {
                 );
             }
         }
+        if let Some(never) = self.never_fits(&row.ask) {
+            why.tell(format!("it is never served: {never}"), format!("pitstop release {}", row.id));
+        }
         let place = self.queue().position(|r| r.id == row.id).map_or(0, |p| p + 1);
         why.say(format!(
             "place {place} of {} in the queue; priority {}",
@@ -158,14 +161,7 @@ impl Lab {
         self.machines().filter(|m| suits(m)).map(|m| m.name.clone()).collect()
     }
 
-    fn why_not_this(
-        &self,
-        m: &Machine,
-        row: &Reservation,
-        now: LabTime,
-        kept: Option<ReservationId>,
-        why: &mut Why,
-    ) {
+    fn why_not_this(&self, m: &Machine, row: &Reservation, now: LabTime, elders: &Claims<'_>, why: &mut Why) {
         let name = &m.name;
         if let Some(id) = m.reservation() {
             let holder = self.reservation(id);
@@ -199,12 +195,18 @@ impl Lab {
             (_, Stage::Turn(_)) => why.tell(self.phase_line(m, now), format!("pitstop why {name}")),
             (_, Stage::Free) if self.changed_parts(m) => why.say(strange(name)),
             (_, Stage::Free) if m.pause.is_some() => self.why_paused(m, now, why),
+            (_, Stage::Free) if m.wiring.is_some() => self.why_checked(m, now, why),
             (_, Stage::Free) if self.why_no_image(m, row, now, why) => {}
-            (_, Stage::Free) => match kept {
+            (_, Stage::Free) if m.proof_asked => {
+                why.tell(format!("{name} is to be proven first"), format!("pitstop why {name}"));
+            }
+            (_, Stage::Free) if self.why_not_written(m, row, why) => {}
+            (_, Stage::Free) => match elders.whose(name) {
                 Some(elder) => why.tell(
                     format!("{name} is kept for {elder}, which is before"),
                     format!("pitstop why {elder}"),
                 ),
+                None if self.why_no_place(m, row, elders, now, why) => {}
                 None => why.say(format!("{name} is free")),
             },
             _ => why.say(format!("{name} is {}", m.state())),
@@ -223,6 +225,7 @@ impl Lab {
                 Purpose::Prepare => "being prepared",
                 Purpose::Turnaround => "being cleaned",
                 Purpose::Prove => "being proven",
+                Purpose::Look => "being looked at",
             },
             turn.phase.name(),
             words(now - turn.phase_since),
@@ -244,15 +247,20 @@ impl Lab {
             if turn.failed > 0 {
                 why.say(format!("try {} of {}", turn.failed + 1, crate::step::TRIES));
             }
+            self.why_programs(m, turn, &mut why);
             if let Some(place) = self.limit_place(name, turn) {
                 why.say(place);
             }
+        }
+        if let (None, Some(running)) = (m.turn(), &m.running) {
+            why.say(self.runs(m, &running.job));
         }
         if let Some(id) = m.reservation() {
             let owner = self.reservation(id).map(|r| r.owner.to_string()).unwrap_or_default();
             why.tell(format!("held by {owner} ({id})"), format!("pitstop show {id}"));
         }
         self.why_silent(m, now, &mut why);
+        self.why_checked(m, now, &mut why);
         match &m.health {
             Health::Good => {}
             Health::New => {
@@ -269,9 +277,10 @@ impl Lab {
                     ),
                     format!("pitstop admin prove {name}"),
                 );
-                match self.spec(name).is_some_and(|spec| self.keeps_disks(m, spec)) {
-                    true => why.say("it is not proven by itself: that would erase what is kept on its disks"),
-                    false => experience::again(m, *again, now, &mut why),
+                if failure.class == FailureClass::Drift {
+                    self.why_drifted(m, &mut why);
+                } else {
+                    self.why_not_proven(m, *again, now, &mut why);
                 }
             }
             Health::Drained { by, reason, at } => why.tell(
@@ -287,6 +296,9 @@ impl Lab {
             self.why_paused(m, now, &mut why);
         }
         self.why_its_image(m, now, &mut why);
+        self.why_different(m, &mut why);
+        self.why_circuit(m, now, &mut why);
+        self.why_cut(m, now, &mut why);
         for leg in &m.legs {
             let seen = match leg.seen {
                 Some(seen) => format!("{:?} {} ago", seen.reading, words(now - seen.at)).to_lowercase(),
@@ -310,6 +322,18 @@ impl Lab {
         Some(why)
     }
 
+    /// Its power was cut in front of a leg that did not obey.
+    fn why_cut(&self, m: &Machine, now: LabTime, why: &mut Why) {
+        let Some(cut) = &m.cut else { return };
+        let spare = self.spec(&m.name).and_then(|s| s.legs.get(s.spare_leg()?));
+        let spare = spare.map_or("its spare leg", |leg| leg.name.as_str());
+        why.say(format!(
+            "{spare} was switched off {} ago, since {}; it is on again before the machine is",
+            words(now - cut.since),
+            cut.reason
+        ));
+    }
+
     /// An agent that was there and is silent: no command runs on the machine.
     fn why_silent(&self, m: &Machine, now: LabTime, why: &mut Why) {
         let name = &m.name;
@@ -320,7 +344,7 @@ impl Lab {
         };
         let mut text = format!("its {kind} agent is not connected since {} ago", words(now - lost));
         let Stage::InUse { .. } = m.stage else { return why.say(text) };
-        if m.all_legs(Switch::Off) && !m.legs.is_empty() {
+        if self.is_off(m, now) && !m.legs.is_empty() {
             text.push_str(": power is off");
             if agent.kind == AgentKind::Host {
                 return why.tell(text, format!("pitstop power {name} on"));
@@ -334,9 +358,13 @@ impl Lab {
     fn limit_place(&self, name: &MachineName, turn: &crate::machine::Turn) -> Option<String> {
         use crate::machine::Phase;
         let key = match turn.phase {
-            Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle => "power",
+            Phase::Off | Phase::HandOff | Phase::Rest | Phase::Settle | Phase::AfterHooks => "power",
+            Phase::Start { .. } => {
+                return Some("the limit is what all machines of its circuit may take, one by one".to_owned());
+            }
             Phase::BootAgent => "attach",
-            Phase::Disk { .. } => "reimage",
+            Phase::Disk { .. } | Phase::Flash { .. } => "reimage",
+            Phase::Hook { point, .. } => return self.hook_place(name, point),
             Phase::Seed | Phase::Serve => "handover",
             Phase::Check => return self.check_place(name),
             Phase::Evidence => "evidence",
@@ -347,10 +375,15 @@ impl Lab {
             let place = sources.of("ready").map_or_else(|| sources.machine.to_string(), ToString::to_string);
             return Some(format!("the limit is `within` of ready.{}, set at {place}", spec.ready.driver));
         }
-        Some(match sources.of(&format!("timeout.{key}")) {
+        let mut text = match sources.of(&format!("timeout.{key}")) {
             Some(place) => format!("the limit timeout.{key} is set at {place}"),
             None => format!("the limit timeout.{key} is the default; the machine is at {}", sources.machine),
-        })
+        };
+        if turn.phase == Phase::BootAgent && spec.fetch_ms() > 0 {
+            let (fetch, driver) = (words(spec.fetch_ms()), &spec.boot.driver);
+            text += &format!("; {fetch} of it are `fetch` of boot.{driver}");
+        }
+        Some(text)
     }
 }
 
@@ -377,7 +410,10 @@ pub fn words(ms: u64) -> String {
     }
 }
 
+mod circuit;
 mod experience;
+mod facts;
+mod program;
 pub use experience::doubt;
 
 #[cfg(test)]

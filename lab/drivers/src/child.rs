@@ -73,6 +73,12 @@ pub enum RunError {
     /// The bench host it was to run on.
     #[error("{0}")]
     Host(HostError),
+    /// A file that it was to be given could not be read: ours.
+    #[error("a file for it could not be read: {0}")]
+    Source(io::Error),
+    /// A file that it was to be given could not be stored where it runs.
+    #[error("a file for it could not be stored on {0}")]
+    Store(String),
 }
 
 impl Program<'_> {
@@ -90,10 +96,15 @@ impl Program<'_> {
 
     /// The command, with its output to be read and no input.
     pub fn command(&self) -> Command {
+        self.plain().into()
+    }
+
+    /// The same, for who waits for it on a thread.
+    pub fn plain(&self) -> std::process::Command {
         let (program, args) = self.argv.split_first().map_or(("", &[][..]), |(p, args)| (p.as_str(), args));
-        let mut command = Command::new(program);
+        let mut command = std::process::Command::new(program);
         command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         // Secrets of other devices may be in our own environment. Messages
         // are read, so they are wanted in one language.
         command.env_clear().envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
@@ -172,7 +183,11 @@ impl Group {
 async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
     if let Some(from) = from {
         // What can be read of it is looked at; that is all there is to do.
-        let _ = from.take(MAX_OUTPUT).read_to_end(into).await;
+        let mut from = from.take(MAX_OUTPUT);
+        let _ = from.read_to_end(into).await;
+        // The rest is nobody's; but a program whose output nobody takes is
+        // stopped by that.
+        let _ = tokio::io::copy(&mut from.into_inner(), &mut tokio::io::sink()).await;
     }
 }
 
@@ -210,6 +225,14 @@ mod tests {
         let ran = program.run().await.unwrap();
         assert_eq!(ran.out.matches("hunter2").count(), 1, "{}", ran.out);
         assert!(ran.out.ends_with("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_program_that_prints_more_than_is_kept_comes_to_its_end() {
+        let argv = sh("yes out | head -c 3000000; yes err | head -c 3000000 >&2; exit 4");
+        let ran = Program { argv: &argv, secret: None, limit: Duration::from_secs(60) }.run().await.unwrap();
+        let kept = usize::try_from(MAX_OUTPUT).unwrap();
+        assert_eq!((ran.status.code(), ran.out.len(), ran.err.len()), (Some(4), kept, kept));
     }
 
     #[test]

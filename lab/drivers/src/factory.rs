@@ -6,6 +6,7 @@ use crate::error::DriverError;
 use crate::evidence::{self, Evidence};
 use crate::fixture::{self, Button, Switch};
 use crate::power::{self, Power};
+use crate::program::{self, HookPrograms, Programmer};
 use crate::site::Site;
 use pitstop_core::inventory::catalogue::{
     Catalogue, DriverSchema, FieldKind, FieldSchema, Kind, Reads, Unique,
@@ -38,6 +39,7 @@ const CONSOLE: &[(DriverSchema, MakeConsole)] = &[
     (console::sim::SCHEMA, console::sim::make),
     (console::unix::SCHEMA, console::unix::make),
     (console::serial::SCHEMA, console::serial::make),
+    (console::pty::SCHEMA, console::pty::make),
     (console::sol::SCHEMA, console::sol::make),
     (console::tcp::SCHEMA, console::tcp::make),
     (console::telnet::TELNET, console::telnet::telnet),
@@ -49,6 +51,7 @@ const BOOT: &[(DriverSchema, MakeBoot)] = &[
     (boot::SIM, boot::sim),
     (boot::DIRECT, boot::direct),
     (boot::HTTP, boot::http),
+    (boot::medium::SCHEMA, boot::medium::make),
     (boot::POWER, boot::power),
 ];
 
@@ -56,18 +59,13 @@ const fn planned(name: &'static str, when: &'static str) -> DriverSchema {
     DriverSchema { name, not_built: Some(when), ..DriverSchema::EMPTY }
 }
 
-const BMC: &str = "it comes with the BMC drivers";
 const NETBOOT: &str = "it comes with the network boot drivers";
 const SHELL: &str = "it comes with `pitstop shell`";
 
 const POWER_PLANNED: &[DriverSchema] = &[];
 const CONSOLE_PLANNED: &[DriverSchema] = &[planned("libvirt", "it comes with the consoles of libvirt")];
-const BOOT_PLANNED: &[DriverSchema] = &[
-    planned("pxe", NETBOOT),
-    planned("uefi-http", NETBOOT),
-    planned("u-boot", NETBOOT),
-    planned("virtual-media", BMC),
-];
+const BOOT_PLANNED: &[DriverSchema] =
+    &[planned("pxe", NETBOOT), planned("uefi-http", NETBOOT), planned("u-boot", NETBOOT)];
 
 const READY: &[DriverSchema] = &[
     DriverSchema { name: "agent", ..DriverSchema::EMPTY },
@@ -76,10 +74,8 @@ const READY: &[DriverSchema] = &[
     evidence::COMMAND,
     DriverSchema { name: "power", ..DriverSchema::EMPTY },
 ];
-const REIMAGE: &[DriverSchema] = &[
-    DriverSchema { name: "agent", ..DriverSchema::EMPTY },
-    planned("command", "it comes with reimaging by command; `reimage.agent` is built"),
-];
+const REIMAGE: &[DriverSchema] = &[DriverSchema { name: "agent", ..DriverSchema::EMPTY }, program::REIMAGE];
+const HOOK: &[DriverSchema] = &[program::HOOK];
 const SHELLS: &[DriverSchema] = &[planned("ssh", SHELL), planned("console", SHELL)];
 const SWITCH: &[DriverSchema] = &[fixture::SWITCH_SCHEMA];
 const BUTTON: &[DriverSchema] = &[fixture::BUTTON_SCHEMA];
@@ -124,6 +120,7 @@ impl Catalogue for Factories {
             Kind::Shell => SHELLS,
             Kind::Switch => SWITCH,
             Kind::Button => BUTTON,
+            Kind::Hook => HOOK,
             Kind::Host => HOST,
             Kind::Controller => CONTROLLER,
         }
@@ -166,6 +163,16 @@ impl Factories {
         let make =
             |(name, spec): (&String, &DriverSpec)| (name.clone(), Button::of(site, spec).map(Arc::new));
         site.spec.buttons.iter().map(make).collect()
+    }
+
+    /// A machine's hooks.
+    pub fn hooks(&self, site: &Site) -> HookPrograms {
+        program::hooks(site)
+    }
+
+    /// What writes a board's flash; `None`: our agent does, or nobody.
+    pub fn programmer(&self, site: &Site) -> Option<Result<Arc<Programmer>, DriverError>> {
+        site.spec.programmer().map(|_| Programmer::of(site).map(Arc::new))
     }
 
     /// The driver of a machine's boot path.
@@ -229,7 +236,7 @@ fn make<'a, M>(
 mod tests {
     use super::*;
 
-    const KINDS: [Kind; 10] = [
+    const KINDS: [Kind; 11] = [
         Kind::Power,
         Kind::Console,
         Kind::Boot,
@@ -238,6 +245,7 @@ mod tests {
         Kind::Shell,
         Kind::Switch,
         Kind::Button,
+        Kind::Hook,
         Kind::Host,
         Kind::Controller,
     ];
@@ -331,7 +339,7 @@ mod tests {
         let whole = std::fs::read_to_string(&path).unwrap();
         let (by_people, rest) = whole.split_once(MARK).expect("docs/drivers.md has its mark");
         let mut text = "\n\n## Power\n\nEach also takes `min_off` (a duration: shortest time off), `readback = \"none\"` (its state \
-                        cannot be read) and `use` (a note).\n"
+                        cannot be read) and `use` (of `mains`: `together`, `spare` or `when the BMC is dead`; else a note).\n"
             .to_owned();
         text += &section(Kind::Power, "power.");
         text += "\n## Consoles\n";
@@ -343,6 +351,10 @@ mod tests {
         text += "\n## Switches and buttons\n";
         text += &section(Kind::Switch, "switch.NAME.");
         text += &section(Kind::Button, "button.NAME.");
+        text += "\n## Reimaging\n\nWhat writes a machine's disks.\n";
+        text += &section(Kind::Reimage, "reimage.");
+        text += "\n## Fields of a hook\n\nEach hook of `[[machine.NAME.hook.POINT]]` takes these.\n";
+        text += &section(Kind::Hook, "");
         text += "\n## Controllers\n\n`[controller.NAME]` holds one of these; `power.outlet` refers to it by its name.\n";
         text += &section(Kind::Controller, "");
         text += "\n## Bench hosts\n\n`[host.NAME]` holds this; drivers that run programs refer to it by `host = \"NAME\"`.\n";

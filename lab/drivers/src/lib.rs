@@ -20,6 +20,7 @@ pub mod fixture;
 pub mod host;
 pub mod power;
 pub mod process;
+pub mod program;
 mod redfish;
 mod secret;
 pub mod sim;

@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Result};
-use std::os::fd::OwnedFd;
+use std::io::{Error, ErrorKind, Read as _, Result, Write as _};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, IntoRawFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, ReadBuf};
@@ -16,7 +16,23 @@ pub fn file(file: File) -> Result<AsyncFd<File>> {
     Ok(unsafe { AsyncFd::register(file) }?)
 }
 
-/// Reads what a terminal has. That its other end is closed (`EIO`, see
+/// The file that something else was opened as, and owned.
+pub(crate) fn file_of(opened: impl IntoRawFd) -> File {
+    // SAFETY: what is given up by its owner is owned by nobody else.
+    unsafe { File::from_raw_fd(opened.into_raw_fd()) }
+}
+
+/// Begins or ends a break on a serial port.
+pub(crate) fn set_break(port: &AsyncFd<File>, on: bool) -> Result<()> {
+    let request = if on { libc::TIOCSBRK } else { libc::TIOCCBRK };
+    // SAFETY: the descriptor is open, and these requests take no argument.
+    match unsafe { libc::ioctl(port.get_ref().as_raw_fd(), request) } {
+        0 => Ok(()),
+        _ => Err(Error::last_os_error()),
+    }
+}
+
+/// Reads what a terminal has, with one call per piece. That its other end is closed (`EIO`, see
 /// pty(7)) is the end of what there is to read, not an error.
 pub(crate) fn poll_read(
     file: &AsyncFd<File>,
@@ -28,6 +44,12 @@ pub(crate) fn poll_read(
         let free = buf.initialize_unfilled();
         match ready.try_io(|file| file.get_ref().read(free)) {
             Ok(Ok(n)) => {
+                // Less than there was room for: that was all, and what comes
+                // next wakes us again. To ask for it would cost as much as the
+                // read itself.
+                if 0 < n && n < free.len() {
+                    ready.clear_ready();
+                }
                 buf.advance(n);
                 return Poll::Ready(Ok(()));
             }
@@ -35,6 +57,16 @@ pub(crate) fn poll_read(
             Ok(Err(e)) if e.kind() == ErrorKind::Interrupted => {}
             Ok(Err(e)) => return Poll::Ready(Err(e)),
             Err(_would_block) => {}
+        }
+    }
+}
+
+/// Writes to a terminal.
+pub(crate) fn poll_write(file: &AsyncFd<File>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+    loop {
+        let mut ready = ready!(file.poll_write_ready(cx))?;
+        if let Ok(done) = ready.try_io(|file| file.get_ref().write(bytes)) {
+            return Poll::Ready(done);
         }
     }
 }

@@ -32,6 +32,7 @@ mod store;
 mod target;
 #[cfg(test)]
 mod testing;
+mod whole;
 mod write;
 
 pub use buffer::{AlignedBuf, is_zero};
@@ -47,4 +48,5 @@ pub use store::{
     AddOptions, Frames, ImageReader, ImageStore, Manifest, Removed, SeedChoice, StoreError, StoredImage,
 };
 pub use target::{DiskTarget, IoMethod, ReadMethod, Target, TargetError, ZeroMethod};
+pub use whole::{Comparison, Difference, RawImage};
 pub use write::{Erase, Job, Progress, Step, Stopped, WriteError, WriteOptions, Written};

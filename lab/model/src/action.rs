@@ -66,6 +66,8 @@ pub enum Move {
     Cut,
     /// The machine reboots by itself.
     Reboot,
+    /// Another disk is put in the place of its own.
+    Swap,
     /// The daemon dies between two events.
     Crash,
     /// The daemon is stopped, and another one will take its place.
@@ -265,6 +267,9 @@ impl World {
         if self.board.on && self.faults.may(Fault::Reboot) {
             out.push(Action { what: Move::Reboot, death: Death::None });
         }
+        if !self.board.on && !self.board.swapped && self.faults.may(Fault::Swap) {
+            out.push(Action { what: Move::Swap, death: Death::None });
+        }
         let Some(agent) = &self.agent else { return };
         let stray = self.faults.may(Fault::Stray);
         match agent.link {
@@ -358,6 +363,7 @@ impl World {
             Move::SlowAgent => self.slow_agent(),
             Move::Cut => self.cut(),
             Move::Reboot => self.reboot(),
+            Move::Swap => self.swap(),
             Move::Crash => self.faults.spend(Fault::Crash) && self.die(),
             Move::Stop => self.stop(),
             Move::Restart => self.restart(),

@@ -3,6 +3,7 @@
 use crate::action::{Arrival, Death, Finish};
 use crate::daemon::Heard;
 use crate::fault::Fault;
+use crate::oracle::ENROLLED;
 use crate::world::{Agent, Board, Credentials, DiskTruth, Link, Token, World};
 use pitstop_core::effect::Boot;
 use pitstop_core::event::{Answer, Event, Report};
@@ -109,8 +110,12 @@ impl World {
 
     /// Told to do something, it begins.
     pub(crate) fn begin(&mut self, step: u64, work: Work) {
-        if matches!(&work, Work::Image(image) if image.mode == ImageMode::Write) {
+        if let Work::Image(image) = &work
+            && image.mode == ImageMode::Write
+            && self.board.is_meant(image)
+        {
             self.board.disk.partial = true;
+            self.is_enrolled();
         }
         if let Some(agent) = &mut self.agent {
             agent.doing = Some((step, work));
@@ -177,6 +182,25 @@ impl World {
         self.faults.spend(Fault::Reboot)
     }
 
+    /// Somebody at the bench, who told nobody.
+    pub(crate) fn swap(&mut self) -> bool {
+        self.board.disk = DiskTruth::default();
+        (self.board.seed, self.board.rejoin, self.board.swapped) = (None, None, true);
+        self.faults.spend(Fault::Swap)
+    }
+
+    /// The disk that is being written must be the one that was enrolled.
+    fn is_enrolled(&mut self) {
+        let baseline = self.row().and_then(|m| m.baseline.clone());
+        let enrolled =
+            baseline.as_ref().and_then(|b| b.facts.disks.first()).and_then(|d| d.serial.as_deref());
+        let there = self.board.serial();
+        if let Some(enrolled) = enrolled.filter(|serial| *serial != there) {
+            let text = format!("disk {there} is written, and {enrolled} was enrolled");
+            self.is_wrong(ENROLLED, text);
+        }
+    }
+
     /// The world has it that whoever holds the machine runs his system on it,
     /// from then on until it is off or our agent is booted.
     pub(crate) fn settle_tenants(&mut self) {
@@ -233,11 +257,23 @@ impl Board {
         })
     }
 
+    /// The serial number of its disk.
+    pub(crate) fn serial(&self) -> &'static str {
+        if self.swapped { "another" } else { "own" }
+    }
+
+    /// Whether that is the number which the disk is to have.
+    fn is_meant(&self, work: &ImageWork) -> bool {
+        work.find.serial.as_deref().is_none_or(|serial| serial == self.serial())
+    }
+
     fn work(&mut self, work: Work) -> Outcome {
         match work {
             Work::Look => {
-                let disk = SeenDisk { path: "/disk".into(), bytes: DISK, serial: None, bus: "sim".into() };
-                Outcome::Seen(Hardware { disks: vec![disk], ..Hardware::default() })
+                let serial = Some(self.serial().to_owned());
+                let (path, bus) = ("/disk".into(), "sim".into());
+                let disk = SeenDisk { path, bytes: DISK, serial, bus, ..SeenDisk::default() };
+                Outcome::Seen(Box::new(Hardware { disks: vec![disk], ..Hardware::default() }))
             }
             Work::Image(image) => self.image(&image),
             Work::Seed { params, .. } => {
@@ -249,6 +285,9 @@ impl Board {
     }
 
     fn image(&mut self, work: &ImageWork) -> Outcome {
+        if !self.is_meant(work) {
+            return Outcome::Failed { reason: "no disk has that serial number".into(), image: false };
+        }
         if work.mode == ImageMode::Write {
             self.disk = DiskTruth { base: work.digest.clone(), ..DiskTruth::default() };
             self.seed = None;
@@ -258,14 +297,14 @@ impl Board {
         if disk.base != work.digest || disk.partial || disk.touched {
             return Outcome::Differs { at: "somewhere".into() };
         }
-        Outcome::Proven(proof(work.digest.clone()))
+        Outcome::Proven(proof(work.digest.clone(), self.serial()))
     }
 }
 
-fn proof(digest: Option<String>) -> DiskProof {
+fn proof(digest: Option<String>, serial: &str) -> DiskProof {
     DiskProof {
         path: "/disk".into(),
-        serial: None,
+        serial: Some(serial.to_owned()),
         device_bytes: DISK,
         digest,
         read_bytes: DISK,

@@ -110,8 +110,13 @@ impl World {
                 }
             }
             Effect::Tell { nonce, message, .. } => self.tell(&nonce, message),
-            // The machine has no health check, and nothing to flip or press.
-            Effect::Check { .. } | Effect::Act { .. } | Effect::Witness { .. } => {}
+            // The machine has no health check, no hook, and nothing to flip or press.
+            Effect::Check { .. }
+            | Effect::Act { .. }
+            | Effect::Witness { .. }
+            | Effect::Hook { .. }
+            | Effect::Program { .. }
+            | Effect::Stop { .. } => {}
             Effect::Dismiss { .. } => {
                 if let Some(agent) = self.agent.as_mut().filter(|a| a.link == Link::Up) {
                     agent.link = Link::Over;

@@ -32,11 +32,14 @@ pub enum Fault {
     Reboot,
     /// The machine boots its own disk where it was to boot our agent.
     WrongBoot,
+    /// While the machine is off, somebody puts another disk in the place of
+    /// its own.
+    Swap,
 }
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Crash,
         Self::Stop,
         Self::LongDown,
@@ -50,6 +53,7 @@ impl Fault {
         Self::DiskError,
         Self::Reboot,
         Self::WrongBoot,
+        Self::Swap,
     ];
 
     /// The kind in words.
@@ -68,6 +72,7 @@ impl Fault {
             Self::DiskError => "disk-error",
             Self::Reboot => "reboot",
             Self::WrongBoot => "wrong-boot",
+            Self::Swap => "swap",
         }
     }
 }

@@ -14,7 +14,9 @@ use pitstop_core::effect::Boot;
 use pitstop_core::event::{Event, Fact, Report};
 use pitstop_core::fence::Fence;
 use pitstop_core::id::SecretHash;
-use pitstop_core::machine::{self, Attempt, Content, Health, Intent, Leg, Machine, Reading, Stage, Turn};
+use pitstop_core::machine::{
+    self, Attempt, Content, Health, Intent, Leg, Machine, Phase, Reading, Seen, Stage, Turn,
+};
 use pitstop_core::reservation::{Member, Reservation, Status};
 use pitstop_core::time::LabTime;
 use pitstop_wire::agent::{Hello, ImageMode, Outcome, Work};
@@ -115,7 +117,7 @@ impl Key {
         let b = &w.board;
         self.flag(b.on);
         self.word(&b.disk.base);
-        self.put(u64::from(b.disk.partial) | u64::from(b.disk.touched) << 1);
+        self.put(u64::from(b.disk.partial) | u64::from(b.disk.touched) << 1 | u64::from(b.swapped) << 2);
         self.word(&b.disk.tenants);
         self.word(&b.tenant);
         self.credentials(b.seed.as_ref());
@@ -179,6 +181,7 @@ impl Key {
             Work::Image(image) => {
                 self.put(if image.mode == ImageMode::Write { 1 } else { 2 });
                 self.word(&image.digest);
+                self.word(&image.find.serial);
             }
             Work::Seed { params, .. } => {
                 self.put(3);
@@ -191,10 +194,14 @@ impl Key {
 
     fn outcome(&mut self, outcome: &Outcome) {
         match outcome {
-            Outcome::Seen(_) => self.put(0),
+            Outcome::Seen(seen) => {
+                self.put(0);
+                self.word(&seen.disks.first().map(|d| &d.serial));
+            }
             Outcome::Proven(proof) => {
                 self.put(1);
                 self.word(&proof.digest);
+                self.word(&proof.serial);
             }
             Outcome::Differs { .. } => self.put(2),
             Outcome::Seeded => self.put(3),
@@ -274,6 +281,9 @@ impl Key {
             other @ (Fact::Checked { .. }
             | Fact::Said { .. }
             | Fact::Acted { .. }
+            | Fact::Hooked { .. }
+            | Fact::Programmed { .. }
+            | Fact::Gone { .. }
             | Fact::Witnessed { .. }) => self.word(&format!("{other:?}")),
         }
     }
@@ -323,6 +333,9 @@ impl Key {
             disks,
             agent,
             hardware,
+            baseline,
+            // Nobody checks wires here.
+            wiring: _,
             attempts,
             intents: _,
             turns: _,
@@ -334,7 +347,22 @@ impl Key {
             pause: _,
             worked: _,
             checked: _,
+            // It hangs on no circuit.
+            circuit: _,
+            proof_asked,
+            cut,
+            running,
+            meddled,
         } = m;
+        match running {
+            Some(machine::Running { job, nonce, intent }) => {
+                self.word(job);
+                self.name(nonce);
+                self.name(&("intent", intent));
+            }
+            None => self.put(NONE),
+        }
+        self.flag(*meddled);
         self.put(match health {
             Health::Good => 0,
             Health::New => 1,
@@ -347,6 +375,8 @@ impl Key {
             self.word(&failure.class);
             self.until(Some(*again));
         }
+        self.flag(*proof_asked);
+        self.flag(cut.is_some());
         // How long the next one rests. None is a day old within a search.
         self.put(quarantines.len() as u64);
         for leg in legs {
@@ -365,6 +395,11 @@ impl Key {
                     self.flag(Some(certificate.attempt) == attempt);
                     self.flag(certificate.attempt == *attempts);
                 }
+                Content::ByCommand(proof) => {
+                    self.put(4);
+                    self.word(&proof.digest);
+                    self.flag(proof.attempt == *attempts);
+                }
                 Content::Used { by } => {
                     self.put(3);
                     self.word(by);
@@ -375,12 +410,17 @@ impl Key {
             Some(agent) => self.session(agent, w),
             None => self.put(NONE),
         }
-        self.flag(hardware.is_some());
+        // Which disk was enrolled, and which was seen last.
+        let serial = |h: &pitstop_wire::agent::Hardware| h.disks.first().and_then(|d| d.serial.clone());
+        self.word(&hardware.as_ref().map(serial));
+        self.word(&baseline.as_ref().map(|b| serial(&b.facts)));
     }
 
     fn leg(&mut self, leg: &Leg) {
-        let Leg { name: _, identity: _, seen, unsettled, answer: _ } = leg;
-        self.reading(seen.map(|s| s.reading));
+        // That it was told off in vain leads nowhere without a spare leg, and
+        // how long it has read so without a circuit: the machine has neither.
+        let Leg { name: _, identity: _, seen, unsettled, answer: _, in_vain: _ } = leg;
+        self.reading(seen.map(|Seen { reading, at: _, changed: _ }| reading));
         self.put(unsettled.len() as u64);
         for intent in unsettled {
             let Intent { id, want, may_land_until, open, twin } = intent;
@@ -427,14 +467,22 @@ impl Key {
             attempt,
             failed,
             started: _,
+            prepared,
+            stalled,
         } = turn;
+        self.flag(*prepared);
+        self.until(stalled.as_ref().map(|s| s.again));
         self.word(purpose);
         self.word(goal);
         self.word(reservation);
         self.word(image);
         self.word(disks);
         self.word(&std::mem::discriminant(phase));
-        self.flag(matches!(phase, machine::Phase::Disk { writing: true, .. }));
+        match phase {
+            Phase::Disk { writing, .. } => self.flag(*writing),
+            Phase::Start { then } => self.word(then),
+            _ => self.flag(false),
+        }
         self.until(Some(*deadline));
         self.put(u64::from(*failed));
         let Some(Attempt { number: _, nonce, expect, spent, given, step, done }) = attempt else {

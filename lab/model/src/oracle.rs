@@ -17,11 +17,14 @@ pub const POWER: &str = "no power effect may land on a machine that is ready or 
 /// Clean or not offered.
 pub const CLEAN: &str = "nobody gets another's bytes or a half written disk unless he accepts it";
 
+/// A disk that nobody enrolled is somebody else's.
+pub const ENROLLED: &str = "no disk is written but the one that was enrolled";
+
 /// A property: its name, and why it does not hold.
 pub type Property = (&'static str, fn(&World) -> Result<(), String>);
 
 /// What must always hold.
-pub const ALWAYS: [Property; 10] = [
+pub const ALWAYS: [Property; 11] = [
     ("the core's own invariants hold", rows_agree),
     ("at most one holder", one_holder),
     (POWER, nothing_lands),
@@ -31,6 +34,7 @@ pub const ALWAYS: [Property; 10] = [
     ("no acknowledged answer is lost", answers_kept),
     (HISTORY, |world| step_right(world, HISTORY)),
     (EXIT, has_exit),
+    (ENROLLED, |world| step_right(world, ENROLLED)),
     ("what is called proven is true of the disk", proof_true),
 ];
 
@@ -179,6 +183,10 @@ fn proof_true(world: &World) -> Result<(), String> {
     let disk = &world.board.disk;
     for row in &machine.disks {
         let Content::Proven(certificate) = &row.content else { continue };
+        // A disk that was swapped since is seen when our agent boots next.
+        if certificate.proof.serial.as_deref() != Some(world.board.serial()) {
+            continue;
+        }
         if disk.base != certificate.digest || disk.partial || disk.touched {
             return Err(format!(
                 "disk {} of {} is called proven, and holds {disk:?}",

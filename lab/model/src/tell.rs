@@ -73,6 +73,7 @@ fn what(world: &World, what: &Move) -> String {
         Move::SlowAgent => format!("{} takes its time", agent(world)),
         Move::Cut => format!("the connection of {} breaks", agent(world)),
         Move::Reboot => "the machine reboots by itself".into(),
+        Move::Swap => "another disk is put in the place of its own".into(),
         Move::Crash => "the daemon dies".into(),
         Move::Stop => "the daemon is stopped, and taken for dead".into(),
         Move::Restart => "a daemon starts".into(),

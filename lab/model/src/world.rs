@@ -101,6 +101,8 @@ pub struct Board {
     pub boots: u64,
     /// Its disk.
     pub disk: DiskTruth,
+    /// Whether that is another one than it was built with.
+    pub swapped: bool,
     /// The host agent's parameters on the disk.
     pub seed: Option<Credentials>,
     /// The token that the host agent keeps for its next boot.

@@ -14,6 +14,7 @@
 
 use crate::name::MachineName;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The agent protocol this build speaks.
@@ -182,7 +183,7 @@ pub struct DiskMatch {
 }
 
 /// A disk the agent sees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenDisk {
     /// Device path.
     pub path: String,
@@ -192,9 +193,19 @@ pub struct SeenDisk {
     pub serial: Option<String>,
     /// Bus, in the words of [`DiskMatch::bus`].
     pub bus: String,
+    /// World-wide name, where it has one (`naa.5000…`, `eui.0025…`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Version of its firmware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
 }
 
-/// What the boot agent found when it started.
+/// What the boot agent found when it started. Agents of earlier versions do
+/// not report all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hardware {
     /// Every whole disk.
@@ -205,6 +216,60 @@ pub struct Hardware {
     pub memory: u64,
     /// Logical processors.
     pub cpus: u32,
+    /// Processor cores; 0: not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cores: u32,
+    /// Architecture: `x86_64`, `aarch64`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arch: String,
+    /// Serial number of the machine, by SMBIOS or device tree; of its board
+    /// or chassis where the machine itself has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// UUID of the machine, by SMBIOS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Versions of its firmware: `bios`, `ec`, `u-boot`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub firmware: BTreeMap<String, String>,
+}
+
+/// What firmware says where nobody filled in a number: the same on every
+/// machine of its kind, so it tells none of them apart.
+pub fn is_placeholder(number: &str) -> bool {
+    const WORDS: [&str; 16] = [
+        "default string",
+        "to be filled by o.e.m.",
+        "to be filled by oem",
+        "system serial number",
+        "chassis serial number",
+        "base board serial number",
+        "serial number",
+        "not specified",
+        "not applicable",
+        "not available",
+        "unknown",
+        "none",
+        "n/a",
+        "invalid",
+        "oem",
+        "empty",
+    ];
+    // 03000200-0400-… is the one that a maker of firmware leaves in its samples.
+    const SAMPLES: [&str; 3] = ["0123456789", "123456789", "03000200-0400-0500-0006-000700080009"];
+    let text = number.trim().to_ascii_lowercase();
+    let plain: Vec<char> = text.chars().filter(|c| c.is_alphanumeric()).collect();
+    let all_one = plain.iter().all(|c| Some(c) == plain.first());
+    (all_one && (plain.len() > 3 || matches!(plain.first(), None | Some('0'))))
+        || WORDS.contains(&text.as_str())
+        || SAMPLES.contains(&text.as_str())
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// One piece of work of an attempt.
@@ -261,8 +326,8 @@ pub struct DiskProof {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The machine's hardware.
-    Seen(Hardware),
+    /// The machine's hardware. Much longer than any other outcome, hence the box.
+    Seen(Box<Hardware>),
     /// The disk holds what was asked for.
     Proven(DiskProof),
     /// `verify` found something else; nothing was written.
@@ -374,11 +439,41 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn disk() -> impl Strategy<Value = SeenDisk> {
+        let names = any::<(Option<String>, Option<String>, Option<String>, Option<String>)>();
+        (any::<String>(), any::<u64>(), any::<String>(), names).prop_map(
+            |(path, bytes, bus, (serial, wwn, model, firmware))| SeenDisk {
+                path,
+                bytes,
+                serial,
+                bus,
+                wwn,
+                model,
+                firmware,
+            },
+        )
+    }
+
     fn outcome() -> impl Strategy<Value = Outcome> {
-        let disk = (any::<String>(), any::<u64>(), any::<Option<String>>(), any::<String>())
-            .prop_map(|(path, bytes, serial, bus)| SeenDisk { path, bytes, serial, bus });
-        let seen = (prop::collection::vec(disk, 0..3), any::<Vec<String>>(), any::<u64>(), any::<u32>())
-            .prop_map(|(disks, macs, memory, cpus)| Outcome::Seen(Hardware { disks, macs, memory, cpus }));
+        let machine = any::<(Option<String>, Option<String>, Option<String>, String)>();
+        let numbers = any::<(u64, u32, u32)>();
+        let firmware = prop::collection::btree_map(any::<String>(), any::<String>(), 0..3);
+        let parts = (prop::collection::vec(disk(), 0..3), any::<Vec<String>>(), numbers, machine, firmware);
+        let seen =
+            parts.prop_map(|(disks, macs, (memory, cpus, cores), (serial, uuid, model, arch), firmware)| {
+                Outcome::Seen(Box::new(Hardware {
+                    disks,
+                    macs,
+                    memory,
+                    cpus,
+                    cores,
+                    arch,
+                    serial,
+                    uuid,
+                    model,
+                    firmware,
+                }))
+            });
         prop_oneof![
             seen,
             any::<String>().prop_map(|at| Outcome::Differs { at }),
@@ -399,6 +494,42 @@ mod tests {
             token: Secret(token),
             key_hash: "h".to_owned(),
         }
+    }
+
+    #[test]
+    fn what_an_earlier_agent_reports_is_understood() {
+        let said = r#"{"outcome":"seen","disks":[{"path":"/dev/vda","bytes":8,"serial":null,"bus":"virtio"}],
+                       "macs":["52:54:00:00:00:01"],"memory":1024,"cpus":2}"#;
+        let Outcome::Seen(hardware) = serde_json::from_str(said).unwrap() else { panic!() };
+        assert_eq!((hardware.disks.len(), hardware.cpus, hardware.serial), (1, 2, None));
+    }
+
+    #[test]
+    fn numbers_that_tell_no_machine_apart_are_none() {
+        for none in [
+            "",
+            " ",
+            "0",
+            "00000000",
+            "....",
+            "To Be Filled By O.E.M.",
+            "Default string",
+            "FFFFFFFF",
+            "00000000-0000-0000-0000-000000000000",
+            "0123456789",
+            "N/A",
+        ] {
+            assert!(is_placeholder(none), "{none:?}");
+        }
+        for number in ["ABC123", "S3Z8NB0K512345", "4c4c4544-0035-3310-8051-b4c04f4d3232", "root", "1", "号"]
+        {
+            assert!(!is_placeholder(number), "{number:?}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_is_no_larger_than_a_proof_needs() {
+        assert!(size_of::<Outcome>() <= size_of::<DiskProof>() + 16, "{}", size_of::<Outcome>());
     }
 
     proptest! {

@@ -23,8 +23,8 @@ pub use check::{Checked, CheckedPart, Heard, Sign, Signs};
 pub use event::{Event, Events};
 pub use image::{Image, Images};
 pub use machine::{
-    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, PauseState, Shown, State,
-    TurnState,
+    AgentState, Clean, CutState, Differs, DiskState, Found, FoundDisk, HealthState, Holder, LegState,
+    Machine, Machines, PauseState, Shown, State, TurnState,
 };
 pub use report::{Report, ReportBy, ReportLine};
 pub use request::{
@@ -34,7 +34,7 @@ pub use request::{
 pub use reservation::{
     CleanLevel, End, EndKind, Hold, HoldKind, Member, Reservation, ReservationState, Reservations, Role, Want,
 };
-pub use status::{Alert, Counts, Done, Enrolled, NewMachine, Reloaded, Status, WhoAmI};
+pub use status::{Alert, CircuitState, Counts, Done, Enrolled, NewMachine, Reloaded, Status, WhoAmI};
 pub use stream::{Progress, Snapshot, Update};
 pub use time::Time;
 pub use why::{Why, WhyLine};

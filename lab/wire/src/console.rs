@@ -44,6 +44,14 @@ pub enum FromConsole {
         /// Position of the first byte.
         position: u64,
     },
+    /// What follows came then, to a second. Sent where it was asked for
+    /// ([`crate::api::ConsoleRequest::times`]), whenever it changes.
+    Time {
+        /// Position of the next output.
+        position: u64,
+        /// When.
+        at: Time,
+    },
     /// Something happened between the bytes: power, a holder, a lost line.
     Mark {
         /// Position of the byte it stands before.

@@ -3,8 +3,9 @@
 
 use super::machine::reading;
 use super::words::{actor, agent_kind, goal, purpose, switch};
-use pitstop_core::machine::{Health, Phase};
+use pitstop_core::machine::{FailureClass, Health, Phase};
 use pitstop_core::record::{Change, Record};
+use pitstop_wire::agent::Hardware;
 use pitstop_wire::api::{Event, Schema, Time};
 use pitstop_wire::text::one_line;
 use serde_json::Value;
@@ -78,6 +79,8 @@ fn say_of_lab(change: &Change) -> Option<Said> {
         Change::MachineDeclared { health, .. } => {
             story(format!("declared in the inventory, {}", health_text(health)))
         }
+        Change::CircuitSet { circuit: Some(circuit), .. } => detail(format!("hangs on circuit {circuit}")),
+        Change::CircuitSet { circuit: None, .. } => detail("hangs on no circuit"),
         Change::MachineForgotten { .. } => story("left the inventory"),
         Change::HealthSet { health, .. } => story(health_text(health)),
         Change::ImageNamed { image, bytes } => story(format!("image {} added, {bytes} bytes", image.name)),
@@ -95,6 +98,10 @@ fn say_of_lab(change: &Change) -> Option<Said> {
         Change::ImageTried { image, .. } => detail(format!("image {image} is tried")),
         Change::ImageTrusted { image } => story(format!("image {image} is trusted again")),
         Change::ImageReplaced { image, .. } => story(format!("takes the new image {}", image.name)),
+        Change::ClassPaused { machines, cause: FailureClass::Lab, .. } => {
+            let names: Vec<&str> = machines.iter().map(|m| m.as_str()).collect();
+            story(format!("▲ {} rests: the lab could not do its part", names.join(", ")))
+        }
         Change::ClassPaused { class, cause, .. } => {
             story(format!("✗ class {class} is paused: too much of it failed at {}", cause.name()))
         }
@@ -171,6 +178,12 @@ fn say_of_turn(change: &Change) -> Option<Said> {
             let proof = &certificate.proof;
             story(format!("proven: {} bytes read back, {} written", proof.read_bytes, proof.written_bytes))
         }
+        Change::DiskByCommand { proof, .. } => story(format!(
+            "by command: {} read back {} bytes, of which {} are the image; no proof of ours",
+            proof.by, proof.read_bytes, proof.image_bytes
+        )),
+        Change::HooksDone { point, .. } => detail(format!("hooks {point} are done")),
+        Change::NotMeddled { .. } => detail("no hook has booted it since its disks were proven"),
         Change::DiskUsed { disk, .. } => detail(format!("disk {disk} counts as used")),
         _ => None,
     }
@@ -182,6 +195,12 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::PowerUnsettled { answer, .. } => story(format!("▲ power command may still land: {answer}")),
         Change::PowerSettled { .. } => detail("power command settled"),
         Change::PowerSeen { reading: seen, .. } => detail(format!("power read: {}", reading(Some(*seen)))),
+        Change::GaveWay { circuit, waits, .. } => {
+            story(format!("is switched off: {waits} waits for its place on circuit {circuit}"))
+        }
+        Change::ProofAsked { .. } => story("is proven as soon as its circuit has a place"),
+        Change::PowerCut { reason, .. } => story(format!("▲ its spare leg cuts the power: {reason}")),
+        Change::CutOver { reason, .. } => story(format!("its first leg switches it again: {reason}")),
         Change::LandingMoved { .. } => detail("a power command under way may land later"),
         Change::CycleStopped { .. } => {
             story("✗ power cycle: it did not go off, and is not switched on again")
@@ -195,13 +214,23 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::ActBegun { what, .. } => story(what.clone()),
         Change::ActDone { what, .. } => detail(format!("{what}: done")),
         Change::ActFailed { what, answer, .. } => story(format!("✗ {what}: {answer}")),
+        Change::ProgramBegun { job, .. } => story(format!("{job} begins")),
+        Change::ProgramEnded { job, trouble: None, .. } => story(format!("{job}: done")),
+        Change::ProgramEnded { job, trouble: Some(said), warned: true, .. } => {
+            story(format!("▲ {job}, which only warns: {said}"))
+        }
+        Change::ProgramEnded { job, trouble: Some(said), again: Some(_), .. } => {
+            story(format!("▲ {job} is tried again, it is not the board's fault: {said}"))
+        }
+        Change::ProgramEnded { job, trouble: Some(said), .. } => story(format!("✗ {job}: {said}")),
+        Change::ProgramGone { .. } => detail("a program that was stopped is gone"),
         Change::AgentAttached { agent, .. } => {
             story(format!("{} agent {} attached", agent_kind(agent.kind), agent.version))
         }
         Change::AgentResumed { .. } => detail("agent came back"),
         Change::AgentLost { .. } => detail("agent's connection lost"),
         Change::AgentRefused { reason, .. } => story(format!("▲ an agent was refused: {reason}")),
-        Change::ConsoleSaid { saying, line, .. } if saying.is_trouble() => {
+        Change::ConsoleSaid { saying, line, .. } if saying.is_trouble() && !line.is_empty() => {
             story(format!("▲ {} on the console: {line}", saying.words()))
         }
         Change::ConsoleSaid { saying, .. } => story(format!("{} on the console", saying.words())),
@@ -211,14 +240,38 @@ fn say_of_hands(change: &Change) -> Option<Said> {
         Change::HardwareSeen { hardware, .. } => {
             detail(format!("hardware: {} disks, {} bytes of memory", hardware.disks.len(), hardware.memory))
         }
+        Change::BaselineSet { baseline, .. } => story(format!("enrolled as {}", found(&baseline.facts))),
+        Change::FactsDiffer { differences, .. } => {
+            story(format!("▲ since it was enrolled: {}", differences.join("; ")))
+        }
+        Change::WiringBegun { by, .. } => story(format!("{by} checks its wires")),
+        Change::WiringEnded { why, .. } => story(format!("the check of its wires is over: {why}")),
         _ => None,
     }
+}
+
+/// A machine in a few words.
+fn found(facts: &Hardware) -> String {
+    let mut words = vec![match &facts.serial {
+        Some(serial) => format!("serial {serial}"),
+        None => "a machine without a serial number".to_owned(),
+    }];
+    words.extend(facts.disks.iter().map(|disk| match &disk.serial {
+        Some(serial) => format!("disk {serial}"),
+        None => format!("disk {} without a serial number", disk.path),
+    }));
+    words.push(format!("{} MiB of memory", facts.memory >> 20));
+    words.join(", ")
 }
 
 fn phase_text(phase: &Phase) -> String {
     match phase {
         Phase::Disk { writing: true, .. } => "disk: writing".to_owned(),
         Phase::Disk { writing: false, .. } => "disk: proving".to_owned(),
+        Phase::Flash { writing: true } => "disk: written by reimage.command".to_owned(),
+        Phase::Flash { writing: false } => "disk: read back once more".to_owned(),
+        Phase::Hook { point, .. } => format!("hook {point}"),
+        Phase::AfterHooks => "hook: looking behind it".to_owned(),
         other => other.name().to_owned(),
     }
 }

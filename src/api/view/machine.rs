@@ -3,13 +3,16 @@
 use super::Clock;
 use super::words::{agent_kind, purpose};
 use pitstop_core::Lab;
+use pitstop_core::facts::{Difference, meant_by};
+use pitstop_core::inventory::model::DiskSpec;
 use pitstop_core::inventory::{DriverSpec, MachineSpec};
 use pitstop_core::machine::{self as core, Content, Health, Phase, Purpose, Reading, Stage, Switch};
 use pitstop_core::queue::clean_of;
 use pitstop_core::reservation::Reservation;
+use pitstop_wire::agent::{Hardware, SeenDisk};
 use pitstop_wire::api::{
-    AgentState, Clean, DiskState, HealthState, Holder, LegState, Machine, Machines, PauseState, Schema,
-    Shown, State, TurnState,
+    AgentState, Clean, CutState, Differs, DiskState, Found, FoundDisk, HealthState, Holder, LegState,
+    Machine, Machines, PauseState, Schema, Shown, State, TurnState,
 };
 use pitstop_wire::selector::TagValue;
 
@@ -26,13 +29,19 @@ pub fn machine(lab: &Lab, m: &core::Machine) -> Machine {
         health: health(&m.health, clock),
         clean: clean(m, spec),
         tags: spec.map(|s| s.tags.iter().map(|(k, v)| (k.clone(), tag(v))).collect()).unwrap_or_default(),
+        found_tags: m.baseline.iter().flat_map(|b| &b.tags).map(|(k, v)| (k.clone(), tag(v))).collect(),
+        found: m.hardware.as_ref().map(|h| found(h, spec)),
+        differences: lab.differences(m).into_iter().map(differs).collect(),
+        checked_by: m.wiring.as_ref().map(|w| w.by.clone()),
         class: spec.and_then(|s| s.class.clone()),
         location: spec.and_then(|s| s.location.clone()),
         note: spec.and_then(|s| s.note.clone()),
         holder: m.reservation().and_then(|id| lab.reservation(id)).map(|r| holder(r, clock)),
         turn: m.turn().map(|t| turn(m, t, clock)),
         image: image(m).or_else(|| spec.and_then(|s| s.image.clone())),
-        legs: m.legs.iter().map(|l| leg(l, clock)).collect(),
+        legs: m.legs.iter().enumerate().map(|(n, l)| leg(l, !lab.rules(m, n), clock)).collect(),
+        cut: m.cut.as_ref().map(|c| CutState { since: clock.wall(c.since), reason: c.reason.clone() }),
+        circuit: m.circuit.clone(),
         disks: m.disks.iter().map(disk).collect(),
         consoles: spec.map(|s| s.consoles.keys().cloned().collect()).unwrap_or_default(),
         switches: spec.map(|s| s.switches.iter().map(positions).collect()).unwrap_or_default(),
@@ -58,8 +67,9 @@ pub fn state(m: &core::Machine) -> State {
         (Stage::Turn(t), _) => match t.purpose {
             Purpose::Prepare => State::Preparing,
             Purpose::Turnaround => State::Turnaround,
-            Purpose::Prove => State::Proving,
+            Purpose::Prove | Purpose::Look => State::Proving,
         },
+        (Stage::Free, Health::Good) if m.wiring.is_some() => State::Checking,
         (Stage::Free, Health::Good) => State::Free,
         (Stage::Free, Health::New) => State::New,
         (Stage::Free, Health::Quarantined { .. }) => State::Quarantined,
@@ -79,9 +89,10 @@ pub fn shown(m: &core::Machine) -> Shown {
         State::Drained => Shown::Drained,
         State::Retired => Shown::Retired,
         State::New => Shown::New,
+        State::Checking => Shown::Checking,
         State::Turnaround => Shown::Imaging,
         State::Preparing => match m.turn().map(|t| &t.phase) {
-            Some(Phase::Disk { .. }) => Shown::Imaging,
+            Some(Phase::Disk { .. } | Phase::Flash { .. }) => Shown::Imaging,
             _ => Shown::Booting,
         },
     }
@@ -90,6 +101,7 @@ pub fn shown(m: &core::Machine) -> Shown {
 fn clean(m: &core::Machine, spec: Option<&MachineSpec>) -> Clean {
     match spec.map_or_else(|| m.clean(), |spec| clean_of(m, spec)) {
         "proven" => Clean::Proven,
+        "by-command" => Clean::ByCommand,
         "used" => Clean::Used,
         "writing" => Clean::Writing,
         _ => Clean::Unknown,
@@ -98,6 +110,39 @@ fn clean(m: &core::Machine, spec: Option<&MachineSpec>) -> Clean {
 
 fn tag(value: &TagValue) -> serde_json::Value {
     serde_json::to_value(value).unwrap_or(serde_json::Value::Null)
+}
+
+fn found(hardware: &Hardware, spec: Option<&MachineSpec>) -> Found {
+    let name = |disk: &SeenDisk| {
+        let meant = |s: &&DiskSpec| meant_by(&s.matching, hardware).is_some_and(|d| d.path == disk.path);
+        spec.into_iter().flat_map(|s| &s.disks).find(meant).map(|s| s.name.clone())
+    };
+    let disk = |disk: &SeenDisk| FoundDisk {
+        name: name(disk),
+        path: disk.path.clone(),
+        bytes: disk.bytes,
+        bus: disk.bus.clone(),
+        serial: disk.serial.clone(),
+        wwn: disk.wwn.clone(),
+        model: disk.model.clone(),
+        firmware: disk.firmware.clone(),
+    };
+    Found {
+        serial: hardware.serial.clone(),
+        uuid: hardware.uuid.clone(),
+        model: hardware.model.clone(),
+        arch: hardware.arch.clone(),
+        cores: hardware.cores,
+        cpus: hardware.cpus,
+        memory: hardware.memory,
+        macs: hardware.macs.clone(),
+        firmware: hardware.firmware.clone(),
+        disks: hardware.disks.iter().map(disk).collect(),
+    }
+}
+
+fn differs(difference: Difference) -> Differs {
+    Differs { text: difference.text, grave: difference.grave }
 }
 
 fn image(m: &core::Machine) -> Option<String> {
@@ -139,6 +184,7 @@ fn holder(r: &Reservation, clock: Clock) -> Holder {
 fn turn(m: &core::Machine, t: &core::Turn, clock: Clock) -> TurnState {
     let (disk, writing) = match t.phase {
         Phase::Disk { disk, writing } => (m.disks.get(disk).map(|d| d.name.clone()), writing),
+        Phase::Flash { writing } => (m.disks.first().map(|d| d.name.clone()), writing),
         _ => (None, false),
     };
     TurnState {
@@ -155,12 +201,13 @@ fn turn(m: &core::Machine, t: &core::Turn, clock: Clock) -> TurnState {
     }
 }
 
-fn leg(leg: &core::Leg, clock: Clock) -> LegState {
+fn leg(leg: &core::Leg, aside: bool, clock: Clock) -> LegState {
     LegState {
         name: leg.name.clone(),
         reading: reading(leg.seen.map(|s| s.reading)).to_owned(),
         at: leg.seen.map(|s| clock.wall(s.at)),
         unsettled: leg.unsettled.len(),
+        aside,
     }
 }
 
@@ -185,6 +232,9 @@ fn disk(disk: &core::Disk) -> DiskState {
         read_bytes: None,
         written_bytes: None,
         device_bytes: None,
+        by_command: None,
+        by: None,
+        image_bytes: None,
         used_by: None,
     };
     match &disk.content {
@@ -202,6 +252,14 @@ fn disk(disk: &core::Disk) -> DiskState {
             state.read_bytes = Some(c.proof.read_bytes);
             state.written_bytes = Some(c.proof.written_bytes);
             state.device_bytes = Some(c.proof.device_bytes);
+        }
+        Content::ByCommand(c) => {
+            state.content = "by-command".to_owned();
+            state.digest = Some(c.digest.clone());
+            state.by_command = Some(pitstop_wire::api::Time(c.wall));
+            state.by = Some(c.by.clone());
+            state.read_bytes = Some(c.read_bytes);
+            state.image_bytes = Some(c.image_bytes);
         }
     }
     state

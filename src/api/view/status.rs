@@ -3,12 +3,13 @@
 use super::machine::{shown, state};
 use super::reservation::reservation;
 use pitstop_core::Lab;
+use pitstop_core::circuit::CircuitUse;
 use pitstop_core::experience::{Pause, Trouble};
 use pitstop_core::lab::NamedImage;
 use pitstop_core::machine::Health;
 use pitstop_core::time::LabTime;
 use pitstop_core::why::{doubt, words};
-use pitstop_wire::api::{Alert, Counts, Image, Images, Schema, Shown, Snapshot, State, Status};
+use pitstop_wire::api::{Alert, CircuitState, Counts, Image, Images, Schema, Shown, Snapshot, State, Status};
 use pitstop_wire::text::machines;
 use pitstop_wire::{MachineName, UserName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,18 @@ pub fn status(lab: &Lab, you: &UserName) -> Status {
             .collect(),
         alerts: alerts(lab),
         queue: lab.queue().map(|r| reservation(lab, r)).collect(),
+        circuits: lab.circuit_states().map(circuit).collect(),
+    }
+}
+
+fn circuit(c: CircuitUse<'_>) -> CircuitState {
+    CircuitState {
+        name: c.name.to_owned(),
+        on: c.on,
+        max_on: c.limits.max_on,
+        starting: c.starting,
+        max_starting: c.limits.max_starting,
+        waiting: c.waiting,
     }
 }
 
@@ -41,7 +54,7 @@ fn counts(lab: &Lab) -> Counts {
             Shown::Ready if m.reservation().is_none() => &mut counts.free,
             Shown::Free => &mut counts.free,
             Shown::Held | Shown::Ready => &mut counts.held,
-            Shown::Booting | Shown::Imaging | Shown::Proving => &mut counts.busy,
+            Shown::Booting | Shown::Imaging | Shown::Proving | Shown::Checking => &mut counts.busy,
             Shown::Failed => &mut counts.failed,
             Shown::Drained | Shown::Retired => &mut counts.drained,
             Shown::New => &mut counts.new,
@@ -168,4 +181,10 @@ pub fn read_only(reason: &str) -> Alert {
         text: format!("read-only: nothing can be stored, so nothing is decided ({reason})"),
         next: None,
     }
+}
+
+/// Journals of consoles cannot be written.
+pub fn unstored(consoles: usize, why: &str) -> Alert {
+    let on = if consoles == 1 { "a console".to_owned() } else { format!("{consoles} consoles") };
+    Alert { machine: None, text: format!("what is said on {on} is shown, and not kept: {why}"), next: None }
 }

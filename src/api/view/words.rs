@@ -10,6 +10,7 @@ pub fn purpose(purpose: Purpose) -> &'static str {
         Purpose::Prepare => "prepare",
         Purpose::Turnaround => "turnaround",
         Purpose::Prove => "prove",
+        Purpose::Look => "look",
     }
 }
 

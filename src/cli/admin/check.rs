@@ -27,6 +27,8 @@ at: power legs are read, consoles must be open, what boots must be there. Nothin
 
 With --wiring machines are switched, one after the other, and all consoles of machines at rest are listened to. A machine
 must be free, new or drained for that; it boots what is on its disk, and is off afterwards. Swapped cables are found out.
+Where they are right, it boots our agent, which writes nothing and reports what the machine is: that is compared with what
+was enrolled. However the check ends, also where it is killed, the machine is put back.
 
 Examples
   pitstop admin check lab.toml          the file only
@@ -46,6 +48,9 @@ pub struct Args {
     /// Switch these machines, and look whether it is them who start.
     #[arg(long, requires = "what")]
     wiring: bool,
+    /// Leave out the last part: do not boot our agent.
+    #[arg(long, requires = "wiring")]
+    no_agent: bool,
     /// How long a machine may take to say something after power on.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "60s", requires = "wiring")]
     within: Duration,
@@ -104,7 +109,7 @@ async fn hardware(cx: &Context, words: &[String], args: &Args) -> Result {
         cx.out.say(&nothing(&select));
     }
     let names: Vec<MachineName> = found.machines.into_iter().map(|m| m.name).collect();
-    let checked = if args.wiring { wires(cx, &names, args.within).await? } else { look(cx, &names).await? };
+    let checked = if args.wiring { wires(cx, &names, args).await? } else { look(cx, &names).await? };
     let rows: Vec<Row> = checked.iter().flat_map(rows).collect();
     cx.out.list(&checked, &rows, &PARTS)?;
     let bad = checked.iter().filter(|machine| !machine.ok).count();
@@ -118,10 +123,10 @@ async fn hardware(cx: &Context, words: &[String], args: &Args) -> Result {
 }
 
 /// One after the other, or nobody could tell who was switched.
-async fn wires(cx: &Context, names: &[MachineName], within: Duration) -> Result<Vec<Checked>> {
+async fn wires(cx: &Context, names: &[MachineName], args: &Args) -> Result<Vec<Checked>> {
     let mut all = Vec::new();
     for machine in names {
-        let parts = match wiring::check(cx, machine, within).await {
+        let parts = match wiring::check(cx, machine, args.within, !args.no_agent).await {
             Ok(parts) => parts,
             // What is wrong with one is no reason not to look at the others.
             Err(Fail::Said(error)) => vec![CheckedPart {

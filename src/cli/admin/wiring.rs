@@ -6,13 +6,16 @@
 //! and are switched by the same commands that a person would give, so all that
 //! holds for those holds here: nobody gets a machine that may yet be switched.
 
-use super::super::fail::Fail;
+mod report;
+
+use super::super::fail::{Fail, INTERRUPTED};
 use super::super::power::switch;
 use super::super::{Context, Result};
-use pitstop_wire::api::{CheckedPart, Machine, PowerDo, PowerRequest, Sign, Signs, State};
+use pitstop_wire::api::{CheckedPart, PowerDo, PowerRequest, Sign, Signs, State};
 use pitstop_wire::{ApiError, Code, MachineName};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a line is listened to that should say nothing.
 const QUIET: Duration = Duration::from_secs(3);
@@ -24,46 +27,91 @@ const LOOK: Duration = Duration::from_millis(250);
 
 const REASON: &str = "wiring check";
 
-/// Checks the wires of one machine. It is off afterwards.
-pub async fn check(cx: &Context, name: &MachineName, within: Duration) -> Result<Vec<CheckedPart>> {
-    let row = cx.client.machine(name.as_str()).await?;
-    let drained = match row.state {
-        State::New | State::Drained => false,
-        State::Free => {
-            // Nobody is to get it in the middle of this.
-            cx.client.drain(name, REASON, None).await?;
-            true
-        }
-        _ => return Err(in_use(&row)),
-    };
+/// Between two beats; the daemon puts the machine back after five of them.
+const BEAT: Duration = Duration::from_secs(3);
+
+/// Checks the wires of one machine. However that ends, also where we are
+/// killed, the daemon puts it back: it is off, and whoever waits may have it.
+pub async fn check(
+    cx: &Context,
+    name: &MachineName,
+    within: Duration,
+    agent: bool,
+) -> Result<Vec<CheckedPart>> {
+    let begun = cx.client.begin_wiring(name).await?;
+    let boots = begun.answer.get("agent").and_then(serde_json::Value::as_bool).unwrap_or_default();
+    let progress = Progress { cx, name };
     let found = tokio::select! {
-        found = look(cx, name, within) => found,
-        // What was begun is put back all the same.
-        _ = tokio::signal::ctrl_c() => Err(Fail::Exit(130)),
+        found = look(&progress, within, agent && boots) => found,
+        lost = beat(cx, name) => Err(lost),
+        why = interrupted() => Err(why),
     };
-    // However that ended: it is off before anybody can get it.
-    let off = power(cx, name, PowerDo::Off).await;
-    if drained {
-        cx.client.undrain(name, None).await?;
+    let ended = cx.client.end_wiring(name).await;
+    if matches!(found, Err(Fail::Exit(_))) {
+        progress.say("interrupted; it is switched off and put back");
     }
     let found = found?;
-    off.map(|()| found)
+    ended?;
+    Ok(found)
 }
 
-fn in_use(row: &Machine) -> Fail {
-    let text = format!("the wires of {} cannot be checked now: it is {}", row.name, row.shown.word());
-    Fail::from(
-        ApiError::new(Code::Conflict, text).hint("only machines that are free, new or drained are switched"),
-    )
+/// Tells the daemon that somebody is there, until it takes nobody for that
+/// any more.
+async fn beat(cx: &Context, name: &MachineName) -> Fail {
+    loop {
+        tokio::time::sleep(BEAT).await;
+        match cx.client.beat_wiring(name).await {
+            // One that is starting is told with the next beat.
+            Err(e) if e.code.exit() != UNREACHABLE => return Fail::from(e),
+            _ => {}
+        }
+    }
 }
 
-async fn look(cx: &Context, name: &MachineName, within: Duration) -> Result<Vec<CheckedPart>> {
+/// The exit code of a daemon that is not reached: a restart is a short pause.
+const UNREACHABLE: u8 = 8;
+
+/// Somebody wants us to end.
+async fn interrupted() -> Fail {
+    let watch = |kind| signal(kind).map_err(|e| Fail::internal(format!("signals cannot be watched: {e}")));
+    let all = || Ok::<_, Fail>((watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?));
+    let (mut interrupt, mut terminate) = match all() {
+        Ok(both) => both,
+        Err(fail) => return fail,
+    };
+    tokio::select! {
+        _ = interrupt.recv() => Fail::Exit(INTERRUPTED),
+        _ = terminate.recv() => Fail::Exit(TERMINATED),
+    }
+}
+
+/// The shell's code for SIGTERM.
+const TERMINATED: u8 = 143;
+
+/// Tells people how far it is.
+pub(super) struct Progress<'a> {
+    pub cx: &'a Context,
+    pub name: &'a MachineName,
+}
+
+impl Progress<'_> {
+    pub fn say(&self, what: &str) {
+        if self.cx.out.human() {
+            self.cx.out.say(&format!("{}  {what}", self.name));
+        }
+    }
+}
+
+async fn look(progress: &Progress<'_>, within: Duration, agent: bool) -> Result<Vec<CheckedPart>> {
+    let Progress { cx, name } = *progress;
     let began = Instant::now();
+    progress.say("off, and listening to whoever speaks all the same");
     power(cx, name, PowerDo::Off).await?;
     let off = cx.client.signs().await?;
     tokio::time::sleep(QUIET).await;
     let quiet = cx.client.signs().await?;
     let mut watch = Watch::new(name, &off, &quiet);
+    progress.say("on, and listening to all consoles");
     let on = Instant::now();
     power(cx, name, PowerDo::On).await?;
     let mut shown_at = None;
@@ -77,6 +125,7 @@ async fn look(cx: &Context, name: &MachineName, within: Duration) -> Result<Vec<
         }
         tokio::time::sleep(LOOK).await;
     }
+    progress.say("off again");
     power(cx, name, PowerDo::Off).await?;
     let off = cx.client.signs().await?;
     tokio::time::sleep(QUIET).await;
@@ -88,19 +137,26 @@ async fn look(cx: &Context, name: &MachineName, within: Duration) -> Result<Vec<
         says: "went off, on and off, read back each time".to_owned(),
         ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
-    Ok(std::iter::once(power).chain(watch.verdict(within)).collect())
+    let mut parts: Vec<CheckedPart> = std::iter::once(power).chain(watch.verdict(within)).collect();
+    // With cables that lead elsewhere it would be another machine's report.
+    if agent && parts.iter().all(|part| part.ok) {
+        parts.push(report::report(progress).await?);
+    }
+    Ok(parts)
 }
 
-/// Switches the machine, if it is still out of use: somebody may have got it
-/// before it was drained, or another admin have put it back. Only of a new one
-/// the daemon wants a reason, which for one that is held would override its
-/// holder.
+/// Switches the machine. Only of a new one the daemon wants a reason, which
+/// for one that is held would override its holder: that nobody holds it, the
+/// daemon sees to as long as the check lasts.
 async fn power(cx: &Context, name: &MachineName, action: PowerDo) -> Result {
     let row = cx.client.machine(name.as_str()).await?;
     let force = match row.state {
         State::New => Some(REASON.to_owned()),
-        State::Drained => None,
-        _ => return Err(in_use(&row)),
+        State::Drained | State::Checking => None,
+        _ => {
+            let text = format!("the wires of {name} cannot be checked now: it is {}", row.shown.word());
+            return Err(ApiError::new(Code::Conflict, text).into());
+        }
     };
     let ask = PowerRequest { action, force };
     switch(cx, name.as_str(), &ask, None, None).await.map(drop)

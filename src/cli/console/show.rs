@@ -1,14 +1,18 @@
 //! What is shown of a console, and what is typed into it.
 
 use super::escape::{Act, Escape};
-use super::filter::{Filter, Keep};
+use super::filter::Filter;
+use super::hex::Hex;
+use super::stamp::Stamps;
 use crate::cli::fail::Fail;
 use crate::cli::times::clock_seconds;
 use crate::cli::{Context, Result};
 use pitstop_client::ConsoleLink;
 use pitstop_wire::MachineName;
+use pitstop_wire::api::Time;
 use pitstop_wire::console::{FromConsole, ToConsole};
 use std::io::Write as _;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Who sits at a console, and why its line is not open.
@@ -42,9 +46,62 @@ pub struct Show<'a> {
     /// is listened for.
     raw: bool,
     escape: Escape,
-    /// `None`: all bytes are shown as they are.
-    filter: Option<Filter>,
+    painted: Painted,
     seats: Option<Seats>,
+}
+
+/// How bytes are shown.
+pub enum Painted {
+    /// As they are.
+    Raw,
+    /// As far as they may act on a terminal.
+    Filtered(Filter),
+    /// As lines of words, with times in front.
+    Stamped(Filter, Stamps),
+    /// As numbers, perhaps with times in front.
+    Hex(Hex, Option<Stamps>),
+}
+
+/// A row of numbers that is not full is shown when nothing comes for so long.
+const IDLE: Duration = Duration::from_millis(200);
+
+impl Painted {
+    fn pass(&mut self, position: u64, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Raw => bytes.to_vec(),
+            Self::Filtered(filter) => filter.pass(bytes),
+            Self::Stamped(filter, stamps) => stamps.pass(&filter.pass(bytes)),
+            Self::Hex(hex, stamps) => {
+                let before = stamps.as_ref().map(Stamps::prefix).unwrap_or_default();
+                hex.take(position, bytes, &before).into_bytes()
+            }
+        }
+    }
+
+    fn now(&mut self, at: Time) {
+        match self {
+            Self::Stamped(_, stamps) | Self::Hex(_, Some(stamps)) => stamps.now(at),
+            Self::Raw | Self::Filtered(_) | Self::Hex(_, None) => {}
+        }
+    }
+
+    /// What is left, with the terminal put back to where it writes words.
+    fn sane(&mut self) -> Vec<u8> {
+        match self {
+            Self::Raw => Vec::new(),
+            Self::Filtered(filter) | Self::Stamped(filter, _) => filter.sane(),
+            Self::Hex(hex, _) => hex.flush().into_bytes(),
+        }
+    }
+
+    /// Nothing has come for [`IDLE`], though something waits to be shown;
+    /// else this waits for ever.
+    async fn idle(&self) {
+        match self {
+            Self::Hex(hex, _) if hex.waits() => tokio::time::sleep(IDLE).await,
+            _ => std::future::pending().await,
+        }
+    }
 }
 
 impl<'a> Show<'a> {
@@ -53,9 +110,9 @@ impl<'a> Show<'a> {
         machine: &'a MachineName,
         raw: bool,
         escape: Option<u8>,
-        keep: Option<Keep>,
+        painted: Painted,
     ) -> Self {
-        Self { cx, machine, raw, escape: Escape::new(escape), filter: keep.map(Filter::new), seats: None }
+        Self { cx, machine, raw, escape: Escape::new(escape), painted, seats: None }
     }
 
     /// Until the console, the user or a signal ends it.
@@ -94,6 +151,7 @@ impl<'a> Show<'a> {
                         return Ok(());
                     }
                 }
+                () = self.painted.idle() => self.sane()?,
                 Some(number) = recv(&mut signals) => return Err(Fail::Exit(128 + number)),
             }
         }
@@ -128,10 +186,8 @@ impl<'a> Show<'a> {
 
     fn show(&mut self, message: &FromConsole, body: &[u8]) -> Result {
         match message {
-            FromConsole::Output { .. } => match &mut self.filter {
-                Some(filter) => write(&filter.pass(body))?,
-                None => write(body)?,
-            },
+            FromConsole::Output { position } => write(&self.painted.pass(*position, body))?,
+            FromConsole::Time { at, .. } => self.painted.now(*at),
             FromConsole::Attached { console, .. } => {
                 let keys = if self.raw { "; ~? for keys" } else { "" };
                 self.note(&format!("{} console {console}{keys}", self.machine));
@@ -155,10 +211,7 @@ impl<'a> Show<'a> {
     }
 
     fn sane(&mut self) -> Result {
-        match &mut self.filter {
-            Some(filter) => write(&filter.sane()),
-            None => Ok(()),
-        }
+        write(&self.painted.sane())
     }
 
     /// Our own words, between those of the machine.
@@ -169,6 +222,9 @@ impl<'a> Show<'a> {
 }
 
 fn write(bytes: &[u8]) -> Result {
+    if bytes.is_empty() {
+        return Ok(());
+    }
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(bytes)?;
     Ok(stdout.flush()?)

@@ -117,6 +117,11 @@ impl Agents {
         Self { inner: Arc::new(Inner { front, images, pool, origins, progress, machines }) }
     }
 
+    /// The images that it serves.
+    pub fn images(&self) -> Arc<ImageStore> {
+        Arc::clone(&self.inner.images)
+    }
+
     /// The boot parameters of this attempt go to this address: its boot agent
     /// must come from there.
     pub fn given(&self, machine: &MachineName, nonce: &str, to: IpAddr) {

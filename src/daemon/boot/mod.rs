@@ -5,12 +5,14 @@
 //! GET /boot/MACHINE/script   what to boot now, as an iPXE script
 //! GET /boot/kernel           the boot agent's kernel
 //! GET /boot/initrd           its initial RAM disk
+//! GET /boot/medium/KEY/…     a CD for a machine's BMC
 //! ```
 //!
 //! A script with parameters is given out once per attempt: it holds the
-//! token. Nothing else here is secret, and nothing here changes anything but
-//! by asking the decision loop.
+//! token. So does a CD, for as long as it is lent. Nothing else here is
+//! secret, and nothing here changes anything but by asking the decision loop.
 
+mod medium;
 mod script;
 
 #[cfg(test)]
@@ -38,6 +40,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::io::ReaderStream;
+
+pub use medium::{Loan, Media};
 
 /// Connections at the same time: a rack that boots together.
 const CONNECTIONS: usize = 512;
@@ -98,6 +102,7 @@ pub async fn serve(
         .route("/boot/{machine}/script", get(script))
         .route("/boot/kernel", get(kernel))
         .route("/boot/initrd", get(initrd))
+        .route("/boot/medium/{key}/agent.iso", get(medium::medium))
         .fallback(elsewhere)
         .with_state(Arc::new(Shop { asks, front, rigs, agents }));
     let shares = Shares::new(EACH, LOOPBACK);

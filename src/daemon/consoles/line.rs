@@ -1,7 +1,7 @@
 //! The task that has a line: opens it, reads it, writes to it, opens it again.
 
 use super::listener::{Heard, Listener};
-use super::ring::{Input, MarkKind, Shared};
+use super::ring::{Input, MarkKind, Shared, Typed};
 use pitstop_drivers::{Console as Driver, DriverError, Line};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::sync::futures::Notified;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 /// Pieces of input that wait for the line.
 pub const INPUT: usize = 64;
@@ -21,6 +22,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 /// For so long after somebody expects the line it is tried as often as its
 /// driver bears: a machine's line may come to be with its power.
 const EAGER: Duration = Duration::from_secs(5);
+/// A line that was just opened may give what it kept: until it is silent for
+/// so long, and for so long at most.
+const KEPT: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
 /// The task of one console.
 pub struct Task {
@@ -28,7 +32,7 @@ pub struct Task {
     pub name: String,
     pub driver: Result<Arc<dyn Driver>, DriverError>,
     pub shared: Arc<Shared>,
-    pub typed: mpsc::Receiver<Input>,
+    pub typed: mpsc::Receiver<Typed>,
     pub listener: Listener,
     pub tell: Tell,
 }
@@ -39,8 +43,44 @@ pub type Tell = Box<dyn Fn(Heard) + Send>;
 enum Event {
     Read(usize),
     Lost(String),
-    Typed(Option<Input>),
+    Typed(Option<Typed>),
     Wrote,
+    /// What is said from here on was not said before.
+    Empty,
+}
+
+/// An open line.
+struct Open {
+    line: Box<dyn Line>,
+    /// Typed, and not taken by the line yet.
+    pending: Vec<u8>,
+    /// In which turn of owners.
+    turn: u64,
+    /// Until what comes counts as kept from before.
+    kept: Option<Kept>,
+    /// Whether that may be what was said already.
+    repeats: bool,
+}
+
+/// What comes may have waited somewhere.
+struct Kept {
+    quiet: Duration,
+    latest: Instant,
+    silent: Pin<Box<Sleep>>,
+}
+
+impl Kept {
+    fn begin(quiet: Duration) -> Self {
+        let silent = Box::pin(tokio::time::sleep(quiet));
+        Self { quiet, latest: Instant::now() + KEPT.1, silent }
+    }
+
+    /// Something came; whether it may still be kept.
+    fn heard(&mut self) -> bool {
+        let now = Instant::now();
+        self.silent.as_mut().reset(self.latest.min(now + self.quiet));
+        now < self.latest
+    }
 }
 
 impl Task {
@@ -70,7 +110,7 @@ impl Task {
                     }
                     self.shared.line(Ok(()));
                     pause = BACK_OFF.0;
-                    let error = self.serve(line).await;
+                    let error = self.serve(line, driver.repeats()).await;
                     down_since = Some(Instant::now());
                     error
                 }
@@ -105,42 +145,71 @@ impl Task {
     }
 
     /// Serves an open line until it is lost; says why.
-    async fn serve(&mut self, mut line: Box<dyn Line>) -> String {
+    async fn serve(&mut self, line: Box<dyn Line>, repeats: bool) -> String {
+        let shared = self.shared.clone();
+        let mut sealed = std::pin::pin!(shared.seal.notified());
+        if repeats {
+            shared.repeats();
+        }
+        let kept = shared.sealed.load(Ordering::Acquire).then(|| Kept::begin(KEPT.0));
+        let mut open = Open { line, pending: Vec::new(), turn: 0, kept, repeats };
         let mut buf = [0; READ];
-        let mut pending: Vec<u8> = Vec::new();
         loop {
-            let event = std::future::poll_fn(|cx| self.poll(cx, &mut line, &mut buf, &mut pending)).await;
+            let event =
+                std::future::poll_fn(|cx| self.poll(cx, &mut open, &mut buf, sealed.as_mut(), &shared)).await;
             match event {
-                Event::Read(n) => self.take(&buf[..n]),
+                Event::Read(n) => self.take(&buf[..n], &mut open),
+                Event::Empty => open.empty(&shared),
                 Event::Lost(why) => return why,
                 Event::Wrote => {}
-                Event::Typed(Some(Input::Keys(keys))) => pending.extend(keys),
-                Event::Typed(Some(Input::Break(answer))) => {
-                    // Who asked may have left.
-                    let _ = answer.send(line.send_break().map_err(|e| e.answer));
-                }
+                Event::Typed(Some(typed)) => self.typed(typed, &mut open),
                 Event::Typed(None) => return "the console is closed".into(),
             }
         }
     }
 
-    fn take(&mut self, bytes: &[u8]) {
+    fn take(&mut self, bytes: &[u8], open: &mut Open) {
         self.shared.push(bytes);
-        let boot = self.shared.boots.load(Ordering::Acquire);
-        self.listener.hear(boot, bytes).into_iter().for_each(&self.tell);
+        // What was said in another boot means nothing in this one.
+        if !open.repeats {
+            let boot = self.shared.boots.load(Ordering::Acquire);
+            self.listener.hear(boot, bytes).into_iter().for_each(&self.tell);
+        }
+        if self.shared.sealed.load(Ordering::Acquire) {
+            // A line that is never empty must be somebody's all the same.
+            let kept = open.kept.get_or_insert_with(|| Kept::begin(Duration::ZERO));
+            if !kept.heard() {
+                open.empty(&self.shared);
+            }
+        }
+    }
+
+    fn typed(&self, Typed { turn, input }: Typed, open: &mut Open) {
+        let ours = turn == self.shared.turns.load(Ordering::Acquire);
+        match input {
+            Input::Keys(keys) if ours => {
+                open.turn = turn;
+                open.pending.extend(keys);
+            }
+            Input::Keys(_) => {}
+            // Who asked may have left.
+            Input::Break(answer) if ours => drop(answer.send(open.line.send_break().map_err(|e| e.answer))),
+            Input::Break(answer) => drop(answer.send(Err("the machine changed hands".into()))),
+        }
     }
 
     /// Reading comes first and never waits for writing: a machine that does
     /// not take input may still have something to say.
-    fn poll(
+    fn poll<'s>(
         &mut self,
         cx: &mut Context<'_>,
-        line: &mut Box<dyn Line>,
+        open: &mut Open,
         buf: &mut [u8],
-        pending: &mut Vec<u8>,
+        mut sealed: Pin<&mut Notified<'s>>,
+        shared: &'s Shared,
     ) -> Poll<Event> {
         let mut space = ReadBuf::new(buf);
-        match Pin::new(&mut *line).poll_read(cx, &mut space) {
+        match Pin::new(&mut open.line).poll_read(cx, &mut space) {
             Poll::Ready(Ok(())) if space.filled().is_empty() => {
                 return Poll::Ready(Event::Lost("the line ended".into()));
             }
@@ -148,19 +217,41 @@ impl Task {
             Poll::Ready(Err(e)) => return Poll::Ready(Event::Lost(e.to_string())),
             Poll::Pending => {}
         }
-        if !pending.is_empty() {
-            match Pin::new(&mut *line).poll_write(cx, pending) {
+        while sealed.as_mut().poll(cx).is_ready() {
+            sealed.set(shared.seal.notified());
+        }
+        if shared.sealed.load(Ordering::Acquire) && open.is_empty(cx) {
+            return Poll::Ready(Event::Empty);
+        }
+        if open.turn != shared.turns.load(Ordering::Acquire) {
+            open.pending.clear();
+        }
+        if !open.pending.is_empty() {
+            match Pin::new(&mut open.line).poll_write(cx, &open.pending) {
                 Poll::Ready(Ok(n)) => {
-                    pending.drain(..n);
+                    open.pending.drain(..n);
                     return Poll::Ready(Event::Wrote);
                 }
                 Poll::Ready(Err(e)) => return Poll::Ready(Event::Lost(e.to_string())),
                 Poll::Pending => {}
             }
-        } else if let Poll::Ready(Err(e)) = Pin::new(&mut *line).poll_flush(cx) {
+        } else if let Poll::Ready(Err(e)) = Pin::new(&mut open.line).poll_flush(cx) {
             return Poll::Ready(Event::Lost(e.to_string()));
         }
         // A break comes behind the keys that were typed before it.
-        if pending.is_empty() { self.typed.poll_recv(cx).map(Event::Typed) } else { Poll::Pending }
+        if open.pending.is_empty() { self.typed.poll_recv(cx).map(Event::Typed) } else { Poll::Pending }
+    }
+}
+
+impl Open {
+    /// Whether nothing that was kept is left, now that there is nothing to read.
+    fn is_empty(&mut self, cx: &mut Context<'_>) -> bool {
+        self.kept.as_mut().is_none_or(|kept| kept.silent.as_mut().poll(cx).is_ready())
+    }
+
+    fn empty(&mut self, shared: &Shared) {
+        self.kept = None;
+        self.repeats = false;
+        shared.unseal();
     }
 }

@@ -21,7 +21,13 @@ pub fn says(shared: Arc<Shared>, line: Regex) -> impl Future<Output = Result<Str
             changes.borrow_and_update();
             let (bytes, start, closed) = {
                 let ring = shared.ring();
-                (ring.get(heard.position, usize::MAX), ring.start(), ring.closed.clone())
+                let said = if ring.tenancy.repeats() {
+                    // What was said in another boot shows nothing about this one.
+                    (Vec::new(), ring.end())
+                } else {
+                    (ring.get(heard.position, usize::MAX), ring.start())
+                };
+                (said.0, said.1, ring.closed.clone())
             };
             if let Some(said) = heard.hear(&bytes, start) {
                 return Ok(said);

@@ -20,6 +20,8 @@ mod listener;
 mod marks;
 mod plain;
 mod ring;
+mod tenancy;
+mod times;
 mod watcher;
 
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod tests;
 pub use journal::{JournalError, Quota, Segments};
 pub use marks::follow;
 pub use ring::{Mark, MarkKind, Stamp};
+pub use tenancy::Viewer;
 pub use watcher::{Keyboard, Piece, Replay, Seats, Watcher};
 
 use super::Clock;
@@ -35,16 +38,18 @@ use super::hands::{Answer, Attention, Rigs};
 use journal::{Journal, Keeper};
 use line::Task;
 use listener::{Heard, Listener};
+use pitstop_core::Lab;
 use pitstop_core::id::RecordNo;
 use pitstop_core::saying::Rules;
 use pitstop_drivers::{Console as Driver, DriverError};
-use pitstop_wire::MachineName;
+use pitstop_wire::{MachineName, UserName};
 use regex::Regex;
 use ring::{Ring, Shared};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
+use tenancy::Tenancy;
 use tokio::sync::mpsc;
 
 /// Every console of the lab.
@@ -126,6 +131,24 @@ pub enum ConsoleError {
         /// What there is.
         has: String,
     },
+    /// The machine is somebody's who is not watched by this user.
+    #[error("{machine} is {holder}'s, whose consoles are not for {user} to watch")]
+    Held {
+        /// The machine.
+        machine: MachineName,
+        /// Who has it.
+        holder: UserName,
+        /// Who asked.
+        user: String,
+    },
+    /// It is nobody's, and may say yet what its last holder had it say.
+    #[error("{machine} was not seen off since its last holder: what it says is not for {user} to watch")]
+    Last {
+        /// The machine.
+        machine: MachineName,
+        /// Who asked.
+        user: String,
+    },
 }
 
 impl Consoles {
@@ -197,7 +220,7 @@ impl Consoles {
                 had.iter()
                     .find(same)
                     .cloned()
-                    .unwrap_or_else(|| Arc::new(self.open(name, console, driver.clone())))
+                    .unwrap_or_else(|| Arc::new(self.open(name, console, driver.clone(), Tenancy::unknown)))
             };
             let mut entries: Vec<_> = rig.consoles().iter().map(entry).collect();
             // `main` is the one that is meant when none is named.
@@ -206,9 +229,9 @@ impl Consoles {
         }
     }
 
-    /// Adds a console behind those the machine has.
+    /// Adds a console behind those the machine has, which everybody may watch.
     pub fn add(&self, machine: &MachineName, console: &str, driver: Arc<dyn Driver>) {
-        let entry = Arc::new(self.open(machine, console, Ok(driver)));
+        let entry = Arc::new(self.open(machine, console, Ok(driver), |_| Tenancy::open()));
         let mut all = self.inner.all.write().unwrap_or_else(PoisonError::into_inner);
         all.entry(machine.clone()).or_default().push(entry);
     }
@@ -218,12 +241,13 @@ impl Consoles {
         machine: &MachineName,
         console: &str,
         driver: Result<Arc<dyn Driver>, DriverError>,
+        tenancy: impl Fn(&journal::End) -> Tenancy,
     ) -> Entry {
         let inner = &self.inner;
         let dir = inner.dir.join(machine.as_str()).join(console);
         let end = journal::end_of(&dir);
         let (input, typed) = mpsc::channel(line::INPUT);
-        let shared = Arc::new(Shared::new(Ring::new(&end), dir, input, inner.stamp.clone()));
+        let shared = Arc::new(Shared::new(Ring::new(&end, tenancy(&end)), dir, input, inner.stamp.clone()));
         inner.journal.adopt(&shared);
         let name = format!("{machine}/{console}");
         let listener = Listener::new(inner.rules.clone());
@@ -282,8 +306,28 @@ impl Consoles {
 
     /// The last lines that a machine said on its first console, oldest first;
     /// none for a machine without one.
-    pub fn last_lines(&self, machine: &MachineName, lines: usize) -> Vec<String> {
-        self.find(machine, None).map(|entry| watcher::last_lines(&entry.shared, lines)).unwrap_or_default()
+    pub fn last_lines(&self, machine: &MachineName, lines: usize, viewer: &Viewer) -> Vec<String> {
+        let found = self.find(machine, None);
+        found.map(|entry| watcher::last_lines(&entry.shared, lines, viewer)).unwrap_or_default()
+    }
+
+    /// Learns from the lab, as it is committed, whose these machines are now,
+    /// before anybody else hears of it: who may not watch them any more gets
+    /// no byte that they say from here on. Without `machines`: all of them.
+    pub fn know(&self, lab: &Lab, machines: Option<&BTreeSet<&MachineName>>) {
+        if machines.is_none() {
+            self.inner.keeper.limit(Quota::of(lab.inventory()));
+        }
+        let private = lab.inventory().private_consoles();
+        let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
+        let affected: Vec<_> = match machines {
+            Some(some) => some.iter().filter_map(|name| all.get_key_value(*name)).collect(),
+            None => all.iter().collect(),
+        };
+        for (name, entries) in affected.into_iter().filter(|(_, entries)| !entries.is_empty()) {
+            let whose = lab.whose_console(name);
+            entries.iter().for_each(|entry| entry.shared.belongs(whose.clone(), private));
+        }
     }
 
     fn find(&self, machine: &MachineName, console: Option<&str>) -> Result<Arc<Entry>, ConsoleError> {
@@ -308,20 +352,27 @@ impl Consoles {
         all.get(machine).cloned().unwrap_or_default()
     }
 
-    /// Attaches a watcher, and a keyboard that is not taken yet; `who` is
-    /// shown to the others. `console: None` is `main`, or else the first.
+    /// Attaches a watcher, and a keyboard that is not taken yet; the viewer's
+    /// name is shown to the others. `console: None` is `main`, or else the
+    /// first.
     ///
     /// # Errors
-    /// There is no such console.
+    /// There is no such console, or it is not for this viewer to watch.
     pub fn attach(
         &self,
         machine: &MachineName,
         console: Option<&str>,
         replay: Replay,
-        who: &str,
+        viewer: &Viewer,
     ) -> Result<(Watcher, Keyboard), ConsoleError> {
         let entry = self.find(machine, console)?;
-        Ok(watcher::attach(&entry.shared, &entry.name, replay, who))
+        watcher::attach(&entry.shared, &entry.name, replay, viewer).map_err(|holder| {
+            let (machine, user) = (machine.clone(), viewer.user.clone());
+            match holder {
+                Some(holder) => ConsoleError::Held { machine, holder, user },
+                None => ConsoleError::Last { machine, user },
+            }
+        })
     }
 
     /// How the machine's lines are.
@@ -337,6 +388,15 @@ impl Consoles {
             }
         };
         self.entries(machine).iter().map(status).collect()
+    }
+
+    /// Consoles whose journal does not take in what is said now: how many,
+    /// and why of the first.
+    pub fn unstored(&self) -> Option<(usize, String)> {
+        let all = self.inner.all.read().unwrap_or_else(PoisonError::into_inner);
+        let mut why = all.values().flatten().filter_map(|entry| entry.shared.ring().unstored.clone());
+        let first = why.next()?;
+        Some((1 + why.count(), first))
     }
 
     /// The newest bytes of the machine's first console, `most` at most,
@@ -413,6 +473,10 @@ impl Attention for Consoles {
 
     fn follow(&self, rigs: &Rigs) {
         self.load(rigs);
+    }
+
+    fn know(&self, lab: &Lab, machines: Option<&BTreeSet<&MachineName>>) {
+        self.know(lab, machines);
     }
 
     fn ready<'a>(&'a self, machine: &'a MachineName, limit: Duration) -> Answer<'a, ()> {

@@ -2,8 +2,10 @@
 //! its watchers share.
 
 use super::journal::End;
+use super::tenancy::Tenancy;
 use pitstop_core::id::RecordNo;
 use pitstop_core::time::{LabTime, WallMs};
+use pitstop_core::watching::Whose;
 use pitstop_wire::text::one_line;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -15,6 +17,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 pub const RING: usize = 256 << 10;
 /// Marks kept in memory per console.
 const MARKS: usize = 256;
+/// Shortest time between two stamps of bytes, in ms.
+const STAMP_EVERY: u64 = 1000;
+/// Stamps kept in memory per console.
+const STAMPS: usize = 4096;
 
 /// A moment, in both times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +42,10 @@ pub enum MarkKind {
     Gap,
     /// Anything else.
     Note,
+    /// From here on it is somebody's: for the journal only.
+    Own,
+    /// From some byte on up to here it was said before: for the journal only.
+    Hole,
 }
 
 impl MarkKind {
@@ -52,7 +62,14 @@ impl MarkKind {
             Self::Reserve => "reserve",
             Self::Gap => "gap",
             Self::Note => "mark",
+            Self::Own => "own",
+            Self::Hole => "hole",
         }
+    }
+
+    /// Whether watchers are told.
+    pub fn is_told(self) -> bool {
+        !matches!(self, Self::Own | Self::Hole)
     }
 }
 
@@ -89,11 +106,17 @@ pub struct Ring {
     pub writer: Option<Writer>,
     /// Number of the connection, and who it is.
     pub watchers: Vec<(u64, String)>,
+    /// Whose the bytes are.
+    pub tenancy: Tenancy,
+    /// When the byte at each of these positions came, oldest first.
+    stamps: VecDeque<(u64, Stamp)>,
     /// Counts changes of who sits here, and of the line.
     pub seats: u64,
     pub closed: Option<String>,
     /// Bytes the journal missed.
     pub lost: u64,
+    /// Why the journal does not take in what is said now, if it does not.
+    pub unstored: Option<String>,
 }
 
 /// Whoever has the keyboard.
@@ -108,8 +131,10 @@ pub struct Writer {
 
 impl Ring {
     /// An empty ring at this position of the journal.
-    pub fn new(end: &End) -> Self {
+    pub fn new(end: &End, tenancy: Tenancy) -> Self {
         Self {
+            tenancy,
+            stamps: VecDeque::new(),
             bytes: VecDeque::new(),
             start: end.position,
             marks: VecDeque::new(),
@@ -124,6 +149,7 @@ impl Ring {
             seats: 0,
             closed: None,
             lost: 0,
+            unstored: None,
         }
     }
 
@@ -137,11 +163,41 @@ impl Ring {
         self.start + self.bytes.len() as u64
     }
 
-    fn push(&mut self, bytes: &[u8]) {
+    fn push(&mut self, bytes: &[u8], now: Stamp) {
+        if self.stamps.back().is_none_or(|(_, last)| now.at - last.at >= STAMP_EVERY) {
+            self.stamps.push_back((self.end(), now));
+        }
         self.bytes.extend(bytes);
         let over = self.bytes.len().saturating_sub(RING);
         self.bytes.drain(..over);
         self.start += over as u64;
+        // The last one before the oldest byte says when that came.
+        while self.stamps.len() > STAMPS || self.stamps.get(1).is_some_and(|(at, _)| *at <= self.start) {
+            self.stamps.pop_front();
+        }
+    }
+
+    /// The stamp that holds for the byte at `position`, if it is in memory,
+    /// and where the next one begins.
+    pub fn stamp_at(&self, position: u64) -> (Option<(u64, Stamp)>, Option<u64>) {
+        let behind = self.stamps.partition_point(|(at, _)| *at <= position);
+        let here = behind.checked_sub(1).and_then(|at| self.stamps.get(at)).copied();
+        (here, self.stamps.get(behind).map(|(at, _)| *at))
+    }
+
+    /// The stamps of these bytes.
+    pub fn stamps_in(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, Stamp)> {
+        let first = self.stamps.partition_point(|(at, _)| *at < from);
+        self.stamps.range(first..).copied().take_while(move |(at, _)| *at < to)
+    }
+
+    fn note(&mut self, kind: MarkKind, stamp: Stamp, text: String) {
+        let (position, number) = (self.end(), self.numbers);
+        self.numbers += 1;
+        self.marks.push_back(Mark { position, stamp, kind, text, number });
+        if self.marks.len() > MARKS {
+            self.marks.pop_front();
+        }
     }
 
     /// Up to `most` bytes from `position` on, as far as they are in memory.
@@ -185,6 +241,16 @@ pub enum Input {
     Break(oneshot::Sender<Result<(), String>>),
 }
 
+/// What is typed, and in which turn of the console's owners: what was typed
+/// for one is not for the machine of the next.
+#[derive(Debug)]
+pub struct Typed {
+    /// Counts owners.
+    pub turn: u64,
+    /// What.
+    pub input: Input,
+}
+
 /// Shared by the task, the journal and the watchers of one console. The lock
 /// is held for a copy at most, never across a wait.
 pub struct Shared {
@@ -194,7 +260,7 @@ pub struct Shared {
     /// Where the journal keeps this console.
     pub dir: PathBuf,
     /// Keys for the line.
-    pub input: mpsc::Sender<Input>,
+    pub input: mpsc::Sender<Typed>,
     /// Set while the journal knows that there is something to write.
     pub noted: AtomicBool,
     /// Bytes since it was told; set so far that it knows that it must hurry.
@@ -205,6 +271,12 @@ pub struct Shared {
     pub boots: AtomicU64,
     /// Tells the task to try the line at once.
     pub kick: Notify,
+    /// Counts owners.
+    pub turns: AtomicU64,
+    /// Whether what comes is nobody's yet: the task is to find the line empty.
+    pub sealed: AtomicBool,
+    /// Tells the task of it.
+    pub seal: Notify,
     /// Counts tries to open the line, and says whether it is open.
     pub tries: watch::Sender<(u64, bool)>,
     stamp: Arc<dyn Fn() -> Stamp + Send + Sync>,
@@ -221,9 +293,10 @@ impl Shared {
     pub fn new(
         ring: Ring,
         dir: PathBuf,
-        input: mpsc::Sender<Input>,
+        input: mpsc::Sender<Typed>,
         stamp: Arc<dyn Fn() -> Stamp + Send + Sync>,
     ) -> Self {
+        let sealed = AtomicBool::new(ring.tenancy.is_sealed());
         Self {
             ring: Mutex::new(ring),
             changes: watch::Sender::new(0),
@@ -234,6 +307,9 @@ impl Shared {
             wake: Mutex::new(None),
             boots: AtomicU64::new(0),
             kick: Notify::new(),
+            turns: AtomicU64::new(0),
+            sealed,
+            seal: Notify::new(),
             tries: watch::Sender::new((0, false)),
             stamp,
         }
@@ -280,7 +356,8 @@ impl Shared {
 
     /// Bytes came from the machine.
     pub fn push(&self, bytes: &[u8]) {
-        self.ring().push(bytes);
+        let now = self.now();
+        self.ring().push(bytes, now);
         self.changed_for_journal(bytes.len());
     }
 
@@ -290,20 +367,15 @@ impl Shared {
         // It may quote what an agent said, which must not look like a second mark.
         let text = one_line(&text);
         let mut ring = self.ring();
-        let (position, number) = (ring.end(), ring.numbers);
-        ring.numbers += 1;
         match kind {
             MarkKind::Boot => {
-                ring.boot = Some(position);
+                ring.boot = Some(ring.end());
                 self.boots.fetch_add(1, Ordering::AcqRel);
             }
-            MarkKind::Reserve => ring.reserve = Some(position),
-            MarkKind::Gap | MarkKind::Note => {}
+            MarkKind::Reserve => ring.reserve = Some(ring.end()),
+            MarkKind::Gap | MarkKind::Note | MarkKind::Own | MarkKind::Hole => {}
         }
-        ring.marks.push_back(Mark { position, stamp, kind, text, number });
-        if ring.marks.len() > MARKS {
-            ring.marks.pop_front();
-        }
+        ring.note(kind, stamp, text);
         drop(ring);
         self.changed_for_journal(0);
     }
@@ -335,6 +407,50 @@ impl Shared {
             drop(ring);
             self.changed();
         }
+    }
+
+    /// Whose the machine is from now on. Whoever may not watch it any more
+    /// gets no byte that comes later, and a keyboard that was another's is
+    /// free.
+    pub fn belongs(&self, whose: Whose, private: bool) {
+        let now = self.now().at;
+        let mut ring = self.ring();
+        let (end, before) = (ring.end(), ring.tenancy.version);
+        let other = ring.tenancy.learn(whose, private, end, now);
+        if other {
+            self.turns.fetch_add(1, Ordering::AcqRel);
+            ring.seats += u64::from(ring.writer.take().is_some());
+        }
+        let changed = ring.tenancy.version != before;
+        self.sealed.store(ring.tenancy.is_sealed(), Ordering::Release);
+        drop(ring);
+        if changed {
+            self.seal.notify_one();
+            self.changed();
+        }
+    }
+
+    /// What comes from now on may have been said before.
+    pub fn repeats(&self) {
+        let mut ring = self.ring();
+        let end = ring.end();
+        ring.tenancy.seal(end);
+        self.sealed.store(true, Ordering::Release);
+        drop(ring);
+        self.changed();
+    }
+
+    /// The line was found empty: what comes from now on is the owner's.
+    pub fn unseal(&self) {
+        let now = self.now();
+        let mut ring = self.ring();
+        let end = ring.end();
+        if let Some((kind, stamp, text)) = ring.tenancy.unseal(end, now) {
+            ring.note(kind, stamp, text);
+        }
+        self.sealed.store(false, Ordering::Release);
+        drop(ring);
+        self.changed_for_journal(0);
     }
 
     /// The console is over.

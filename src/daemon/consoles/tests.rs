@@ -1,4 +1,5 @@
 mod on_disk;
+mod private;
 
 use super::*;
 use crate::daemon::hands::Attention as _;
@@ -14,6 +15,10 @@ struct Bench {
     consoles: Consoles,
     fake: Fake,
     dir: tempfile::TempDir,
+}
+
+fn viewer(user: &str) -> Viewer {
+    Viewer { user: user.to_owned(), admin: false }
 }
 
 fn m1() -> MachineName {
@@ -54,7 +59,7 @@ impl Bench {
     }
 
     fn watch(&self, replay: Replay) -> Watcher {
-        self.consoles.attach(&m1(), None, replay, "anna").unwrap().0
+        self.consoles.attach(&m1(), None, replay, &viewer("anna")).unwrap().0
     }
 
     async fn has(&self, position: u64) {
@@ -75,7 +80,7 @@ async fn read_to(watcher: &mut Watcher, want: &str) -> String {
             Piece::Bytes { bytes, .. } => seen.push_str(&String::from_utf8_lossy(&bytes)),
             Piece::Mark(mark) => seen.push_str(&format!("{{{}}}", mark.text)),
             Piece::Skipped { .. } => seen.push_str("{skipped}"),
-            Piece::Seats(_) => {}
+            Piece::Seats(_) | Piece::Time { .. } => {}
             Piece::Closed(why) => panic!("{why}"),
         }
     }
@@ -217,9 +222,11 @@ async fn a_machine_is_not_kept_off_by_a_console_that_does_not_open() {
 async fn one_types_and_a_stolen_keyboard_is_announced() {
     let bench = Bench::new();
     let mut machine = bench.plug().await;
-    let attach = |who: &str| bench.consoles.attach(&m1(), Some("main"), Replay::Nothing, who).unwrap();
+    let attach =
+        |who: &str| bench.consoles.attach(&m1(), Some("main"), Replay::Nothing, &viewer(who)).unwrap();
     let (mut watcher, anna) = attach("anna");
-    let (_, bob) = attach("bob");
+    let (_, mut bob) = attach("bob");
+    bob.because(Some(" the board\nburns "));
     assert!(anna.type_in(b"x").await.is_err(), "not before it is taken");
     anna.take(false, 5).unwrap();
     assert_eq!(bob.take(false, 5).unwrap_err(), "anna");
@@ -229,7 +236,7 @@ async fn one_types_and_a_stolen_keyboard_is_announced() {
     assert_eq!(&got, b"ls\r");
     anna.send_break().await.unwrap();
     bob.take(true, 5).unwrap();
-    assert!(read_to(&mut watcher, "keyboard").await.contains("{bob took the keyboard}"));
+    assert!(read_to(&mut watcher, "keyboard").await.contains("{bob took the keyboard: the board burns}"));
     assert!(anna.type_in(b"x").await.unwrap_err().contains("bob"));
     drop(bob);
     anna.take(false, 5).unwrap();
@@ -246,7 +253,8 @@ async fn one_types_and_a_stolen_keyboard_is_announced() {
 async fn a_machine_that_takes_no_input_is_still_heard() {
     let bench = Bench::new();
     let mut machine = bench.plug().await;
-    let (mut watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "anna").unwrap();
+    let (mut watcher, keyboard) =
+        bench.consoles.attach(&m1(), None, Replay::Nothing, &viewer("anna")).unwrap();
     keyboard.take(false, 5).unwrap();
     // More than the pipe holds: the line does not take the rest.
     for _ in 0..4 {
@@ -285,7 +293,7 @@ async fn the_last_lines_are_words_whatever_the_machine_paints() {
     let said = b"\x1b]0;owned\x07\x1b[31mKernel panic\x1b[0m\r\n\x1b[2J\r\n10 %\r99 %";
     machine.write_all(said).await.unwrap();
     bench.has(said.len() as u64).await;
-    assert_eq!(bench.consoles.last_lines(&m1(), 5), ["Kernel panic", "99 %"]);
+    assert_eq!(bench.consoles.last_lines(&m1(), 5, &viewer("anna")), ["Kernel panic", "99 %"]);
 }
 
 #[tokio::test]
@@ -303,6 +311,9 @@ async fn a_journal_that_cannot_be_written_costs_no_console() {
     read_to(&mut watcher, "lost to history").await;
     bench.consoles.flush();
     assert_eq!(bench.consoles.status(&m1())[0].lost, 15);
+    let (consoles, why) = bench.consoles.unstored().expect("nobody is alarmed");
+    assert_eq!(consoles, 1);
+    assert!(why.contains("/m1/main") && why.contains("os error"), "{why}");
     std::fs::remove_file(bench.dir.path().join("m1")).unwrap();
     machine.write_all(b"kept").await.unwrap();
     bench.has(19).await;
@@ -310,6 +321,7 @@ async fn a_journal_that_cannot_be_written_costs_no_console() {
     let segments = Segments::of(&bench.dir.path().join("m1/main"));
     assert_eq!(segments.read(15, 100), b"kept");
     assert_eq!(segments.next_start(0), Some(15));
+    assert_eq!(bench.consoles.unstored(), None, "it is over");
     assert_eq!(
         read_to(&mut bench.watch(Replay::All), "kept").await,
         "lost to historykept",
@@ -322,7 +334,7 @@ fn there_is_a_word_for_every_console_that_is_not_there() {
     let bench = Bench::new();
     let attach = |machine: &str, console| {
         let machine = MachineName::new(machine).unwrap();
-        bench.consoles.attach(&machine, console, Replay::Nothing, "a").err().unwrap().to_string()
+        bench.consoles.attach(&machine, console, Replay::Nothing, &viewer("a")).err().unwrap().to_string()
     };
     assert_eq!(attach("m1", Some("m7")), "m1 has no console `m7`; it has main");
     assert_eq!(attach("m2", None), "there is no machine m2");
@@ -360,7 +372,7 @@ impl Bench {
 #[tokio::test]
 async fn nobody_keeps_the_keyboard_of_a_machine_that_changes_hands() {
     let bench = Bench::new();
-    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "anna").unwrap();
+    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, &viewer("anna")).unwrap();
     let (machine, reservation) = (m1(), ReservationId(7));
     let changes = [
         // Given up while it was prepared; kept as it is, without a leg.
@@ -389,7 +401,7 @@ async fn nobody_keeps_the_keyboard_of_a_machine_that_changes_hands() {
 #[tokio::test]
 async fn a_late_record_takes_nothing_from_the_next_holder() {
     let bench = Bench::new();
-    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "bob").unwrap();
+    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, &viewer("bob")).unwrap();
     // He was found to be the holder by record 6, before the marks got there.
     keyboard.take(false, 6).unwrap();
     let granted = Change::Granted { reservation: ReservationId(7), machine: m1(), role: 0 };
@@ -400,7 +412,7 @@ async fn a_late_record_takes_nothing_from_the_next_holder() {
 #[tokio::test]
 async fn records_that_went_by_unseen_free_every_keyboard_and_leave_a_mark() {
     let bench = Bench::new();
-    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, "anna").unwrap();
+    let (_watcher, keyboard) = bench.consoles.attach(&m1(), None, Replay::Nothing, &viewer("anna")).unwrap();
     keyboard.take(false, 5).unwrap();
     let mut watcher = bench.watch(Replay::Nothing);
     let note = |number| vec![record(number, Change::InUse { machine: m1() })];
@@ -431,7 +443,7 @@ async fn a_panic_is_told_with_the_attempt_that_it_belongs_to() {
 async fn everybody_knows_who_watches() {
     let bench = Bench::new();
     let mut anna = bench.watch(Replay::Nothing);
-    let bob = bench.consoles.attach(&m1(), None, Replay::Nothing, "bob").unwrap();
+    let bob = bench.consoles.attach(&m1(), None, Replay::Nothing, &viewer("bob")).unwrap();
     let seats = async |watcher: &mut Watcher, want: &[&str]| loop {
         if let Piece::Seats(seats) = tokio::time::timeout(PATIENCE, watcher.next()).await.unwrap()
             && seats.watchers == want

@@ -2,9 +2,13 @@
 
 use super::journal::{Reader, Segments};
 use super::plain;
-use super::ring::{Input, Mark, Ring, Shared, Writer, line_start};
+use super::ring::{Input, Mark, Ring, Shared, Typed, Writer, line_start};
+use super::tenancy::{Sight, Viewer};
+use super::times::Times;
 use pitstop_core::id::RecordNo;
-use pitstop_core::time::LabTime;
+use pitstop_core::time::{LabTime, WallMs};
+use pitstop_wire::UserName;
+use pitstop_wire::text::brief;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,6 +56,13 @@ pub enum Piece {
         /// What.
         bytes: Vec<u8>,
     },
+    /// What follows came then; told where it was asked for.
+    Time {
+        /// Position of the next byte.
+        position: u64,
+        /// When.
+        wall: WallMs,
+    },
     /// Something happened.
     Mark(Mark),
     /// Bytes were skipped: the watcher is slow, or the journal lost them.
@@ -86,6 +97,11 @@ pub struct Seats {
 pub struct Watcher {
     shared: Arc<Shared>,
     id: u64,
+    viewer: Viewer,
+    /// What may be seen, and as of which change.
+    sight: (u64, Sight),
+    /// When the bytes came, if that is told.
+    times: Option<Times>,
     /// The console's name.
     pub console: String,
     position: u64,
@@ -107,41 +123,59 @@ pub struct Keyboard {
     shared: Arc<Shared>,
     id: u64,
     who: String,
+    /// Why it is taken from whoever has it.
+    reason: Option<String>,
 }
 
-pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &str) -> (Watcher, Keyboard) {
+pub(super) fn attach(
+    shared: &Arc<Shared>,
+    console: &str,
+    replay: Replay,
+    viewer: &Viewer,
+) -> Result<(Watcher, Keyboard), Option<UserName>> {
     static IDS: AtomicU64 = AtomicU64::new(1);
     let id = IDS.fetch_add(1, Ordering::Relaxed);
     let changes = shared.changes();
-    let (end, boot, reserve, first_mark, marks_until) = {
+    let (end, boot, reserve, first_mark, marks_until, sight) = {
         let mut ring = shared.ring();
-        ring.watchers.push((id, who.to_owned()));
+        if let Some(holder) = ring.tenancy.refuses(viewer) {
+            return Err(holder);
+        }
+        ring.watchers.push((id, viewer.user.clone()));
         ring.seats += 1;
         let first = ring.marks.front().map_or(ring.numbers, |m| m.number);
-        (ring.end(), ring.boot, ring.reserve, first, ring.numbers)
+        let sight = (ring.tenancy.version, ring.tenancy.sight(viewer));
+        let end = ring.end().min(sight.1.to);
+        // Marks behind what may be seen come with what follows.
+        let behind = ring.marks.iter().find(|mark| mark.position > end);
+        (end, ring.boot, ring.reserve, first, behind.map_or(ring.numbers, |mark| mark.number), sight)
     };
+    let oldest = sight.1.from.max(end.saturating_sub(MAX_REPLAY));
     // Whoever has read up to some position has read its marks. Whoever asks
     // for the last of it is told also what was noted since the machine fell
     // silent: why it failed, as a rule.
     let with_marks = !matches!(replay, Replay::Nothing | Replay::From(_));
     let from = match replay {
         Replay::Nothing => end,
-        Replay::From(position) => position.min(end),
+        Replay::From(position) => position,
         Replay::Last(bytes) => cut_at_line(shared, end.saturating_sub(bytes), end),
-        Replay::Lines(lines) => lines_back(shared, lines, end),
+        Replay::Lines(lines) => lines_back(shared, lines, oldest, end),
         Replay::SinceBoot => boot.unwrap_or(end),
         Replay::SinceReserve => reserve.unwrap_or(end),
         Replay::Since(ms) => {
             let then = LabTime(shared.now().at.0.saturating_sub(ms));
             // What is so new that the index has not got it is in memory.
-            Segments::of(&shared.dir).position_at(then).unwrap_or(shared.ring().start()).min(end)
+            Segments::of(&shared.dir).position_at(then).unwrap_or(shared.ring().start())
         }
         Replay::All => 0,
     };
-    let from = from.max(end.saturating_sub(MAX_REPLAY));
+    let from = from.clamp(oldest.min(end), end);
     let mut watcher = Watcher {
         shared: shared.clone(),
         id,
+        viewer: viewer.clone(),
+        sight,
+        times: None,
         console: console.to_owned(),
         position: from,
         journal: Reader::of(&shared.dir),
@@ -155,7 +189,7 @@ pub(super) fn attach(shared: &Arc<Shared>, console: &str, replay: Replay, who: &
     };
     watcher.find_marks(from, first_mark, from < end || with_marks);
     shared.changed();
-    (watcher, Keyboard { shared: shared.clone(), id, who: who.to_owned() })
+    Ok((watcher, Keyboard { shared: shared.clone(), id, who: viewer.user.clone(), reason: None }))
 }
 
 /// Bytes `from..to`, from memory where they are there, else from the journal.
@@ -170,11 +204,28 @@ fn read(shared: &Shared, from: u64, to: u64) -> Vec<u8> {
     Segments::of(&shared.dir).read(from, most)
 }
 
-/// What the machine said last, as lines that a terminal can be given.
-pub(super) fn last_lines(shared: &Shared, lines: usize) -> Vec<String> {
-    let end = shared.ring().end();
+/// What the machine said last, as lines that a terminal can be given; none if
+/// this viewer may not see them.
+pub(super) fn last_lines(shared: &Shared, lines: usize, viewer: &Viewer) -> Vec<String> {
+    let (end, sight) = {
+        let ring = shared.ring();
+        if ring.tenancy.refuses(viewer).is_some() {
+            return Vec::new();
+        }
+        let sight = ring.tenancy.sight(viewer);
+        (ring.end().min(sight.to), sight)
+    };
     // Empty lines are asked for too, and left out.
-    let bytes = read(shared, lines_back(shared, 4 * lines, end), end);
+    let mut at = lines_back(shared, 4 * lines, sight.from, end);
+    let mut bytes = Vec::new();
+    loop {
+        let (from, to) = sight.next(at);
+        if from >= end {
+            break;
+        }
+        bytes.extend(read(shared, from, to.min(end)));
+        at = to;
+    }
     let said = bytes.split(|b| *b == b'\n').map(|line| plain::line(line, LONGEST_LINE));
     let mut said: Vec<String> = said.filter(|line| !line.trim().is_empty()).collect();
     said.split_off(said.len().saturating_sub(lines))
@@ -188,8 +239,9 @@ fn cut_at_line(shared: &Shared, from: u64, end: u64) -> u64 {
     from + line_start(&bytes) as u64
 }
 
-fn lines_back(shared: &Shared, lines: usize, end: u64) -> u64 {
-    let from = end.saturating_sub(LINES_IN);
+/// Where the last `lines` before `end` begin; not before `oldest`.
+fn lines_back(shared: &Shared, lines: usize, oldest: u64, end: u64) -> u64 {
+    let from = end.saturating_sub(LINES_IN).max(oldest);
     let bytes = read(shared, from, end);
     let ends: Vec<usize> =
         bytes.iter().enumerate().filter(|(_, b)| **b == b'\n').map(|(at, _)| at + 1).collect();
@@ -235,18 +287,38 @@ impl Watcher {
         }
     }
 
+    /// Tells when the bytes came, too.
+    #[must_use]
+    pub fn with_times(mut self) -> Self {
+        self.times = Some(Times::default());
+        self
+    }
+
     fn now(&mut self) -> Option<Piece> {
         if self.over {
             return None;
         }
+        self.load_times();
         let shared = self.shared.clone();
         let ring = shared.ring();
+        if let Some(refused) = self.look_at_sight(&ring) {
+            return Some(refused);
+        }
+        let until = self.pass_over(&ring);
         if let Some(piece) = self.mark_here(&ring) {
             return Some(piece);
         }
-        let limit = self.next_mark_at(&ring).unwrap_or(u64::MAX);
+        let limit = self.next_mark_at(&ring).unwrap_or(u64::MAX).min(until);
+        let room = limit.min(ring.end()).saturating_sub(self.position);
+        if room > 0
+            && let Some(times) = &mut self.times
+            && let Some(wall) = times.news(&ring, self.position)
+        {
+            return Some(Piece::Time { position: self.position, wall });
+        }
+        let limit = self.times.as_ref().and_then(|times| times.next).map_or(limit, |at| limit.min(at));
         let most = usize::try_from(limit.saturating_sub(self.position)).unwrap_or(usize::MAX).min(PIECE);
-        if self.position < ring.start() {
+        if self.position < ring.start() && most > 0 {
             let (start, end) = (ring.start(), ring.end());
             drop(ring);
             return Some(self.behind(start, end, most));
@@ -263,6 +335,48 @@ impl Watcher {
         let closed = ring.closed.clone()?;
         self.over = true;
         Some(Piece::Closed(closed))
+    }
+
+    /// What may not be seen is passed over, and not missed. Up to where what
+    /// follows may be.
+    fn pass_over(&mut self, ring: &Ring) -> u64 {
+        let (next, until) = self.sight.1.next(self.position);
+        self.position = self.position.max(next.min(ring.end()));
+        until
+    }
+
+    /// Of a replay that reaches further back than memory, the index knows when
+    /// it was said. Not read while the console is locked, nor by who follows
+    /// live.
+    fn load_times(&mut self) {
+        if self.times.is_none() || self.position >= self.replay_until {
+            return;
+        }
+        let shared = self.shared.clone();
+        let known = {
+            let ring = shared.ring();
+            self.pass_over(&ring);
+            ring.stamp_at(self.position).0.is_some()
+        };
+        if let (false, Some(times)) = (known, &mut self.times) {
+            times.load(&shared.dir, self.position);
+        }
+    }
+
+    /// Whether the machine has become somebody's who is watched by others.
+    fn look_at_sight(&mut self, ring: &Ring) -> Option<Piece> {
+        if self.sight.0 == ring.tenancy.version {
+            return None;
+        }
+        self.sight = (ring.tenancy.version, ring.tenancy.sight(&self.viewer));
+        let holder = ring.tenancy.refuses(&self.viewer)?;
+        self.over = true;
+        Some(Piece::Closed(match holder {
+            Some(holder) => {
+                format!("the machine is {holder}'s now, who is not watched by {}", self.viewer.user)
+            }
+            None => format!("what the machine says now is not for {} to see", self.viewer.user),
+        }))
     }
 
     /// The bytes are not in memory: of a replay they are in the journal, of
@@ -298,11 +412,12 @@ impl Watcher {
             let stored = Segments::of(&self.shared.dir).marks(from, self.replay_until + 1);
             let older =
                 stored.into_iter().filter(|m| in_memory.is_none_or(|first| (m.position, m.stamp.at) < first));
-            self.old_marks = older.collect();
+            self.old_marks = older.filter(|m| self.sight.1.shows(m)).collect();
         }
         // Marks in memory that lie before the beginning were not asked for.
         let ring = self.shared.ring();
-        let first = ring.marks.iter().find(|m| m.position >= from && (old || m.number >= ring.numbers));
+        let sees = |m: &&Mark| m.position >= from && self.sight.1.shows(m);
+        let first = ring.marks.iter().filter(sees).find(|m| old || m.number >= ring.numbers);
         self.next_mark = first.map_or(ring.numbers, |m| m.number).max(before);
     }
 
@@ -310,12 +425,16 @@ impl Watcher {
         if self.old_marks.front().is_some_and(|m| m.position <= self.position) {
             return self.old_marks.pop_front().map(Piece::Mark);
         }
-        let mark = ring.mark_from(self.next_mark)?;
-        if mark.position > self.position {
-            return None;
+        loop {
+            let mark = ring.mark_from(self.next_mark)?;
+            if mark.position > self.position {
+                return None;
+            }
+            self.next_mark = mark.number + 1;
+            if mark.kind.is_told() {
+                return Some(Piece::Mark(mark.clone()));
+            }
         }
-        self.next_mark = mark.number + 1;
-        Some(Piece::Mark(mark.clone()))
     }
 
     fn next_mark_at(&self, ring: &Ring) -> Option<u64> {
@@ -345,6 +464,12 @@ impl Drop for Watcher {
 }
 
 impl Keyboard {
+    /// Why it is taken from whoever has it: everybody on the console reads it.
+    pub fn because(&mut self, reason: Option<&str>) {
+        let reason = reason.map(str::trim).filter(|reason| !reason.is_empty());
+        self.reason = reason.map(|reason| brief(reason, LONGEST_LINE));
+    }
+
     /// Takes the keyboard; with `steal` from whoever has it, who is told.
     /// `as_of` is the newest record that says that one may: a later change of
     /// holder takes it away again.
@@ -366,7 +491,8 @@ impl Keyboard {
         ring.seats += 1;
         drop(ring);
         if stolen {
-            self.shared.mark(super::MarkKind::Note, format!("{} took the keyboard", self.who));
+            let why = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            self.shared.mark(super::MarkKind::Note, format!("{} took the keyboard{why}", self.who));
         }
         self.shared.changed();
         Ok(())
@@ -387,8 +513,8 @@ impl Keyboard {
     /// # Errors
     /// One has not got the keyboard, or the line is down.
     pub async fn type_in(&self, keys: &[u8]) -> Result<(), String> {
-        self.may()?;
-        self.send(Input::Keys(keys.to_vec())).await
+        let turn = self.may()?;
+        self.send(Typed { turn, input: Input::Keys(keys.to_vec()) }).await
     }
 
     /// Sends a break.
@@ -396,21 +522,23 @@ impl Keyboard {
     /// # Errors
     /// As [`Keyboard::type_in`].
     pub async fn send_break(&self) -> Result<(), String> {
-        self.may()?;
+        let turn = self.may()?;
         let (answer, is_sent) = oneshot::channel();
-        self.send(Input::Break(answer)).await?;
+        self.send(Typed { turn, input: Input::Break(answer) }).await?;
         is_sent.await.unwrap_or_else(|_| Err("the line was lost".into()))
     }
 
-    async fn send(&self, input: Input) -> Result<(), String> {
-        self.shared.input.send(input).await.map_err(|_| "the console is closed".to_owned())
+    async fn send(&self, typed: Typed) -> Result<(), String> {
+        self.shared.input.send(typed).await.map_err(|_| "the console is closed".to_owned())
     }
 
-    fn may(&self) -> Result<(), String> {
+    /// In which turn of owners.
+    fn may(&self) -> Result<u64, String> {
         let ring = self.shared.ring();
         match &ring.writer {
             Some(writer) if writer.id == self.id => {
-                ring.line.clone().map_err(|why| format!("the line is down: {why}"))
+                let turn = self.shared.turns.load(Ordering::Acquire);
+                ring.line.clone().map(|()| turn).map_err(|why| format!("the line is down: {why}"))
             }
             Some(Writer { who, .. }) => Err(format!("{who} has the keyboard")),
             None => Err("nobody has the keyboard: take it first".into()),

@@ -196,6 +196,11 @@ impl Draft {
         self.again
     }
 
+    /// What it decided.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
     /// Newest record if it is committed.
     pub fn newest(&self) -> Option<u64> {
         self.records.last().map(|r| r.number)

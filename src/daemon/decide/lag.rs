@@ -74,6 +74,9 @@ fn machine(effect: &Effect) -> &MachineName {
         | Effect::Check { machine, .. }
         | Effect::Act { machine, .. }
         | Effect::Witness { machine, .. }
+        | Effect::Hook { machine, .. }
+        | Effect::Program { machine, .. }
+        | Effect::Stop { machine, .. }
         | Effect::Dismiss { machine, .. } => machine,
     }
 }
@@ -94,6 +97,9 @@ fn name(event: &Event) -> &'static str {
         Event::Fact { fact: Fact::Checked { .. }, .. } => "health-checked",
         Event::Fact { fact: Fact::Witnessed { .. }, .. } => "witnessed",
         Event::Fact { fact: Fact::Acted { .. }, .. } => "switched-or-pressed",
+        Event::Fact { fact: Fact::Hooked { .. }, .. } => "hook-ended",
+        Event::Fact { fact: Fact::Programmed { .. }, .. } => "programmed",
+        Event::Fact { fact: Fact::Gone { .. }, .. } => "program-gone",
         Event::Hello(_) => "hello",
         Event::Agent { report: Report::Done { .. }, .. } => "step-done",
         Event::Agent { report: Report::Lost, .. } => "agent-lost",

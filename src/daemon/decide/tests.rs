@@ -18,6 +18,9 @@ use serde_json::Value;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Records told, and effects released before.
+type Told = (Option<usize>, usize);
+
 /// Hands that note what they are told, and whether a power command was
 /// stored when they were.
 #[derive(Clone)]
@@ -26,6 +29,9 @@ struct FakeHands {
     /// Machines of each inventory they were given, and how many effects had
     /// been released before it.
     followed: Arc<Mutex<Vec<(usize, usize)>>>,
+    /// How many records they were told of each commit, if not to look at all,
+    /// and how many effects had been released before it.
+    known: Arc<Mutex<Vec<Told>>>,
     history: Arc<dyn History>,
 }
 
@@ -48,6 +54,11 @@ impl Hands for FakeHands {
         let released = self.released.lock().unwrap().len();
         self.followed.lock().unwrap().push((inventory.machines.len(), released));
     }
+
+    fn know(&self, _: &Lab, records: Option<&[Record]>) {
+        let released = self.released.lock().unwrap().len();
+        self.known.lock().unwrap().push((records.map(<[Record]>::len), released));
+    }
 }
 
 /// A loop with a scripted store.
@@ -65,7 +76,8 @@ impl Bench {
         let history = store.history();
         let store = FaultyStore { inner: store, script: script.clone() };
         let opened = open(Box::new(store), inventory(machines), true).unwrap();
-        let hands = FakeHands { released: Arc::default(), followed: Arc::default(), history };
+        let (released, followed, known) = <(Arc<_>, Arc<_>, Arc<_>)>::default();
+        let hands = FakeHands { released, followed, known, history };
         Self { desk: opened.desk(), script, hands, idle: Some(opened), running: None }
     }
 
@@ -398,6 +410,7 @@ impl Hands for Clumsy {
         panic!("a bug in the hands");
     }
     fn follow(&self, _: &Arc<Inventory>) {}
+    fn know(&self, _: &Lab, _: Option<&[Record]>) {}
 }
 
 #[tokio::test]
@@ -575,6 +588,9 @@ async fn effects_of_a_new_inventory_find_its_drivers() {
         bench.hands.released.lock().unwrap().iter().position(|(e, _)| matches!(e, Effect::Power { .. }));
     let followed = bench.hands.followed.lock().unwrap().clone();
     assert!(matches!(followed[..], [(2, before)] if before <= first.unwrap()), "{followed:?}, {first:?}");
+    // What it means is known before anything of it leaves, and may be about any row.
+    let known = bench.hands.known.lock().unwrap().clone();
+    assert!(matches!(known[..], [(None, before), ..] if before <= first.unwrap()), "{known:?}, {first:?}");
     bench.end().await.unwrap();
 }
 

@@ -59,11 +59,13 @@ pub struct Limbo {
 impl Decider {
     /// The batch is on disk.
     pub(super) fn committed(&mut self, hands: &dyn Hands, draft: Draft) {
-        if !Arc::ptr_eq(&self.front.inventory, self.lab.inventory()) {
+        let follows = !Arc::ptr_eq(&self.front.inventory, self.lab.inventory());
+        if follows {
             self.front.inventory = Arc::clone(self.lab.inventory());
             hands.follow(&self.front.inventory);
             self.front.counter.inventory.send_replace(Arc::clone(&self.front.inventory));
         }
+        hands.know(&self.lab, (!follows).then(|| draft.records()));
         if let Some(trouble) = self.trouble.take() {
             tracing::info!(failures = trouble.failures, "the store can be written again; the lab goes on");
             self.front.counter.condition.send_replace(Condition::Well);

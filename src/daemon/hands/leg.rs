@@ -45,7 +45,7 @@ pub struct Order {
 
 /// An order being carried out.
 pub struct Job<'a> {
-    pub(super) inner: &'a Inner,
+    pub(super) inner: &'a Arc<Inner>,
     pub(super) order: &'a Order,
 }
 
@@ -104,7 +104,7 @@ impl Job<'_> {
     }
 
     /// How much time is left, by the clock the intent is judged by.
-    fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         Duration::from_millis(self.order.until - self.inner.front.now())
     }
 
@@ -134,21 +134,11 @@ impl Job<'_> {
                 if self.is_turn() {
                     rig.go_home().await?;
                 }
-                self.carry(rig).await?
+                self.drive_is_quiet(rig).await;
+                self.carry(rig, eye.power).await?
             }
         };
         loop {
-            // Until it is on, or was refused: what a fuse feels is the first second.
-            let starting = match rig.starting().filter(|_| want == Switch::On) {
-                Some(circuit) => {
-                    let before =
-                        std::mem::replace(&mut eye.last, Err(format!("it waits for {}", circuit.queue)));
-                    let turn = self.inner.runners.turn(circuit).await;
-                    eye.last = before;
-                    turn
-                }
-                None => None,
-            };
             match self.command(rig, eye, &on).await {
                 Ok(()) if !part.spec.readback => {
                     sleep(Duration::from_millis(part.spec.min_off_ms)).await;
@@ -160,7 +150,6 @@ impl Job<'_> {
                 Err(e) if e.permanent => return Err(e.to_string()),
                 // An error proves nothing: look before it is said again.
                 Err(e) => {
-                    drop(starting);
                     // Said twice, one of the two may land later.
                     witnessed.store(false, Ordering::Relaxed);
                     if part.spec.readback && eye.shows(want).await {
@@ -199,12 +188,13 @@ impl Job<'_> {
     }
 
     /// What the power-on must carry.
-    async fn carry(&self, rig: &Rig) -> Result<PowerOn, String> {
+    async fn carry(&self, rig: &Rig, power: &Arc<dyn Power>) -> Result<PowerOn, String> {
         let boot = rig.boot().map_err(|e| e.to_string())?;
         let carry = |target: Target<'_>| boot.power_on(target).map_err(|e| e.to_string());
         match self.order.boot {
             Boot::Disk => carry(Target::Disk),
             Boot::AsIs => carry(Target::AsIs),
+            Boot::Agent if boot.delivery() == Delivery::Medium => self.insert(rig, power).await,
             Boot::Agent if boot.delivery() != Delivery::PowerOn => carry(Target::Agent(None)),
             Boot::Agent => match self.parameters().await {
                 BootAnswer::Agent(params) => {
@@ -219,7 +209,7 @@ impl Job<'_> {
 
     /// What the machine is to boot. Asked until it can be stored: an on that
     /// waits for our own disk is no failure of the machine's power.
-    async fn parameters(&self) -> BootAnswer {
+    pub(super) async fn parameters(&self) -> BootAnswer {
         loop {
             match self.inner.front.boot(self.order.machine.clone(), true).await {
                 BootAnswer::NotKnown(why) if self.left() > AGAIN => {

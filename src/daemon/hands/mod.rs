@@ -7,9 +7,11 @@
 
 mod act;
 mod check;
+mod drive;
 mod examine;
 mod front;
 mod leg;
+mod program;
 mod rig;
 mod runner;
 mod witness;
@@ -25,20 +27,23 @@ use super::Hands;
 use super::agents::Agents;
 use act::Undone;
 use check::Check;
+use drive::Drives;
 use leg::{Job, Order};
+use pitstop_core::Lab;
 use pitstop_core::effect::Effect;
 use pitstop_core::event::{Act, Fact, Nudge};
 use pitstop_core::id::{Epoch, IntentId};
 use pitstop_core::inventory::Inventory;
 use pitstop_core::machine::{Reading, Switch};
+use pitstop_core::record::Record;
 use pitstop_core::time::LabTime;
 use pitstop_drivers::{Power, factories};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{ToAgent, Work};
 use regex::Regex;
 use runner::Runners;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -69,6 +74,10 @@ pub trait Attention: Send + Sync {
 
     /// The drivers are these now.
     fn follow(&self, rigs: &Rigs);
+
+    /// As [`Hands::know`]; `machines` are those the records are about, `None`
+    /// where it may be any.
+    fn know(&self, lab: &Lab, machines: Option<&BTreeSet<&MachineName>>);
 }
 
 /// The hands of a lab.
@@ -85,6 +94,8 @@ struct Inner {
     rigs: Arc<Rigs>,
     runners: Arc<Runners>,
     lanes: Mutex<HashMap<MachineName, Lane>>,
+    drives: Drives,
+    programs: program::Programs,
     /// Legs that are being looked at, and whether they are to be looked at
     /// once more: what was asked for later must be read later.
     looking: Mutex<HashMap<(MachineName, usize), bool>>,
@@ -119,6 +130,8 @@ impl LabHands {
                 rigs,
                 runners: Arc::default(),
                 lanes: Mutex::default(),
+                drives: Drives::default(),
+                programs: program::Programs::default(),
                 looking: Mutex::default(),
             }),
         }
@@ -130,11 +143,14 @@ impl Hands for LabHands {
         for effect in effects {
             match effect {
                 Effect::Power { machine, leg, intent, want, boot, until } => {
+                    self.inner.end_medium(&machine);
                     let order = Order { machine, leg, want, boot, until };
                     self.inner.power(order, intent, epoch);
                 }
                 Effect::Observe { machine, leg } => self.inner.observe(machine, leg, epoch),
                 Effect::Tell { machine, nonce, mut message } => {
+                    // It speaks: all that it boots from is in its RAM.
+                    self.inner.end_medium(&machine);
                     self.inner.complete(&machine, &mut message);
                     self.inner.agents.tell(&machine, &nonce, &message);
                 }
@@ -145,6 +161,9 @@ impl Hands for LabHands {
                     self.inner.act(machine, intent, act, until, epoch);
                 }
                 Effect::Witness { machine, turn, until } => self.inner.witness(machine, turn, until, epoch),
+                Effect::Hook { .. } | Effect::Program { .. } | Effect::Stop { .. } => {
+                    self.inner.program(effect, epoch);
+                }
                 Effect::Dismiss { machine, reason } => self.inner.agents.dismiss(&machine, &reason),
             }
         }
@@ -154,7 +173,13 @@ impl Hands for LabHands {
         // Drivers look for the runtime that is to carry their work.
         let _runtime = self.inner.runtime.enter();
         self.inner.rigs.load(factories(), inventory);
+        self.inner.programs.follow(|machine| self.inner.rigs.get(machine));
         self.inner.attention.follow(&self.inner.rigs);
+    }
+
+    fn know(&self, lab: &Lab, records: Option<&[Record]>) {
+        let machines = records.map(|records| records.iter().filter_map(|r| r.change.machine()).collect());
+        self.inner.attention.know(lab, machines.as_ref());
     }
 }
 

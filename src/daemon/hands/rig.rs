@@ -1,10 +1,12 @@
 //! A machine's drivers, made from the inventory.
 
 use super::act::Fixtures;
-use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec};
+use crate::daemon::boot::Media;
+use pitstop_core::inventory::{Inventory, LegSpec, MachineSpec, Point};
 use pitstop_core::machine::Switch;
 use pitstop_drivers::host::Hosts;
-use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, PowerLimits, Site};
+use pitstop_drivers::program::{HookProgram, HookPrograms, Programmer};
+use pitstop_drivers::{Boot, Console, DriverError, Factories, Power, Site};
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
 use std::collections::HashMap;
@@ -44,8 +46,8 @@ pub struct Rig {
     boot: Result<Arc<dyn Boot>, DriverError>,
     consoles: Vec<NamedConsole>,
     fixtures: Fixtures,
-    /// Those that may be switched on together on its circuit.
-    starting: Option<PowerLimits>,
+    hooks: HookPrograms,
+    programmer: Option<Result<Arc<Programmer>, DriverError>>,
     /// Written to while the machine is nudged, read while a command is given: a
     /// reset must not come between an on and the machine's first boot, and its
     /// legs wait for each other no more than they did.
@@ -98,7 +100,8 @@ impl Rig {
             boot: factories.boot(&site),
             consoles,
             fixtures,
-            starting: starting(&spec, inventory),
+            hooks: factories.hooks(&site),
+            programmer: factories.programmer(&site),
             spec,
             site,
             nudged: Default::default(),
@@ -114,7 +117,8 @@ impl Rig {
             boot: Ok(boot),
             consoles: Vec::new(),
             fixtures: Fixtures::default(),
-            starting: None,
+            hooks: HookPrograms::default(),
+            programmer: None,
             nudged: Default::default(),
         }
     }
@@ -124,7 +128,6 @@ impl Rig {
         *self.spec == *spec
             && *self.site.controllers == inventory.controllers
             && self.site.hosts.fit(&inventory.hosts, &hosts_of(spec))
-            && self.starting == starting(spec, inventory)
     }
 
     /// Why drivers could not be made.
@@ -134,6 +137,8 @@ impl Rig {
         legs.chain(consoles)
             .chain(self.boot.as_ref().err())
             .chain(self.fixtures.faults())
+            .chain(self.hooks.values().filter_map(|hook| hook.as_ref().err()))
+            .chain(self.programmer.as_ref().and_then(|programmer| programmer.as_ref().err()))
             .cloned()
             .chain(self.blind())
             .collect()
@@ -150,12 +155,6 @@ impl Rig {
         self.legs.get(index)
     }
 
-    /// The queue of those that are switched on together on its circuit, if
-    /// that is limited.
-    pub(super) fn starting(&self) -> Option<&PowerLimits> {
-        self.starting.as_ref()
-    }
-
     /// Held by who nudges the machine, and by who gives it a command.
     pub(super) fn nudged(&self) -> &tokio::sync::RwLock<()> {
         &self.nudged
@@ -164,6 +163,16 @@ impl Rig {
     /// The switches and buttons.
     pub(super) fn fixtures(&self) -> &Fixtures {
         &self.fixtures
+    }
+
+    /// A hook by its point and name.
+    pub(super) fn hook(&self, point: Point, name: &str) -> Option<Result<&Arc<HookProgram>, &DriverError>> {
+        self.hooks.get(&(point, name.to_owned())).map(Result::as_ref)
+    }
+
+    /// What writes the board, if a program does.
+    pub(super) fn programmer(&self) -> Option<Result<&Arc<Programmer>, &DriverError>> {
+        self.programmer.as_ref().map(Result::as_ref)
     }
 
     /// The boot driver.
@@ -192,17 +201,10 @@ impl Rig {
 /// The bench hosts that a machine has anything on.
 fn hosts_of(spec: &MachineSpec) -> Vec<&str> {
     let drivers = spec.legs.iter().map(|leg| &leg.driver).chain(spec.consoles.values());
-    let others = spec.switches.values().chain(spec.buttons.values()).chain([&spec.ready]);
+    let hooks = spec.hooks.values().flatten().map(|hook| &hook.command);
+    let others = spec.switches.values().chain(spec.buttons.values()).chain([&spec.ready, &spec.reimage]);
+    let others = others.chain(hooks);
     drivers.chain(others).filter_map(|driver| driver.host.as_deref()).collect()
-}
-
-/// A machine's circuit as a queue. The number is part of its name: with
-/// another one it is another queue.
-fn starting(spec: &MachineSpec, inventory: &Inventory) -> Option<PowerLimits> {
-    let name = spec.circuit.as_ref()?;
-    let at_once = inventory.circuits.get(name)?.max_starting?;
-    let at_once = usize::try_from(at_once).ok()?;
-    Some(PowerLimits { queue: format!("circuit {name}, {at_once} at a time"), at_once })
 }
 
 impl LegRig {
@@ -239,6 +241,8 @@ impl LegRig {
 pub struct Rigs {
     /// Where this daemon keeps things.
     pub places: Places,
+    /// The CDs that are lent to their BMCs.
+    pub media: Media,
     all: RwLock<HashMap<MachineName, Arc<Rig>>>,
     hosts: RwLock<Arc<Hosts>>,
 }
@@ -246,7 +250,7 @@ pub struct Rigs {
 impl Rigs {
     /// No machines yet.
     pub fn new(places: Places) -> Self {
-        Self { places, all: RwLock::default(), hosts: RwLock::default() }
+        Self { places, media: Media::default(), all: RwLock::default(), hosts: RwLock::default() }
     }
 
     /// Takes over an inventory. A machine whose entry did not change keeps
@@ -262,6 +266,7 @@ impl Rigs {
                 kept.unwrap_or_else(|| Arc::new(Rig::new(factories, spec, inventory, &hosts, &self.places)));
             all.insert(name.clone(), rig);
         }
+        self.media.keep(|name| all.contains_key(name));
     }
 
     /// The hosts of an inventory; those that did not change stay the same.

@@ -1,3 +1,5 @@
+mod drives;
+
 use super::rig::LegRig;
 use super::*;
 use pitstop_core::event::{BootAnswer, Report};
@@ -67,6 +69,7 @@ impl Attention for NoConsoles {
         Box::pin(async { Err("there are no consoles".to_owned()) })
     }
     fn follow(&self, _: &Rigs) {}
+    fn know(&self, _: &pitstop_core::Lab, _: Option<&std::collections::BTreeSet<&MachineName>>) {}
 }
 
 /// A boot path whose parameters travel with the power-on.
@@ -378,9 +381,7 @@ async fn a_controller_that_hangs_collects_no_readings() {
         match wait.await.expect("no report").unwrap().1 {
             Fact::Read { .. } => readings += 1,
             Fact::Power { .. } => powered = true,
-            Fact::Checked { .. } | Fact::Said { .. } | Fact::Acted { .. } | Fact::Witnessed { .. } => {
-                panic!("nobody asked for that")
-            }
+            other => panic!("nobody asked for {other:?}"),
         }
     }
     while !bench.hands.inner.looking().is_empty() {

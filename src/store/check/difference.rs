@@ -57,7 +57,7 @@ fn by_name(lab: &Lab) -> BTreeMap<String, Value> {
 
 /// What a machine's row learns as time passes. A program that did not learn it
 /// yet wrote history that this one learns from, and rows that it does not.
-const LEARNED: [&str; 5] = ["usual", "quarantines", "worked", "checked", "answer"];
+const LEARNED: [&str; 7] = ["usual", "quarantines", "worked", "checked", "answer", "changed", "in_vain"];
 
 /// Where two values first differ, and what each says there.
 fn first_difference(is: &Value, must: &Value, place: String) -> Option<(String, String, String)> {

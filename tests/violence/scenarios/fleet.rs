@@ -52,7 +52,7 @@ impl Platform for Bare {
     }
 
     fn hardware(&self) -> Result<Hardware, PlatformError> {
-        Ok(Hardware { disks: Vec::new(), macs: Vec::new(), memory: 1 << 30, cpus: 1 })
+        Ok(Hardware { memory: 1 << 30, cpus: 1, ..Hardware::default() })
     }
 
     fn place(&self) -> Place {

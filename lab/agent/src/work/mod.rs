@@ -219,7 +219,7 @@ impl Worker {
             }
             let outcome = match work {
                 Work::Look => match self.platform.hardware() {
-                    Ok(hardware) => Outcome::Seen(hardware),
+                    Ok(hardware) => Outcome::Seen(Box::new(hardware)),
                     Err(e) => failed(&e.to_string()),
                 },
                 Work::Image(image) => disk::image(self, step, &image),

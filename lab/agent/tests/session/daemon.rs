@@ -202,9 +202,11 @@ impl Platform for Machine {
             bytes: path.metadata().map_or(0, |m| m.len()),
             serial: Some("S1".into()),
             bus: "virtio".into(),
+            ..SeenDisk::default()
         };
         let macs = vec!["52:54:00:00:00:01".into()];
-        Ok(Hardware { disks: self.disk.iter().map(disk).collect(), macs, memory: 1 << 30, cpus: 2 })
+        let disks = self.disk.iter().map(disk).collect();
+        Ok(Hardware { disks, macs, memory: 1 << 30, cpus: 2, ..Hardware::default() })
     }
 
     fn place(&self) -> Place {

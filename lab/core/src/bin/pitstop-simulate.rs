@@ -32,7 +32,7 @@ it (exit code 1).
   --json-trace FILE  the same for `pitstop replay FILE`
   --shrink           leaves out of a run that goes wrong whatever can be left out
 
-Fences: epoch nonce intent-first read-back may-land-until disk-before-effect";
+Fences: epoch nonce intent-first read-back may-land-until disk-before-effect baseline";
 
 struct Options {
     config: Config,

@@ -3,11 +3,12 @@
 use crate::id::ReservationId;
 use crate::inventory::model::{MachineSpec, OnAgentLost};
 use crate::lab::{Lab, RowKey, Timer};
-use crate::machine::{Content, Health, Machine, Stage};
+use crate::machine::{Content, FailureClass, Health, Machine, Phase, Stage};
 use crate::reservation::{Hold, Status};
 use crate::step::AGENT_LOST_IN_TURN;
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
+use std::collections::BTreeSet;
 
 impl Lab {
     /// Derives everything from the rows, after loading.
@@ -20,6 +21,10 @@ impl Lab {
             self.derive(&key);
         }
         self.queue_dirty = true;
+        // Who waits to start is looked at in the first step.
+        for circuit in self.on_circuit.keys().cloned().collect::<Vec<_>>() {
+            self.set_timer(Timer::Circuit(circuit), Some(self.meta.now));
+        }
     }
 
     /// Brings the indexes of one row up to date.
@@ -42,6 +47,8 @@ impl Lab {
         let free = machine.is_some_and(|m| {
             m.health == Health::Good
                 && m.pause.is_none()
+                && m.wiring.is_none()
+                && !m.proof_asked
                 && (matches!(m.stage, Stage::Free)
                     || matches!(m.stage, Stage::Ready { reservation: None, .. }))
                 && self.inventory.machines.contains_key(name)
@@ -58,8 +65,61 @@ impl Lab {
         } else {
             self.warm.remove(name);
         }
-        let due = machine.and_then(|m| self.machine_due(m));
+        if machine.is_some_and(|m| m.wiring.is_some()) {
+            // A check that this daemon has not heard of yet counts as just heard.
+            let heard = self.meta.now + crate::wiring::SILENCE;
+            self.checks.entry(name.clone()).or_insert(heard);
+        } else {
+            self.checks.remove(name);
+        }
+        let due = self.machines.get(name).and_then(|m| self.machine_due(m));
+        self.derive_circuit(name);
         self.set_timer(Timer::Machine(name.clone()), due);
+    }
+
+    /// Where the machine hangs; and what changes about one at rest may be a
+    /// place for who waits.
+    fn derive_circuit(&mut self, name: &MachineName) {
+        let machine = self.machines.get(name);
+        let circuit = machine.and_then(|m| m.circuit.as_deref());
+        if !self.on_circuit.is_empty() {
+            let elsewhere = |(c, all): (&String, &BTreeSet<MachineName>)| {
+                (Some(c.as_str()) != circuit && all.contains(name)).then(|| c.clone())
+            };
+            for old in self.on_circuit.iter().filter_map(elsewhere).collect::<Vec<_>>() {
+                self.queue_dirty = true;
+                if let Some(all) = self.on_circuit.get_mut(&old) {
+                    all.remove(name);
+                    if all.is_empty() {
+                        self.on_circuit.remove(&old);
+                    }
+                }
+            }
+        }
+        if let Some(circuit) = circuit {
+            match self.on_circuit.get_mut(circuit) {
+                Some(all) => drop(all.insert(name.clone())),
+                None => drop(self.on_circuit.insert(circuit.to_owned(), BTreeSet::from([name.clone()]))),
+            }
+        }
+        let waits = |m: &Machine| match &m.stage {
+            Stage::Turn(turn) => matches!(turn.phase, Phase::Start { .. }),
+            Stage::InUse { cycling, .. } => *cycling,
+            _ => false,
+        };
+        if machine.is_some_and(|m| m.circuit.is_some() && waits(m)) {
+            self.starters.insert(name.clone());
+        } else {
+            self.starters.remove(name);
+        }
+        if machine.is_some_and(|m| m.proof_asked) {
+            self.queue_dirty |= self.asked.insert(name.clone());
+        } else {
+            self.asked.remove(name);
+        }
+        let rests =
+            machine.filter(|m| matches!(m.stage, Stage::Free | Stage::Ready { reservation: None, .. }));
+        self.queue_dirty |= rests.is_some_and(|m| self.limited(m).is_some());
     }
 
     fn machine_due(&self, machine: &Machine) -> Option<LabTime> {
@@ -74,24 +134,38 @@ impl Lab {
         let pause = machine.pause.map(|p| p.until);
         let lost = machine.agent.as_ref().and_then(|a| a.lost);
         let stage = match &machine.stage {
-            Stage::Free => self.proof_due(machine),
+            Stage::Free => {
+                // Where its power is cut: when that was long enough.
+                let dark = retry.filter(|_| machine.cut.is_some());
+                [self.proof_due(machine), dark].into_iter().flatten().min()
+            }
             Stage::Turn(turn) => {
                 let lost = lost.map(|at| at + AGENT_LOST_IN_TURN);
                 let waits = !turn.phase.awaits_attach() && !turn.phase.wants_off();
                 [Some(turn.deadline), retry, lost.filter(|_| waits)].into_iter().flatten().min()
             }
             Stage::Ready { until, .. } => *until,
-            Stage::InUse { reservation, .. } => {
-                lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms))
+            Stage::InUse { reservation, cycling, .. } => {
+                let patience =
+                    lost.and_then(|at| self.agent_patience(*reservation, machine).map(|ms| at + ms));
+                // A cycle goes on when its off was read, or was long enough.
+                [patience, retry.filter(|_| *cycling)].into_iter().flatten().min()
             }
         };
-        [landing, pause, stage].into_iter().flatten().min()
+        let check = self.checks.get(&machine.name).copied();
+        [landing, pause, stage, check].into_iter().flatten().min()
     }
 
     /// When a machine at rest is to be proven by itself.
     pub(crate) fn proof_due(&self, machine: &Machine) -> Option<LabTime> {
         let spec = self.inventory.machines.get(&machine.name)?;
+        if machine.proof_asked {
+            return None; // as soon as there is a place
+        }
         let due = match &machine.health {
+            _ if machine.wiring.is_some() => return None,
+            // Whatever hangs on its outlet now is not ours to switch again and again.
+            Health::Quarantined { failure, .. } if failure.class == FailureClass::Drift => return None,
             // A proof erases. What is kept for the next holder, only a person may give up.
             Health::Quarantined { .. } | Health::Good if self.keeps_disks(machine, spec) => return None,
             Health::Quarantined { again, .. } => *again,
@@ -156,7 +230,7 @@ impl Lab {
         self.set_timer(Timer::Reservation(id), due);
     }
 
-    fn set_timer(&mut self, timer: Timer, due: Option<LabTime>) {
+    pub(crate) fn set_timer(&mut self, timer: Timer, due: Option<LabTime>) {
         let before = match due {
             Some(at) => self.due.insert(timer.clone(), at),
             None => self.due.remove(&timer),

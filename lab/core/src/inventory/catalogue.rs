@@ -22,6 +22,8 @@ pub enum Kind {
     Switch,
     /// `button.NAME.X`
     Button,
+    /// `[[machine.M.hook.POINT]] NAME = { … }`: the first of the list says what one takes.
+    Hook,
     /// `[host.NAME] X = { … }`
     Host,
     /// `[controller.NAME] X = { … }`
@@ -41,6 +43,7 @@ impl Kind {
             Self::Shell => "shell",
             Self::Switch => "switch",
             Self::Button => "button",
+            Self::Hook => "hook",
             Self::Host => "host",
             Self::Controller => "controller",
         }

@@ -174,7 +174,7 @@ impl Drivers<'_> {
         }
         let missing = |field: &&FieldSchema| field.required && !chosen.table.contains_key(field.name);
         for field in schema.fields.iter().filter(|field| !owner.class && missing(field)) {
-            let what = format!("`{slot}.{}` needs `{}`", schema.name, field.name);
+            let what = format!("`{}` needs `{}`", called(slot, schema.name), field.name);
             self.raise(
                 Problem::new(chosen.entry.key, what).expected(format!("`{}`: {}", field.name, field.doc)),
             );
@@ -192,7 +192,8 @@ impl Drivers<'_> {
         if slot_is_leg(slot) {
             known.extend(LEG_FIELDS);
         }
-        let problem = Problem::new(entry.key, format!("`{slot}.{}` has no field `{key}`", schema.name));
+        let problem =
+            Problem::new(entry.key, format!("`{}` has no field `{key}`", called(slot, schema.name)));
         let expected =
             if known.is_empty() { "no fields at all".to_owned() } else { format!("one of {}", list(&known)) };
         self.raise(problem.expected(expected).nearest(key, known));
@@ -465,6 +466,11 @@ impl Claims {
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A driver in its slot, as it is written. A hook names none.
+fn called(slot: &str, driver: &str) -> String {
+    if slot.starts_with("hook.") { slot.to_owned() } else { format!("{slot}.{driver}") }
 }
 
 fn slot_is_leg(slot: &str) -> bool {

@@ -9,18 +9,19 @@ use super::catalogue::Kind;
 use super::driver::{Drivers, Owner, built};
 use super::error::{Problem, Problems};
 use super::expand::Layered;
+use super::hook::flash;
 use super::model::{
     AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, HealthCheck, Idle, Inventory, LegSpec, Limits,
     MachineSpec, OtherDisks, Verify,
 };
 use super::not_yet;
 use super::reader::Reader;
-use super::sections::{AFTER_BUILD, idle, on_agent_lost};
+use super::sections::{AFTER_BUILD, console_quota, idle, on_agent_lost};
 use super::source::Loc;
 use super::tree::{Entry, Table, Val};
 
 /// Keys of a machine, and of a class but for `class` itself.
-pub(super) const KEYS: [&str; 26] = [
+pub(super) const KEYS: [&str; 27] = [
     "class",
     "tags",
     "location",
@@ -47,6 +48,7 @@ pub(super) const KEYS: [&str; 26] = [
     "on_agent_lost",
     "timeout",
     "health",
+    "console_quota",
 ];
 
 const OTHER_DISKS: [(&str, OtherDisks); 2] =
@@ -93,14 +95,23 @@ impl MachineReader<'_, '_> {
         let shell = self.optional_slot(Kind::Shell, table, owner);
         let switches = self.named_slots(Kind::Switch, table, owner);
         let buttons = self.named_slots(Kind::Button, table, owner);
-        self.usable("hook", table);
-        let rest = self.rest(table, &reader, owner);
+        let hooks = self.hooks(table, owner);
+        let mut rest = self.rest(table, &reader, owner);
+        let reimage = reimage.unwrap_or_else(|| DriverSpec::named("agent"));
+        if let (Some(ready), false) = (&ready, self.machine.only_class) {
+            self.hooks_fit(&hooks, ready, table);
+            self.reimage_fits(&reimage, (ready, &legs), table);
+        }
+        if reimage.driver == "command" && rest.disks.is_empty() {
+            rest.disks.push(flash(&reimage));
+        }
         Some(MachineSpec {
             legs: real_legs(legs, &rest.disks),
             consoles: consoles?,
             boot: boot?,
             ready: ready?,
-            reimage: reimage.unwrap_or_else(|| DriverSpec::named("agent")),
+            reimage,
+            hooks,
             shell,
             switches,
             buttons,
@@ -148,6 +159,7 @@ impl MachineReader<'_, '_> {
             on_agent_lost: on_agent_lost(reader, problems),
             limits: limits(reader, problems),
             health: reader.inner("health", problems).and_then(|table| health(table, problems)),
+            console_quota: console_quota(reader, problems),
             sources: Arc::clone(&self.machine.merged.sources),
             legs: Vec::new(),
             consoles: BTreeMap::new(),
@@ -157,6 +169,7 @@ impl MachineReader<'_, '_> {
             shell: None,
             switches: BTreeMap::new(),
             buttons: BTreeMap::new(),
+            hooks: BTreeMap::new(),
         };
         if !self.machine.only_class {
             self.check_keep(&spec, table);
@@ -231,6 +244,7 @@ impl MachineReader<'_, '_> {
                 usage: reader.string("use", problems),
                 driver,
             };
+            self.spare(name, &reader, &leg);
             if leg.readback && !owner.class {
                 let at = entry.node.as_table().and_then(|slot| slot.get(leg.driver.driver.as_str()));
                 self.drivers.readable(name, at.unwrap_or(entry).key, &leg.driver);
@@ -238,6 +252,25 @@ impl MachineReader<'_, '_> {
             legs.push(leg);
         }
         legs
+    }
+
+    /// `use` of the leg in front of the first: one of a few words, since it says what is switched when.
+    fn spare(&mut self, name: &str, reader: &Reader<'_>, leg: &LegSpec) {
+        if name != "mains" {
+            return;
+        }
+        let problems = &mut *self.drivers.problems;
+        reader.word("use", &LegSpec::USES, problems);
+        if leg.is_spare()
+            && !leg.readback
+            && let Some(entry) = reader.table.get("readback")
+        {
+            let what =
+                "a spare leg must be read back: what hangs on it is believed to be off by nothing else";
+            problems.raise(
+                Problem::new(entry.node.at, what).expected("a leg that can be read, or `use = \"together\"`"),
+            );
+        }
     }
 
     fn consoles(&mut self, table: &Table, owner: Owner<'_>) -> Option<BTreeMap<String, DriverSpec>> {
@@ -403,7 +436,7 @@ fn raise_name(key: &str, name: &str, entry: &Entry, problems: &mut Problems) {
 }
 
 /// Names of tags, consoles and disks go into paths and selectors.
-fn plain_name(name: &str) -> bool {
+pub(super) fn plain_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     name.len() <= 63 && name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(fits)
 }
@@ -433,6 +466,7 @@ fn disk_match(table: &Table, problems: &mut Problems) -> DiskMatch {
         bus: reader.string("bus", problems),
         min: reader.size("min", problems),
         max: reader.size("max", problems),
+        by: None,
     };
     if let (Some(min), Some(max), Some(entry)) = (found.min, found.max, table.get("max"))
         && max < min

@@ -16,17 +16,19 @@ mod driver;
 mod error;
 mod expand;
 mod files;
+pub mod hook;
 mod load;
 mod machine;
 pub mod model;
 mod not_yet;
+mod policy;
 mod reader;
 mod secret;
 mod sections;
 mod source;
 pub mod template;
 mod tree;
-mod units;
+pub(crate) mod units;
 mod words;
 
 use std::collections::BTreeMap;
@@ -38,13 +40,14 @@ pub use diff::{Change, MachineChange, NewBecause, diff, diff_lab};
 pub use error::{InventoryError, InventoryErrors};
 pub use expand::MAX_MACHINES;
 pub use files::{DiskFiles, Files, MemoryFiles};
+pub use hook::{Hook, Hooks, Point};
 pub use load::{MAX_FILE, MAX_FILES};
 pub use model::{
     AfterBuild, AtEnd, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, Group, Idle, Inventory,
     LabInfo, Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OnFailure, OtherDisks, Place, Policy,
-    Resource, SecretRef, Sources, Verify,
+    Resource, SecretRef, Sources, Verify, WatchConsoles,
 };
-pub use words::{KeyChange, Words};
+pub use words::{KeyChange, Said, Words};
 
 use driver::{Claims, Drivers, Interner};
 use error::Problem;
@@ -89,7 +92,7 @@ fn build(loaded: Loaded, catalogue: &dyn Catalogue) -> Result<Inventory, Invento
         return Err(problems.finish(&sources));
     }
     let mut inventory = Inventory::default();
-    sections::read(&root, &mut inventory, &mut problems);
+    sections::read(&root, &sources, &mut inventory, &mut problems);
     check_classes(&root, &mut problems);
     let mut machines = Machines::of(&root, &sources, &mut problems);
 

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub use super::words::{Place, Sources, Words};
+pub use super::hook::{Hook, Hooks, Point};
+pub use super::policy::{AfterBuild, AtEnd, Extend, Idle, Lease, OnAgentLost, OnFailure, Policy};
+pub use super::words::{Place, Said, Sources, Words};
 
 /// A whole lab.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -46,11 +48,34 @@ pub struct LabInfo {
     pub name: String,
     /// IANA time zone for times people type; everything stored is UTC.
     pub zone: String,
+    /// Bytes of disk that all console journals may take; `None`: the daemon's default.
+    pub console_quota: Option<u64>,
+    /// Who may watch the consoles of a machine that is held, where no group of its holder says it.
+    pub watch_consoles: WatchConsoles,
+}
+
+/// `watch_consoles = "all" | "group" | "holder"`: who may watch the consoles of a machine that is held, besides its
+/// holder and admins. Later ones admit fewer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WatchConsoles {
+    /// Everybody.
+    #[default]
+    All,
+    /// Who is in a group with the holder.
+    Group,
+    /// Nobody.
+    Holder,
 }
 
 impl Default for LabInfo {
     fn default() -> Self {
-        Self { name: "lab".to_owned(), zone: "UTC".to_owned() }
+        Self {
+            name: "lab".to_owned(),
+            zone: "UTC".to_owned(),
+            console_quota: None,
+            watch_consoles: WatchConsoles::default(),
+        }
     }
 }
 
@@ -61,6 +86,12 @@ pub struct Circuit {
     pub max_starting: Option<u32>,
     /// Machines that may be on at the same time (breaker).
     pub max_on: Option<u32>,
+    /// Where the first is set.
+    #[serde(skip)]
+    pub said_starting: Said,
+    /// Where the second is set.
+    #[serde(skip)]
+    pub said_on: Said,
 }
 
 /// `[resource.NAME]`
@@ -70,121 +101,6 @@ pub struct Resource {
     pub count: u32,
     /// For people.
     pub note: Option<String>,
-}
-
-/// `[policy.NAME]`: what happens when a build or a person is done. `None` = not said, [`Policy::default`] holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Policy {
-    /// When the proof is made.
-    pub after_build: Option<AfterBuild>,
-    /// What a clean machine does while nobody has it.
-    pub idle: Option<Idle>,
-    /// What silence of the host agent means while the machine is in use.
-    pub on_agent_lost: Option<OnAgentLost>,
-    /// Hold the machine after a failed build.
-    pub on_failure: Option<OnFailure>,
-    /// How long reservations last.
-    pub lease: Option<Lease>,
-    /// What happens when a reservation's time is over.
-    pub at_end: Option<AtEnd>,
-}
-
-/// `after_build = "reimage" | "power-off" | "keep"`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AfterBuild {
-    /// At once.
-    #[default]
-    Reimage,
-    /// Off; the next prepare reimages first.
-    PowerOff,
-    /// Never. Only on machines marked `shared = true`, for reservations that accept a used disk.
-    Keep,
-}
-
-/// `idle = "off" | "warm" | { warm = "4h" }`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Idle {
-    /// Switched off.
-    #[default]
-    Off,
-    /// Booted and proven, waiting for a holder.
-    Warm {
-        /// After this the machine is proven anew; milliseconds.
-        max_age_ms: u64,
-    },
-}
-
-impl Idle {
-    /// How old a warm machine may get where the inventory says only `"warm"`: 4 hours.
-    pub const DEFAULT_WARM_MS: u64 = 4 * 3_600_000;
-}
-
-/// `on_agent_lost = "ignore" | { fail_after = "15s" }`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnAgentLost {
-    /// A fact, shown and nothing more.
-    Ignore,
-    /// The machine failed.
-    FailAfter {
-        /// Silence borne, in milliseconds.
-        ms: u64,
-    },
-}
-
-/// `on_failure = { hold = "2h", at_most = 2, may_take = ["firmware"] }`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct OnFailure {
-    /// How long the machine stays as the failed build left it, milliseconds.
-    pub hold_ms: u64,
-    /// Machines held that way at the same time.
-    pub at_most: u32,
-    /// Groups whose members may take the machine over.
-    pub may_take: Vec<String>,
-}
-
-/// `lease = { default = "2h", max = "12h", extend = "while-nobody-waits" }`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Lease {
-    /// When the reservation does not say, milliseconds.
-    pub default_ms: u64,
-    /// Longest, extensions included, milliseconds.
-    pub max_ms: u64,
-    /// Who may extend.
-    pub extend: Extend,
-}
-
-impl Lease {
-    /// How long a reservation held by time lasts where nobody says: 2 hours.
-    pub const DEFAULT_MS: u64 = 2 * 3_600_000;
-}
-
-/// When a lease may be extended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Extend {
-    /// Up to `max`.
-    #[default]
-    Always,
-    /// Only while no other reservation waits for the machine.
-    WhileNobodyWaits,
-    /// Not at all.
-    Never,
-}
-
-/// `at_end = { warn = ["30m", "10m"], quiet = "19:00-08:00", then = "power-off", keep_disk = "24h" }`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct AtEnd {
-    /// How long before the end the holder is warned, milliseconds, longest first.
-    pub warn_ms: Vec<u64>,
-    /// Local hours without warnings, `HH:MM-HH:MM`.
-    pub quiet: Option<String>,
-    /// What then happens to the machine.
-    pub then: AfterBuild,
-    /// The disk stays as it is for so long, unless someone needs the machine; milliseconds.
-    pub keep_disk_ms: Option<u64>,
 }
 
 /// `[group.NAME]`
@@ -198,6 +114,8 @@ pub struct Group {
     pub machines: Option<u32>,
     /// Priority in the queue.
     pub priority: Option<i64>,
+    /// Who may watch the consoles of machines that its members hold; `None`: as the lab says.
+    pub watch_consoles: Option<WatchConsoles>,
 }
 
 /// One machine, complete.
@@ -242,6 +160,8 @@ pub struct MachineSpec {
     pub switches: BTreeMap<String, DriverSpec>,
     /// Buttons (recovery, …) by name.
     pub buttons: BTreeMap<String, DriverSpec>,
+    /// Programs that run at points of its turns.
+    pub hooks: Hooks,
     /// Takes `after_build = "keep"` and reservations that accept a used disk.
     pub shared: bool,
     /// The policy it follows whoever holds it; a key of [`Inventory::policies`].
@@ -256,9 +176,20 @@ pub struct MachineSpec {
     pub limits: Limits,
     /// How often it shows that it is well while nobody needs it.
     pub health: Option<HealthCheck>,
+    /// Bytes of disk that its console journals may take; `None`: the daemon's default.
+    pub console_quota: Option<u64>,
     /// Where each of its keys was set; shared between the machines of one range.
     #[serde(skip)]
     pub sources: Arc<Sources>,
+}
+
+impl MachineSpec {
+    /// How long a device of its own may take to fetch what our agent boots from, before power on and besides
+    /// `timeout.power`; milliseconds, 0 where its boot path says nothing of it.
+    #[must_use]
+    pub fn fetch_ms(&self) -> u64 {
+        self.boot.ms("fetch").unwrap_or(0)
+    }
 }
 
 /// One way to switch a machine.
@@ -272,8 +203,29 @@ pub struct LegSpec {
     pub min_off_ms: u64,
     /// Whether its state can be read back; else off is *assumed*, and shown so.
     pub readback: bool,
-    /// When it is to be used, for people.
+    /// When it is to be used: of `mains`, one of [`LegSpec::USES`]; else a note for people.
     pub usage: Option<String>,
+}
+
+impl LegSpec {
+    /// The words for `use` of `mains`, and whether it is then only switched where the first leg does not obey.
+    pub const USES: [(&'static str, bool); 3] =
+        [("together", false), ("spare", true), ("when the BMC is dead", true)];
+
+    /// Whether it is left on, and cuts power only where the first leg does not obey.
+    #[must_use]
+    pub fn is_spare(&self) -> bool {
+        let used = |(word, spare): &(&str, bool)| *spare && self.usage.as_deref() == Some(*word);
+        self.name == "mains" && Self::USES.iter().any(used)
+    }
+}
+
+impl MachineSpec {
+    /// Index of the leg that cuts power where the first one does not obey, if there is one.
+    #[must_use]
+    pub fn spare_leg(&self) -> Option<usize> {
+        self.legs.iter().position(LegSpec::is_spare).filter(|leg| *leg > 0)
+    }
 }
 
 /// A driver and what the inventory tells it. Which drivers exist is the catalogue's business, not the core's.
@@ -410,6 +362,9 @@ pub struct DiskMatch {
     pub min: Option<u64>,
     /// Largest size, bytes.
     pub max: Option<u64>,
+    /// The programmer that writes it, as a digest: it is the flash of a board, and no agent finds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 impl DiskMatch {
@@ -524,6 +479,26 @@ impl Limits {
             "claim" => &mut self.claim_ms,
             _ => return None,
         })
+    }
+}
+
+impl MachineSpec {
+    /// Whether our agent boots on it. If not, another thing shows that it is up, and nobody proves its disks.
+    #[must_use]
+    pub fn runs_agent(&self) -> bool {
+        self.ready.driver == "agent"
+    }
+
+    /// What writes its flash, where a program of the lab's does that.
+    #[must_use]
+    pub fn programmer(&self) -> Option<&DriverSpec> {
+        Some(&self.reimage).filter(|reimage| reimage.driver == "command")
+    }
+
+    /// Whether what a program wrote is read back and compared: only then is the board clean *by command*.
+    #[must_use]
+    pub fn reads_back(&self) -> bool {
+        self.programmer().is_some_and(|programmer| programmer.list("read_back").is_some())
     }
 }
 

@@ -10,10 +10,11 @@ use super::error::{Problem, Problems};
 use super::load::{named, section};
 use super::model::{
     AfterBuild, AtEnd, Circuit, DriverSpec, Extend, Group, Idle, Inventory, LabInfo, Lease, MachineSpec,
-    OnAgentLost, OnFailure, Policy, Resource,
+    OnAgentLost, OnFailure, Policy, Resource, Said, WatchConsoles,
 };
 use super::not_yet;
 use super::reader::Reader;
+use super::source::SourceMap;
 use super::tree::{Entry, Table, Val};
 
 const TOP: [&str; 11] = [
@@ -34,14 +35,20 @@ const TOP: [&str; 11] = [
 pub(super) const AFTER_BUILD: [(&str, AfterBuild); 3] =
     [("reimage", AfterBuild::Reimage), ("power-off", AfterBuild::PowerOff), ("keep", AfterBuild::Keep)];
 
+/// Words of `watch_consoles`.
+const WATCH_CONSOLES: [(&str, WatchConsoles); 3] =
+    [("all", WatchConsoles::All), ("group", WatchConsoles::Group), ("holder", WatchConsoles::Holder)];
+/// The least room for console journals: less than a few segments would keep nothing.
+const LEAST_QUOTA: u64 = 16 << 20;
+
 /// Reads every section but the classes and machines.
-pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Problems) {
+pub(super) fn read(root: &Table, sources: &SourceMap, inventory: &mut Inventory, problems: &mut Problems) {
     Reader::new(root, "the inventory").only(&TOP, problems);
     if let Some(table) = section(root, "lab", problems) {
         inventory.lab = lab(table, problems);
     }
     for (name, entry, table) in named(root, "circuit", problems) {
-        inventory.circuits.insert(name.to_string(), circuit(name, entry, table, problems));
+        inventory.circuits.insert(name.to_string(), circuit(name, entry, table, sources, problems));
     }
     for (name, entry, table) in named(root, "resource", problems) {
         not_yet::usable("resource.*", entry.key, problems);
@@ -52,8 +59,7 @@ pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Probl
     for (name, _, table) in named(root, "policy", problems) {
         inventory.policies.insert(name.to_string(), policy(name, table, problems));
     }
-    for (name, entry, table) in named(root, "group", problems) {
-        not_yet::usable("group.*", entry.key, problems);
+    for (name, _, table) in named(root, "group", problems) {
         inventory.groups.insert(name.to_string(), group(name, table, problems));
     }
     check_groups(root, inventory, problems);
@@ -61,7 +67,7 @@ pub(super) fn read(root: &Table, inventory: &mut Inventory, problems: &mut Probl
 
 fn lab(table: &Table, problems: &mut Problems) -> LabInfo {
     let reader = Reader::new(table, "`lab`");
-    reader.only(&["name", "zone"], problems);
+    reader.only(&["name", "zone", "console_quota", "watch_consoles"], problems);
     let default = LabInfo::default();
     let zone = reader.text("zone", problems).map(|(zone, at)| {
         if !is_zone(zone) {
@@ -75,7 +81,21 @@ fn lab(table: &Table, problems: &mut Problems) -> LabInfo {
     LabInfo {
         name: reader.string("name", problems).unwrap_or(default.name),
         zone: zone.unwrap_or(default.zone),
+        console_quota: console_quota(&reader, problems),
+        watch_consoles: reader.word("watch_consoles", &WATCH_CONSOLES, problems).unwrap_or_default(),
     }
+}
+
+/// Room on the disk for console journals, of the lab or of a machine.
+pub(super) fn console_quota(reader: &Reader<'_>, problems: &mut Problems) -> Option<u64> {
+    let bytes = reader.size("console_quota", problems)?;
+    if bytes < LEAST_QUOTA
+        && let Some(entry) = reader.table.get("console_quota")
+    {
+        let what = "`console_quota` leaves no room for what a machine says in one boot";
+        problems.raise(Problem::new(entry.node.at, what).expected("at least `16MiB`"));
+    }
+    Some(bytes)
 }
 
 /// Whether this host knows the time zone. One without the list of them (the package `tzdata`) takes any name.
@@ -86,16 +106,22 @@ fn is_zone(zone: &str) -> bool {
     written && (!listed || db.get(zone).is_ok())
 }
 
-fn circuit(name: &str, entry: &Entry, table: &Table, problems: &mut Problems) -> Circuit {
+fn circuit(
+    name: &str,
+    entry: &Entry,
+    table: &Table,
+    sources: &SourceMap,
+    problems: &mut Problems,
+) -> Circuit {
     let path = format!("`circuit.{name}`");
     let reader = Reader::new(table, &path);
     reader.only(&["max_starting", "max_on", "note"], problems);
-    if let Some(entry) = table.get("max_on") {
-        not_yet::usable("circuit.*.max_on", entry.key, problems);
-    }
+    let said = |key| Said(table.get(key).map(|entry| sources.place(entry.key)));
     let circuit = Circuit {
         max_starting: reader.count("max_starting", 1, problems),
         max_on: reader.count("max_on", 1, problems),
+        said_starting: said("max_starting"),
+        said_on: said("max_on"),
     };
     if !table.contains_key("max_starting") && !table.contains_key("max_on") {
         problems.raise(
@@ -248,10 +274,15 @@ fn group(name: &str, table: &Table, problems: &mut Problems) -> Group {
             Err(error) => problems.raise(Problem::new(at, error.to_string())),
         }
     }
-    let mut group = Group { members, select: None, machines: None, priority: None };
+    let mut group = Group { members, select: None, machines: None, priority: None, watch_consoles: None };
     if let Some(may) = reader.inner("may", problems) {
         let may = Reader::new(may, "`may`");
         may.only(&["select", "machines", "priority", "watch_consoles"], problems);
+        for key in ["select", "machines", "priority"] {
+            if let Some(entry) = may.table.get(key) {
+                not_yet::usable(&format!("group.*.may.{key}"), entry.key, problems);
+            }
+        }
         group.machines = may.count("machines", 0, problems);
         group.priority = may.count("priority", 0, problems).map(i64::from);
         group.select = may.text("select", problems).and_then(|(text, at)| {
@@ -259,6 +290,7 @@ fn group(name: &str, table: &Table, problems: &mut Problems) -> Group {
                 Selector::parse(text).map_err(|error| problems.raise(Problem::new(at, error.to_string())));
             selector.ok().map(|selector| selector.to_string())
         });
+        group.watch_consoles = may.word("watch_consoles", &WATCH_CONSOLES, problems);
     }
     group
 }

@@ -62,6 +62,12 @@ pub(super) fn prepare(
     Ok(out)
 }
 
+/// The placeholders of a text; none where its braces do not fit.
+pub fn placeholders(text: &str) -> Vec<&str> {
+    let found = pieces(text).unwrap_or_default().into_iter();
+    found.filter_map(|piece| if let Piece::Placeholder(name) = piece { Some(name) } else { None }).collect()
+}
+
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, TemplateError> {
     let mut pieces = Vec::new();
     let mut rest = text;

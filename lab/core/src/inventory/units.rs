@@ -70,7 +70,7 @@ pub(super) fn address(text: &str, usual: Option<u16>) -> Result<String, String> 
 }
 
 /// `aa:bb:cc:dd:ee:ff`, in lower case.
-pub(super) fn mac(text: &str) -> Result<String, String> {
+pub(crate) fn mac(text: &str) -> Result<String, String> {
     let expected = || "a hardware address, `\"3c:52:82:6a:10:03\"`".to_owned();
     let parts: Vec<&str> = text.split([':', '-']).collect();
     let byte =

@@ -32,6 +32,27 @@ impl fmt::Display for Place {
     }
 }
 
+/// Where one value was set; nowhere where no file names it. Like [`Sources`], it never makes a difference.
+#[derive(Debug, Clone, Default)]
+pub struct Said(pub Option<Place>);
+
+impl PartialEq for Said {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Said {}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(place) => place.fmt(f),
+            None => f.write_str("no file"),
+        }
+    }
+}
+
 /// Where a machine and its keys were set. Places never make two machines different: a moved line changes nothing.
 #[derive(Debug, Clone)]
 pub struct Sources {

@@ -11,6 +11,11 @@ impl Change {
         match self {
             MachineDeclared { machine, .. }
             | MachineDoubted { machine, .. }
+            | CircuitSet { machine, .. }
+            | GaveWay { machine, .. }
+            | ProofAsked { machine }
+            | PowerCut { machine, .. }
+            | CutOver { machine, .. }
             | MachineForgotten { machine }
             | HealthSet { machine, .. }
             | ImageFailed { machine, .. }
@@ -37,6 +42,10 @@ impl Change {
             | StepTold { machine, .. }
             | StepDone { machine, .. }
             | HardwareSeen { machine, .. }
+            | BaselineSet { machine, .. }
+            | FactsDiffer { machine, .. }
+            | WiringBegun { machine, .. }
+            | WiringEnded { machine, .. }
             | DiskWriting { machine, .. }
             | DiskProven { machine, .. }
             | DiskUsed { machine, .. }
@@ -53,6 +62,12 @@ impl Change {
             | ActBegun { machine, .. }
             | ActDone { machine, .. }
             | ActFailed { machine, .. }
+            | ProgramBegun { machine, .. }
+            | ProgramEnded { machine, .. }
+            | ProgramGone { machine, .. }
+            | HooksDone { machine, .. }
+            | NotMeddled { machine }
+            | DiskByCommand { machine, .. }
             | LandingMoved { machine, .. }
             | CycleStopped { machine }
             | RunStarted { machine, .. } => Some(machine),

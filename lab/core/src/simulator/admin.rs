@@ -7,9 +7,14 @@ use super::labs::{self, IMAGES, Kind};
 use super::{Happening, Sim};
 use crate::event::{Event, PowerAction, Request};
 use crate::id::ReservationId;
-use crate::machine::Health;
+use crate::machine::{FailureClass, Health};
 use pitstop_wire::{MachineName, Selector};
 use std::sync::Arc;
+
+/// Those that nobody has enrolled.
+fn new() -> Selector {
+    "health=new".parse().unwrap_or_default()
+}
 
 impl Sim {
     /// The admin's round: each thing that may be done about a machine is
@@ -24,6 +29,9 @@ impl Sim {
         let holding: Option<ReservationId> =
             lab.reservations().find(|r| !r.members.is_empty() && !r.ended()).map(|r| r.id);
         for (machine, health) in machines {
+            if self.sees_to_drift(&machine) || self.checks_wires(&machine) {
+                continue;
+            }
             let request = match health {
                 Health::Quarantined { .. } if self.happens(who, Chance::Proves) => Request::Prove(machine),
                 Health::Drained { .. } if self.happens(who, Chance::Undrains) => Request::Undrain(machine),
@@ -80,8 +88,71 @@ impl Sim {
         let listed: Vec<MachineName> =
             lab.machines().filter(|m| m.health == Health::New).map(|m| m.name.clone()).collect();
         if !listed.is_empty() {
-            self.ask_as_admin(Request::Enrol { select: Selector::default(), listed });
+            self.ask_as_admin(Request::Enrol { select: new(), listed });
         }
+    }
+
+    /// A machine is not what it was: what was swapped is put back, or it is
+    /// accepted as it is. Whether he went to it.
+    fn sees_to_drift(&mut self, machine: &MachineName) -> bool {
+        let Some(lab) = &self.daemon.lab else { return false };
+        let differs = |lab: &crate::Lab| lab.machine(machine).is_some_and(|m| !lab.differences(m).is_empty());
+        if !differs(lab) {
+            return false;
+        }
+        let Some(board) = self.board_of(machine) else { return false };
+        if !self.boards[board].on() && self.happens(Who::ADMIN, Chance::PutsRight) {
+            self.boards[board].put_right();
+            return true;
+        }
+        let accepts = self.happens(Who::ADMIN, Chance::Accepts);
+        if accepts {
+            self.accept(machine);
+        }
+        accepts
+    }
+
+    /// What is there now stays there.
+    fn accept(&mut self, machine: &MachineName) {
+        if let Some(board) = self.board_of(machine) {
+            self.boards[board].before = None;
+        }
+        let enrol = Request::Enrol { select: Selector::name(machine), listed: vec![machine.clone()] };
+        self.ask_as_admin(enrol);
+    }
+
+    /// Begins a check of wires.
+    fn checks_wires(&mut self, machine: &MachineName) -> bool {
+        if !self.happens(Who::ADMIN, Chance::ChecksWires) {
+            return false;
+        }
+        self.ask_as_admin(Request::WiringBegin(machine.clone()));
+        self.at(1_000, Happening::Check(machine.clone(), 6));
+        true
+    }
+
+    /// Beats and does something, until it is done, or killed.
+    pub(super) fn check_goes_on(&mut self, machine: MachineName, left: u32) {
+        let who = Who::ADMIN;
+        if self.happens(who, Chance::CheckDies) {
+            return;
+        }
+        self.ask_as_admin(Request::WiringBeat(machine.clone()));
+        if left == 0 {
+            return self.ask_as_admin(Request::WiringEnd(machine));
+        }
+        let power = |action| {
+            let force = Some("wiring check".to_owned());
+            Request::Power { machine: machine.clone(), action, force }
+        };
+        match self.dice.below(who, Pick::Kind, 5) {
+            0 => self.ask_as_admin(power(PowerAction::On)),
+            1 => self.ask_as_admin(power(PowerAction::Off)),
+            2 | 3 => self.ask_as_admin(Request::WiringLook(machine.clone())),
+            _ => {}
+        }
+        let pause = self.dice.between(who, Pick::Pause, 1_000, 20_000);
+        self.at(pause, Happening::Check(machine, left - 1));
     }
 
     /// Some line of the inventory is changed.
@@ -124,7 +195,7 @@ impl Sim {
         let name = plan.name.clone();
         self.note(|| format!("board {number}, {name}, is {what} in the inventory"));
         self.names.insert(name, number);
-        self.file = Arc::new(labs::inventory(&self.plans, &self.policies));
+        self.file = Arc::new(labs::inventory(&self.plans, &self.policies, &self.circuits));
     }
 
     /// Whether the lab has the board under this name alone, and as the
@@ -149,7 +220,7 @@ impl Sim {
     pub(super) fn put_all_back(&mut self) {
         if self.plans.iter().any(|p| !p.listed) {
             self.plans.iter_mut().for_each(|p| p.listed = true);
-            self.file = Arc::new(labs::inventory(&self.plans, &self.policies));
+            self.file = Arc::new(labs::inventory(&self.plans, &self.policies, &self.circuits));
         }
         if self.daemon.lab.as_ref().is_some_and(|l| !Arc::ptr_eq(l.inventory(), &self.file)) {
             self.ask_as_admin(Request::Reload(self.file.clone()));
@@ -160,6 +231,9 @@ impl Sim {
             lab.machines().map(|m| (m.name.clone(), m.health.clone())).collect();
         for (machine, health) in machines {
             match health {
+                Health::Quarantined { failure, .. } if failure.class == FailureClass::Drift => {
+                    self.accept(&machine);
+                }
                 Health::Quarantined { .. } => self.ask_as_admin(Request::Prove(machine)),
                 Health::Drained { .. } => self.ask_as_admin(Request::Undrain(machine)),
                 _ => {}

@@ -273,14 +273,36 @@ impl Sim {
     fn work_begins(&mut self, id: usize, work: &Work) -> u64 {
         let who = self.who(id);
         let Work::Image(image) = work else { return self.dice.between(who, Pick::Work, 5, 500) };
-        if let Some(disk) = self.disk_of(id, &image.disk)
-            && image.mode == ImageMode::Write
-        {
-            disk.partial = true;
+        if image.mode == ImageMode::Write && self.is_meant(id, image) {
+            self.written(id, &image.disk);
+            if let Some(disk) = self.disk_of(id, &image.disk) {
+                disk.partial = true;
+            }
         }
         let slow = self.happens(who, Chance::DiskSlow);
         let (low, high) = if slow { (100_000, 500_000) } else { (2_000, 60_000) };
         self.dice.between(who, Pick::Work, low, high)
+    }
+
+    /// Whether the disk that is plugged in has the serial number it is to have.
+    fn is_meant(&self, id: usize, image: &ImageWork) -> bool {
+        let disks = &self.boards[self.agents[id].board].numbers.disks;
+        let there = disks.get(self.disk_number(&image.disk));
+        image.find.serial.is_none() || image.find.serial.as_ref() == there
+    }
+
+    /// A disk is about to be written: it must be the one that was enrolled.
+    fn written(&mut self, id: usize, disk: &str) {
+        let agent = &self.agents[id];
+        let (name, number) = (agent.params.machine.clone(), self.disk_number(disk));
+        let there = self.boards[agent.board].numbers.disks.get(number).cloned();
+        let row = self.daemon.store.machine(&name);
+        let Some(baseline) = row.and_then(|m| m.baseline.as_ref()) else { return };
+        let enrolled = baseline.facts.disks.get(number).and_then(|d| d.serial.clone());
+        self.report.checks += 1;
+        if there.is_some() && enrolled != there {
+            self.violation(format!("disk {there:?} of {name} is written, and {enrolled:?} was enrolled"));
+        }
     }
 
     fn disk_number(&self, name: &str) -> usize {
@@ -300,10 +322,19 @@ impl Sim {
         let (who, board) = (self.who(id), agent.board);
         let mut outcome = match work {
             Work::Look => {
-                let disks = self.boards[board].disks.len();
-                let disk =
-                    |n| SeenDisk { path: format!("/sim/{n}"), bytes: DISK, serial: None, bus: "sim".into() };
-                Outcome::Seen(Hardware { disks: (0..disks).map(disk).collect(), ..Hardware::default() })
+                let numbers = &self.boards[board].numbers;
+                let disk = |(n, serial): (usize, &String)| SeenDisk {
+                    path: format!("/sim/{n}"),
+                    bytes: DISK,
+                    serial: Some(serial.clone()),
+                    bus: "sim".into(),
+                    ..SeenDisk::default()
+                };
+                Outcome::Seen(Box::new(Hardware {
+                    disks: numbers.disks.iter().enumerate().map(disk).collect(),
+                    serial: Some(numbers.machine.clone()),
+                    ..Hardware::default()
+                }))
             }
             Work::Image(image) => self.imaged(id, image),
             Work::Seed { params, .. } => {
@@ -345,6 +376,9 @@ impl Sim {
         if self.happens(who, Chance::DiskError) {
             return Outcome::Failed { reason: "input/output error".into(), image: false };
         }
+        if !self.is_meant(id, image) {
+            return Outcome::Failed { reason: "no disk has that serial number".into(), image: false };
+        }
         if image.digest.is_some() && self.is_corrupt(who, image) {
             return Outcome::Failed { reason: "chunk 3 is not what its digest says".into(), image: true };
         }
@@ -352,6 +386,8 @@ impl Sim {
         let path = format!("/sim/{number}");
         let incomplete = self.happens(who, Chance::ProofIncomplete);
         let board = &mut self.boards[self.agents[id].board];
+        let serial = board.numbers.disks.get(number).cloned();
+        let single = board.disks.len() == 1;
         let Some(disk) = board.disks.get_mut(number) else {
             return Outcome::Failed { reason: "no such disk".into(), image: false };
         };
@@ -368,7 +404,8 @@ impl Sim {
                 }
             }
         }
-        let mut proof = proof(path, image.digest.clone());
+        board.behind &= !single;
+        let mut proof = DiskProof { serial, ..proof(path, image.digest.clone()) };
         if incomplete {
             proof.read_bytes /= 2;
         }

@@ -6,7 +6,7 @@ use super::{Happening, Sim};
 use crate::effect::Boot;
 use crate::event::{Answer, BootAnswer, Event, Fact};
 use crate::id::{Epoch, ReservationId};
-use crate::machine::Switch;
+use crate::machine::{Stage, Switch};
 use crate::saying::Saying;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::AgentParams;
@@ -28,12 +28,28 @@ pub(super) struct DiskTruth {
     pub tenants: BTreeSet<ReservationId>,
 }
 
+/// What is plugged in: serial numbers of the machine and of its disks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numbers {
+    pub machine: String,
+    pub disks: Vec<String>,
+}
+
+impl DiskTruth {
+    /// Whether there is a system on it that comes up.
+    pub fn boots(&self) -> bool {
+        !self.partial && matches!(self.base, Some(Some(_)))
+    }
+}
+
 /// A power leg as it is.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LegTruth {
     pub on: bool,
     /// It obeys nobody until then.
     pub stuck_until: u64,
+    /// Nor does it answer, until then.
+    pub dead_until: u64,
 }
 
 /// What is true of a board.
@@ -43,13 +59,25 @@ pub(super) struct Board {
     /// Who waits for its first word, and what is then reported.
     pub witness: Option<(Epoch, Fact)>,
     pub legs: Vec<LegTruth>,
+    /// Programs of the lab's that run for it.
+    pub runs: Vec<super::programs::Run>,
+    /// A hook had its disk's own system run since anybody read the disk.
+    pub behind: bool,
     /// Commands under way.
     pub inflight: Vec<super::power::Flight>,
     /// Number of its boot.
     pub boot: u64,
     /// It changed power by itself, and was not commanded since.
     pub flaked: bool,
+    /// When it came on by a command.
+    pub started: Option<u64>,
     pub disks: Vec<DiskTruth>,
+    /// The serial numbers of the machine and of its disks.
+    pub numbers: Numbers,
+    /// What was there before somebody swapped it.
+    pub before: Option<(Numbers, Vec<DiskTruth>, Option<AgentParams>)>,
+    /// Things that were ever plugged in here.
+    things: u64,
     /// The host agent's parameters on the disk that boots.
     pub seed: Option<AgentParams>,
     pub rejoin: Option<String>,
@@ -64,9 +92,9 @@ pub(super) struct Board {
 }
 
 impl Board {
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: Kind, number: usize) -> Self {
         let legs = match kind {
-            Kind::TwoLegs => 2,
+            Kind::TwoLegs | Kind::Spare => 2,
             Kind::Legless => 0,
             _ => 1,
         };
@@ -75,14 +103,27 @@ impl Board {
             Kind::Legless => 0,
             _ => 1,
         };
+        let mut legs = vec![LegTruth::default(); legs];
+        if kind == Kind::Spare {
+            legs[1].on = true; // the plug in front of it
+        }
         Self {
             kind,
             witness: None,
-            legs: vec![LegTruth::default(); legs],
+            legs,
+            runs: Vec::new(),
+            behind: false,
             inflight: Vec::new(),
             boot: 0,
             flaked: false,
+            started: None,
             disks: vec![DiskTruth::default(); disks],
+            numbers: Numbers {
+                machine: format!("S{number}"),
+                disks: (0..disks).map(|n| format!("S{number}-{n}")).collect(),
+            },
+            before: None,
+            things: 0,
             seed: None,
             rejoin: None,
             agents: Vec::new(),
@@ -94,6 +135,32 @@ impl Board {
 
     pub fn on(&self) -> bool {
         self.legs.iter().all(|l| l.on)
+    }
+
+    /// Somebody plugs in another disk in the place of disk `n`, or with `None`
+    /// another machine with its own disks.
+    fn swap(&mut self, disk: Option<usize>) {
+        self.before.get_or_insert((self.numbers.clone(), self.disks.clone(), self.seed.clone()));
+        self.things += 1;
+        let things = self.things;
+        let others = |n: usize| disk.is_none_or(|only| only == n);
+        for n in (0..self.disks.len()).filter(|n| others(*n)) {
+            self.numbers.disks[n] = format!("X{things}-{n}");
+            self.disks[n] = DiskTruth::default();
+            if n == 0 {
+                (self.seed, self.rejoin) = (None, None);
+            }
+        }
+        if disk.is_none() {
+            self.numbers.machine = format!("X{things}");
+        }
+    }
+
+    /// What was there before is there again.
+    pub fn put_right(&mut self) {
+        if let Some((numbers, disks, seed)) = self.before.take() {
+            (self.numbers, self.disks, self.seed, self.rejoin) = (numbers, disks, seed, None);
+        }
     }
 
     /// Somebody's system runs and writes.
@@ -123,7 +190,7 @@ impl Board {
     /// What is on the disk that boots runs, and writes where it likes.
     fn disk_runs(&mut self) -> bool {
         let Some(first) = self.disks.first() else { return false };
-        if first.partial || !matches!(first.base, Some(Some(_))) {
+        if !first.boots() {
             return false;
         }
         let ghosts = first.tenants.clone();
@@ -156,10 +223,18 @@ impl Sim {
         if let Some(leg) = board.legs.get_mut(leg) {
             leg.on = want == Switch::On;
         }
+        if board.kind == Kind::Spare && leg == 1 {
+            // What hangs on it loses its state. Half of all troubles end with that.
+            board.legs[0].on = false;
+            if board.legs[0].dead_until.is_multiple_of(2) {
+                board.legs[0].dead_until = 0;
+            }
+        }
         let on = board.on();
         if was && !on {
             board.tenant = None;
             self.stop_agents(number);
+            self.while_off(number);
         }
         if !was && on {
             let what = if boot == Boot::AsIs { Boot::Disk } else { boot };
@@ -167,7 +242,33 @@ impl Sim {
         }
     }
 
-    fn power_up(&mut self, number: usize, what: Boot, params: Option<AgentParams>) {
+    /// Somebody is at the bench, and it is off.
+    fn while_off(&mut self, number: usize) {
+        let who = Who::board(number);
+        let disks = self.boards[number].disks.len() as u64;
+        // Nothing reads a number of a flash that a programmer writes: another
+        // one in its place is never found out.
+        let flash =
+            |name: &MachineName| self.file.machines.get(name).is_some_and(|spec| spec.programmer().is_some());
+        // What was shown of a machine is believed until it is claimed, and then
+        // by its holder: another disk since is found at the next boot.
+        let promised = |name: &MachineName| {
+            let row = self.daemon.store.machine(name);
+            row.is_some_and(|m| matches!(m.stage, Stage::Ready { reservation: Some(_), .. }))
+        };
+        let mut names = self.names.iter().filter(|(_, board)| **board == number).map(|(name, _)| name);
+        if disks == 0 || names.any(|name| flash(name) || promised(name)) {
+            return;
+        }
+        if self.happens(who, Chance::DiskSwapped) {
+            let which = self.dice.below(who, Pick::Which, disks) as usize;
+            self.boards[number].swap(Some(which));
+        } else if self.happens(who, Chance::MachineSwapped) {
+            self.boards[number].swap(None);
+        }
+    }
+
+    pub(super) fn power_up(&mut self, number: usize, what: Boot, params: Option<AgentParams>) {
         let who = Who::board(number);
         let board = &mut self.boards[number];
         board.boot += 1;
@@ -249,7 +350,7 @@ impl Sim {
         if let Some((epoch, fact)) = board.witness.take() {
             return self.at(10, Happening::Fact(epoch, Box::new(fact)));
         }
-        if !board.disk_runs() || matches!(board.kind, Kind::ByPower | Kind::ByWord) {
+        if !board.disk_runs() || matches!(board.kind, Kind::ByPower | Kind::ByWord | Kind::Flashed) {
             return;
         }
         let Some(mut seed) = board.seed.clone() else { return };

@@ -260,10 +260,13 @@ impl Sim {
             // What it had not committed, it forgets: it goes on with what
             // the store held then.
             let mut lab = Lab::from_rows(self.daemon.store.rows()).with_fences(self.daemon.fences);
-            lab.inventory = self.daemon.inventory.clone();
+            lab.is_about(&self.daemon.inventory);
             lab.derive_all();
             let (skew, stopped) = (self.daemon.skew, self.now);
             self.daemon.zombie = Some(Zombie { lab, skew, stopped, awake: false });
+        }
+        if self.daemon.zombie.is_none() {
+            self.orphan_runs(self.daemon.store.meta.epoch);
         }
         self.all_disconnected();
         self.nobody_answers();

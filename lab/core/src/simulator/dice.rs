@@ -58,6 +58,8 @@ chances! {
     fault LegFlaps "leg flaps" 400,
     /// A leg obeys nobody for up to an hour.
     fault LegStuck "leg stuck" 500,
+    /// A leg with a spare one in front of it neither answers nor obeys.
+    fault LegDead "leg dead" 40,
     /// A controller makes its machines wait for minutes.
     fault ControllerBusy "controller busy" 500,
     /// A controller refuses commands for minutes.
@@ -93,10 +95,26 @@ chances! {
     fault ProofIncomplete "proof incomplete" 100,
     fault DiskError "disk error" 80,
     fault DiskSlow "disk slow" 80,
+    /// While it is off, somebody puts another disk in the place of one.
+    fault DiskSwapped "disk swapped" 150,
+    /// Another machine is plugged in where it was.
+    fault MachineSwapped "machine swapped" 300,
     fault ImageCorrupt "image corrupt" 300,
     /// For a while an image comes up nowhere.
     fault ImageDead "image comes up nowhere" 150,
     fault CheckFails "health check fails" 4,
+
+    // ── programs of the lab's ──
+    fault HookFails "hook fails" 12,
+    /// A hook resets its board or switches it on.
+    fault HookBoots "hook boots its board" 6,
+    /// A hook or programmer does not end in time.
+    fault ProgramHangs "program hangs" 15,
+    /// And what it was to do is done after that.
+    fault ProgramLingers "program lingers" 2,
+    fault ProgramFails "programmer fails" 15,
+    /// Not the board's fault.
+    fault LabTrouble "the lab's own disk is full" 10,
 
     // ── daemon ──
     fault KilledBefore "killed before commit" 1_500,
@@ -140,6 +158,12 @@ chances! {
     deed RestoresImages "adds the images again" 2,
     deed Repairs "switches a machine out of use" 3,
     deed Nudges "resets its machine" 6,
+    /// What was swapped is put back.
+    deed PutsRight "puts back what was swapped" 3,
+    deed Accepts "accepts what a machine is now" 4,
+    deed ChecksWires "checks wires" 40,
+    /// The program that checks is killed.
+    deed CheckDies "a check is cut off" 12,
 }
 
 /// What a number is drawn for.
@@ -154,10 +178,11 @@ pub(crate) enum Pick {
     Work,
     Network,
     Which,
+    Wiring,
 }
 
 const CHANCES: usize = Chance::ALL.len();
-const TOPICS: usize = CHANCES + Pick::Which as usize + 1;
+const TOPICS: usize = CHANCES + Pick::Wiring as usize + 1;
 
 /// Who draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,13 +1,14 @@
 //! Inventories to simulate: small machines with short limits, no two alike.
 
 use super::dice::{Dice, Pick, Who};
+use crate::inventory::Point;
 use crate::inventory::model::{
-    AfterBuild, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Idle, Inventory, Lease,
-    LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
+    AfterBuild, Circuit, DiskContent, DiskMatch, DiskSpec, DriverSpec, Extend, HealthCheck, Hook, Idle,
+    Inventory, Lease, LegSpec, Limits, MachineSpec, OnAgentLost, OtherDisks, Policy, Sources, Verify,
 };
 use pitstop_wire::MachineName;
 use pitstop_wire::selector::TagValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub(super) enum Kind {
     Warm,
     /// It shows that it is well now and then.
     Checked,
+    /// Its second leg cuts power where the first does not obey.
+    Spare,
     /// Its leg cannot be read back.
     Blind,
     /// Its firmware asks what to boot.
@@ -36,9 +39,13 @@ pub(super) enum Kind {
     ByPower,
     /// Runs no agent; what it says on its console shows that it is up.
     ByWord,
+    /// Like that, and a programmer writes its flash and reads it back.
+    Flashed,
+    /// It has hooks at every point.
+    Hooked,
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 18] = [
     Kind::Plain,
     Kind::Plain,
     Kind::TwoLegs,
@@ -49,6 +56,8 @@ const KINDS: [Kind; 16] = [
     Kind::Warm,
     Kind::Warm,
     Kind::Checked,
+    Kind::Spare,
+    Kind::Spare,
     Kind::Blind,
     Kind::NetBoot,
     Kind::Keep,
@@ -68,6 +77,8 @@ pub(super) struct Plan {
     pub legs: u64,
     pub disks: u64,
     pub names: u64,
+    /// The circuit it hangs on.
+    pub circuit: Option<String>,
 }
 
 impl Plan {
@@ -75,7 +86,13 @@ impl Plan {
     pub fn new(number: usize, dice: &mut Dice) -> Option<Self> {
         let name = MachineName::new(&format!("m{number}")).ok()?;
         let kind = dice.one(Who::board(number), Pick::Kind, &KINDS);
-        Some(Self { name, kind, listed: true, legs: 0, disks: 0, names: 0 })
+        // Drawn apart, so that the kinds above are what they were.
+        let kind = match (kind, dice.below(Who::board(number), Pick::Ask, 2)) {
+            (Kind::Plain, 0) => Kind::Hooked,
+            (Kind::ByPower | Kind::ByWord, 0) => Kind::Flashed,
+            (kind, _) => kind,
+        };
+        Some(Self { name, kind, listed: true, legs: 0, disks: 0, names: 0, circuit: None })
     }
 }
 
@@ -106,24 +123,63 @@ pub(super) fn policies(dice: &mut Dice) -> BTreeMap<String, Policy> {
     policies
 }
 
+/// What the circuits bear in this run, if there are any; and which machine
+/// hangs on which.
+pub(super) fn circuits(plans: &mut [Plan], dice: &mut Dice) -> BTreeMap<String, Circuit> {
+    let who = Who::WORLD;
+    let mut circuits = BTreeMap::new();
+    let count = dice.below(who, Pick::Wiring, 4) as usize % 3;
+    for (number, plan) in plans.iter_mut().enumerate().filter(|_| count > 0) {
+        // Now and then one hangs elsewhere.
+        plan.circuit = (dice.below(who, Pick::Wiring, 6) > 0).then(|| format!("c{}", number % count));
+    }
+    for number in 0..count {
+        let name = format!("c{number}");
+        let members = plans.iter().filter(|p| p.circuit.as_ref() == Some(&name)).count() as u32;
+        let half = members.div_ceil(2).max(1);
+        let on = [Some(half), Some(half), Some(members.max(1)), Some(1 + members / 3), None];
+        let max_on = dice.one(who, Pick::Wiring, &on);
+        let starts = if max_on.is_some() { &[None, Some(1), Some(2)][..] } else { &[Some(1), Some(2)][..] };
+        let max_starting = dice.one(who, Pick::Wiring, starts);
+        circuits.insert(name, Circuit { max_starting, max_on, ..Circuit::default() });
+    }
+    circuits
+}
+
 /// The inventory of these plans.
-pub(super) fn inventory(plans: &[Plan], policies: &BTreeMap<String, Policy>) -> Inventory {
-    let mut inventory = Inventory { policies: policies.clone(), ..Inventory::default() };
+pub(super) fn inventory(
+    plans: &[Plan],
+    policies: &BTreeMap<String, Policy>,
+    circuits: &BTreeMap<String, Circuit>,
+) -> Inventory {
+    let mut inventory =
+        Inventory { policies: policies.clone(), circuits: circuits.clone(), ..Inventory::default() };
     for (number, plan) in plans.iter().enumerate().filter(|(_, p)| p.listed) {
         inventory.machines.insert(plan.name.clone(), machine(number, plan));
     }
     inventory
 }
 
+/// How long some boards may take to fetch what they boot (ms): longer than they may take to come on.
+const FETCH_MS: u64 = 45_000;
+
 fn machine(number: usize, plan: &Plan) -> MachineSpec {
     let mut spec = plain(plan.name.clone());
     let half = if number.is_multiple_of(2) { "even" } else { "odd" };
     spec.tags.insert("half".to_owned(), TagValue::from(half));
+    spec.circuit.clone_from(&plan.circuit);
     spec.class = Some(format!("class{}", number % 3));
     spec.boot = numbered("sim", "board", number as u64);
+    if number % 4 == 1 {
+        Arc::make_mut(&mut spec.boot.fields).insert("fetch".to_owned(), Value::from(FETCH_MS));
+    }
     match plan.kind {
         Kind::Plain | Kind::NetBoot => {}
         Kind::TwoLegs => spec.legs.insert(0, leg("mains")),
+        Kind::Spare => {
+            spec.legs.push(leg("mains"));
+            (spec.legs[1].usage, spec.legs[1].min_off_ms) = (Some("spare".to_owned()), 3_000);
+        }
         Kind::TwoDisks => spec.disks.push(disk("scratch", DiskContent::Zero)),
         Kind::PowerOff => spec.after_build = Some(AfterBuild::PowerOff),
         Kind::Warm => spec.idle = Some(Idle::Warm { max_age_ms: 1_200_000 }),
@@ -146,6 +202,16 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
             keep(&mut spec);
             spec.ready = DriverSpec::named("console");
         }
+        Kind::Flashed => {
+            spec.ready = DriverSpec::named("console");
+            flash(&mut spec);
+            let points = [Point::BeforePower, Point::AfterImage, Point::OnFailure];
+            spec.hooks = points.into_iter().map(|point| (point, vec![hook("only", "warn")])).collect();
+        }
+        Kind::Hooked => {
+            let both = || vec![hook("first", "quarantine"), hook("second", "warn")];
+            spec.hooks = Point::ALL.into_iter().map(|point| (point, both())).collect();
+        }
     }
     for (n, leg) in spec.legs.iter_mut().enumerate() {
         leg.driver = numbered("sim", "outlet", (plan.legs << 32) | ((number as u64) << 8) | n as u64);
@@ -154,6 +220,24 @@ fn machine(number: usize, plan: &Plan) -> MachineSpec {
         disk.matching.min = (plan.disks > 0).then_some(plan.disks);
     }
     spec
+}
+
+/// A programmer that reads back.
+pub(crate) fn flash(spec: &mut MachineSpec) {
+    let fields = json!({ "run": ["write", "{image}"], "read_back": ["read"], "timeout": 20_000 });
+    spec.reimage = command(fields);
+    spec.disks = vec![disk("flash", DiskContent::Image)];
+}
+
+/// A hook.
+pub(crate) fn hook(name: &str, on_error: &str) -> Hook {
+    let fields = json!({ "run": ["hook", "{machine}"], "timeout": 20_000, "on_error": on_error });
+    Hook { name: name.to_owned(), command: command(fields) }
+}
+
+fn command(fields: Value) -> DriverSpec {
+    let fields = fields.as_object().cloned().unwrap_or_default();
+    DriverSpec { fields: Arc::new(fields), ..DriverSpec::named("command") }
 }
 
 fn keep(spec: &mut MachineSpec) {
@@ -204,6 +288,7 @@ pub fn plain(name: MachineName) -> MachineSpec {
         shell: None,
         switches: BTreeMap::new(),
         buttons: BTreeMap::new(),
+        hooks: BTreeMap::new(),
         shared: false,
         policy: None,
         after_build: None,
@@ -219,6 +304,7 @@ pub fn plain(name: MachineName) -> MachineSpec {
             claim_ms: 60_000,
         },
         health: None,
+        console_quota: None,
         sources: Arc::new(Sources::nowhere()),
     }
 }

@@ -17,6 +17,7 @@ mod oracle;
 mod pairs;
 mod power;
 mod probe;
+mod programs;
 mod restored;
 mod shrink;
 mod trace;
@@ -31,7 +32,7 @@ use crate::effect::Boot;
 use crate::event::{Event, Fact};
 use crate::fence::{Fence, Fences};
 use crate::id::{Epoch, ReservationId};
-use crate::inventory::model::{Inventory, Policy};
+use crate::inventory::model::{Circuit, Inventory, Policy};
 use crate::lab::{Outcome, RowKey};
 use crate::machine::Stage;
 use board::Board;
@@ -161,6 +162,7 @@ pub(crate) struct Sim {
     sequence: u64,
     plans: Vec<labs::Plan>,
     policies: BTreeMap<String, Policy>,
+    circuits: BTreeMap<String, Circuit>,
     /// The inventory as the admin wrote it last.
     file: Arc<Inventory>,
     /// The board behind every name there ever was.
@@ -200,6 +202,8 @@ enum Happening {
     Client(usize, u64),
     /// The admin looks around.
     Admin,
+    /// A check of wires goes on, for so many steps more.
+    Check(MachineName, u32),
     /// The lane is about to command a leg.
     Command(Box<Order>),
     /// The hardware acts on a command.
@@ -228,6 +232,12 @@ enum Happening {
     Worked { agent: usize, step: u64, work: Box<Work> },
     /// An agent's health check ended.
     Checked(usize, Epoch, Box<Fact>),
+    /// A hook boots its board.
+    HookBoots { board: usize, run: u64 },
+    /// A program comes to its end, or its time does.
+    ProgramEnds { board: usize, run: u64 },
+    /// One that was given up gets to its end after all.
+    ProgramLands { board: usize, run: u64 },
     /// An agent sends what is not acknowledged.
     Send(usize),
     /// A message arrives.
@@ -237,10 +247,11 @@ enum Happening {
 impl Sim {
     fn new(config: &Config) -> Self {
         let mut dice = Dice::new(config.seed, &config.left_out, config.trace);
-        let plans: Vec<labs::Plan> =
+        let mut plans: Vec<labs::Plan> =
             (0..config.machines).filter_map(|n| labs::Plan::new(n, &mut dice)).collect();
         let policies = labs::policies(&mut dice);
-        let file = Arc::new(labs::inventory(&plans, &policies));
+        let circuits = labs::circuits(&mut plans, &mut dice);
+        let file = Arc::new(labs::inventory(&plans, &policies, &circuits));
         let fences = config.without.map_or_else(Fences::default, Fences::without);
         let mut sim = Self {
             config: config.clone(),
@@ -251,9 +262,10 @@ impl Sim {
             queue: BTreeMap::new(),
             sequence: 0,
             names: plans.iter().enumerate().map(|(n, p)| (p.name.clone(), n)).collect(),
-            boards: plans.iter().map(|p| Board::new(p.kind)).collect(),
+            boards: plans.iter().enumerate().map(|(n, p)| Board::new(p.kind, n)).collect(),
             plans,
             policies,
+            circuits,
             daemon: Daemon::new(fences, file.clone()),
             file,
             starts: 0,
@@ -313,6 +325,7 @@ impl Sim {
             Happening::ZombieEnds => self.zombie_ends(),
             Happening::Client(client, wake) => self.client_acts(client, wake),
             Happening::Admin => self.admin_round(),
+            Happening::Check(machine, left) => self.check_goes_on(machine, left),
             Happening::Command(order) => self.command(order),
             Happening::Land(order) => self.land(&order),
             Happening::Judge(order) => self.judge(order),
@@ -329,6 +342,9 @@ impl Sim {
             Happening::Told(agent, session, message) => self.told(agent, session, *message),
             Happening::Worked { agent, step, work } => self.worked(agent, step, &work),
             Happening::Checked(agent, epoch, fact) => self.checked(agent, epoch, *fact),
+            Happening::HookBoots { board, run } => self.hook_boots(board, run),
+            Happening::ProgramEnds { board, run } => self.program_ends(board, run),
+            Happening::ProgramLands { board, run } => self.program_lands(board, run),
             Happening::Send(agent) => self.send_again(agent),
             Happening::Late(event) => drop(self.route(*event)),
         }
@@ -358,8 +374,9 @@ impl Sim {
                         Some(Stage::InUse { reservation, .. }) => Some(*reservation),
                         _ => None,
                     };
-                    if let Some(board) = self.names.get(name) {
-                        self.boards[*board].held_by(name, holder);
+                    if let Some(board) = self.names.get(name).copied() {
+                        self.boards[board].held_by(name, holder);
+                        self.forgotten(board);
                     }
                 }
                 RowKey::Reservation(id) => {
@@ -378,7 +395,7 @@ impl Sim {
         self.note(|| "calm".into());
         self.controllers.clear();
         for leg in self.boards.iter_mut().flat_map(|b| &mut b.legs) {
-            leg.stuck_until = 0;
+            (leg.stuck_until, leg.dead_until) = (0, 0);
         }
         if self.daemon.lab.is_none() {
             self.restart();

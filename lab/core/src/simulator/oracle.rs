@@ -1,13 +1,14 @@
 //! What must hold, judged by someone who sees both the lab and the world.
 
 use super::{Sim, board::Board};
+use crate::facts::Baseline;
 use crate::id::ReservationId;
 use crate::lab::{Lab, Outcome, Row, RowKey};
 use crate::machine::{Health, Purpose, Stage, Switch};
 use crate::record::{Actor, Change, Record};
 use crate::reservation::{CleanLevel, Reservation, Status, Want};
 use crate::time::LabTime;
-use crate::{invariant, machine};
+use crate::{circuit, invariant, machine};
 use pitstop_wire::MachineName;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -89,7 +90,11 @@ impl Sim {
             match &record.change {
                 Change::MachineReady { machine, until: None }
                 | Change::WarmTaken { machine, .. }
-                | Change::InUse { machine } => self.handed_over(lab, machine)?,
+                | Change::InUse { machine } => {
+                    self.handed_over(lab, machine)?;
+                    self.proof_holds(lab, machine)?;
+                }
+                Change::Freed { machine, good: true } => self.proof_holds(lab, machine)?,
                 Change::TurnStarted { machine, .. }
                     if lab.machine(machine).is_some_and(|m| lab.changed_parts(m)) =>
                 {
@@ -120,6 +125,7 @@ impl Sim {
                     self.tally_turn(lab, machine, *purpose, record)
                 }
                 Change::PhaseEntered { machine, .. } => self.comes_to_an_end(lab, machine),
+                Change::BaselineSet { machine, baseline, .. } => self.accepted(machine, baseline, record),
                 Change::DeadlineMoved { machine, deadline } => {
                     self.oracle.excuses += self.moved(machine, *deadline);
                     Ok(())
@@ -172,6 +178,15 @@ impl Sim {
             if base != Some(Some(image.digest.clone())) {
                 return Err(format!("{name} is handed to {id} with {base:?} instead of {}", image.name));
             }
+        }
+        Ok(())
+    }
+
+    /// What is called clean was read after whatever a hook did.
+    fn proof_holds(&self, lab: &Lab, name: &MachineName) -> Result<(), String> {
+        let (Some(row), Some(number)) = (lab.machine(name), self.board_of(name)) else { return Ok(()) };
+        if !row.disks.is_empty() && row.all_clean() && self.boards[number].behind {
+            return Err(format!("{name} is {}, and a hook had its own system run since", row.clean()));
         }
         Ok(())
     }
@@ -239,11 +254,34 @@ impl Sim {
         let Some(turn) = lab.machine(name).and_then(|m| m.turn()) else { return Ok(()) };
         let Some(spec) = lab.spec(name) else { return Ok(()) };
         let limits = &spec.limits;
-        let offs = 3 * 6 * limits.power_ms;
-        let boots = 2 * (limits.power_ms + limits.firmware_ms) + limits.attach_ms + limits.evidence_ms;
+        let offs = 3 * (6 * limits.power_ms + spec.fetch_ms());
+        let boots = spec.fetch_ms()
+            + 2 * (limits.power_ms + limits.firmware_ms)
+            + limits.attach_ms
+            + limits.evidence_ms;
         let disks = 2 * limits.reimage_ms * spec.disks.len() as u64;
         let check = spec.health.as_ref().map_or(0, |h| h.within_ms);
-        let once = offs + boots + disks + check + limits.handover_ms + 4 * limits.power_ms;
+        // Each of its circuit may start before it, each time that it starts.
+        let each = |m: &machine::Machine| {
+            let of = lab.spec(&m.name).map_or(60_000, |s| s.limits.power_ms + s.fetch_ms());
+            (m.legs.len() as u64 + 1) * of + circuit::INRUSH
+        };
+        let circuit = lab.machine(name).and_then(|m| m.circuit.as_deref());
+        let waits = 4 * circuit.map_or(0, |c| lab.on_circuit(c).map(each).sum());
+        let cuts = spec.spare_leg().map_or(0, |leg| 3 * (6 * limits.power_ms + spec.legs[leg].min_off_ms));
+        let hooks: u64 = spec.hooks.values().flatten().map(|h| h.timeout_ms() + 60_000).sum();
+        let flash = spec.programmer().map_or(0, |p| 6 * p.ms("timeout").unwrap_or(0) + 2 * limits.reimage_ms);
+        let programs = 3 * hooks + 2 * flash;
+        let once = offs
+            + boots
+            + disks
+            + check
+            + limits.handover_ms
+            + 4 * limits.power_ms
+            + spec.fetch_ms()
+            + waits
+            + cuts
+            + programs;
         let tally = self.oracle.tallies.entry(name.clone()).or_default();
         let excused = self.oracle.excuses - tally.excuses + (self.starts - tally.starts) * once;
         let most = 2 * once + excused;
@@ -260,10 +298,60 @@ impl Sim {
         Ok(())
     }
 
+    /// What a machine was enrolled as, only a person makes something else.
+    fn accepted(&self, name: &MachineName, baseline: &Baseline, record: &Record) -> Result<(), String> {
+        let before = self.daemon.store.shadow.machine(name).and_then(|m| m.baseline.clone());
+        let Some(before) = before.filter(|_| !matches!(record.actor, Actor::User(_))) else { return Ok(()) };
+        let numbers = |b: &Baseline| {
+            let disks: Vec<_> = b.facts.disks.iter().map(|d| d.serial.clone()).collect();
+            (b.facts.serial.clone(), disks)
+        };
+        match numbers(&before) == numbers(baseline) {
+            true => Ok(()),
+            false => Err(format!("{name} became {:?}, and nobody accepted that", numbers(baseline))),
+        }
+    }
+
     /// How far a deadline moved: as far as the time that nobody saw.
     fn moved(&self, machine: &MachineName, deadline: LabTime) -> u64 {
         let before = self.daemon.store.shadow.machine(machine).and_then(|m| m.turn()).map(|t| t.deadline);
         before.map_or(0, |before| deadline - before)
+    }
+
+    // ── circuits ──
+
+    /// A board was switched on: its circuit must bear it.
+    pub(super) fn fuse_holds(&mut self, number: usize) {
+        let Some(name) = self.plans[number].circuit.clone() else { return };
+        let Some(circuit) = self.circuits.get(&name).cloned() else { return };
+        self.report.checks += 1;
+        // One without legs draws no power that anybody switches.
+        let there = |(n, board): &(usize, &Board)| {
+            let hangs = self.plans[*n].circuit.as_ref() == Some(&name) && !board.legs.is_empty();
+            hangs && board.on() && !board.flaked
+        };
+        let on: Vec<(usize, &Board)> = self.boards.iter().enumerate().filter(there).collect();
+        let fresh = |board: &Board| board.started.is_some_and(|at| at + circuit::INRUSH > self.now);
+        let starting: Vec<usize> = on.iter().filter(|(_, b)| fresh(b)).map(|(n, _)| *n).collect();
+        let on: Vec<usize> = on.into_iter().map(|(n, _)| n).collect();
+        if circuit.max_on.is_some_and(|max| on.len() > max as usize) {
+            return self.violation(format!("circuit {name} blows: boards {on:?} are on, {circuit:?}"));
+        }
+        if circuit.max_starting.is_some_and(|max| starting.len() > max as usize) {
+            self.violation(format!("circuit {name} blows: boards {starting:?} start at once, {circuit:?}"));
+        }
+    }
+
+    /// What left the inventory, and is nobody's, is not pitstop's any more,
+    /// whether it is on or not.
+    pub(super) fn forgotten(&mut self, number: usize) {
+        let known = |(name, board): (&MachineName, &usize)| {
+            let lists = self.file.machines.contains_key(name);
+            *board == number && (lists || self.daemon.store.machine(name).is_some())
+        };
+        if !self.names.iter().any(known) {
+            self.boards[number].flaked = true;
+        }
     }
 
     // ── what people were told ──
@@ -417,7 +505,11 @@ fn in_order(lab: &Lab, id: ReservationId, name: &MachineName, records: &[Record]
         // Who wants a suspected image lets others pass.
         let image = elder_row.ask.image.clone().or_else(|| lab.default_image(name));
         let suspect = image.is_some_and(|i| lab.spec(name).is_some_and(|spec| lab.is_suspect(&i, spec)));
-        if !suspect && machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
+        // And who has no image that a board could be written with.
+        let board = lab.spec(name).filter(|spec| spec.programmer().is_some());
+        let unwritten = board.is_some_and(|spec| !lab.may_be_written(&elder_row.ask, spec));
+        let passes = suspect || unwritten;
+        if !passes && machine.health == Health::Good && lab.suits(machine, role, &elder_row.ask, true) {
             return Err(format!("{id} got {name}, which {elder} (priority {}) waits for", priority.0));
         }
     }
@@ -429,7 +521,9 @@ fn power_on_held(lab: &Lab, name: &MachineName, want: Switch, actor: &Actor) -> 
     let Some(machine::Stage::InUse { reservation, cycling, .. }) = lab.machine(name).map(|m| &m.stage) else {
         return Ok(());
     };
-    let second_half = want == Switch::On && *actor == Actor::Driver;
+    // Once its off was read, or its circuit bears that it starts again.
+    let starts = lab.machine(name).is_some_and(|m| m.circuit.is_some()) && *actor == Actor::Lab;
+    let second_half = want == Switch::On && (*actor == Actor::Driver || starts);
     // A daemon that finds a cycle half done gives its off again.
     let taken_up = *cycling && want == Switch::Off && *actor == Actor::Lab;
     if matches!(actor, Actor::User(_)) || second_half || taken_up {

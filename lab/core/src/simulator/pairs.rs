@@ -9,7 +9,7 @@ use pitstop_wire::MachineName;
 use pitstop_wire::agent::{Hello, Outcome};
 
 /// States of a machine. Turns follow: a purpose and a phase each.
-const RESTING: [&str; 10] = [
+const RESTING: [&str; 11] = [
     "free",
     "new",
     "quarantined",
@@ -19,14 +19,20 @@ const RESTING: [&str; 10] = [
     "ready",
     "in use",
     "cycling",
+    "checking",
     "(no machine)",
 ];
-const PURPOSES: [&str; 3] = ["prepare", "turnaround", "prove"];
-const PHASES: [&str; 11] = [
+const PURPOSES: [&str; 4] = ["prepare", "turnaround", "prove", "look"];
+const PHASES: [&str; 17] = [
     "off",
     "boot agent",
     "verify",
     "write",
+    "hook (off)",
+    "hook (agent)",
+    "look",
+    "flash",
+    "read back",
     "seed",
     "hand off",
     "serve",
@@ -34,12 +40,13 @@ const PHASES: [&str; 11] = [
     "check",
     "settle",
     "rest",
+    "start",
 ];
-const NOBODY: usize = 9;
+const NOBODY: usize = 10;
 const STATES: usize = RESTING.len() + PURPOSES.len() * PHASES.len();
 
 /// Kinds of events.
-const EVENTS: [&str; 51] = [
+const EVENTS: [&str; 60] = [
     "start",
     "start (restored)",
     "daemon drains",
@@ -91,6 +98,15 @@ const EVENTS: [&str; 51] = [
     "up, says its console",
     "panics",
     "says",
+    "wires to be checked",
+    "wires: beat",
+    "wires: look",
+    "wires checked",
+    "hook ended",
+    "hook failed",
+    "programmed",
+    "not programmed",
+    "program gone",
 ];
 
 /// How often each event met each state.
@@ -131,6 +147,9 @@ impl Pairs {
                     | Fact::Read { machine, .. }
                     | Fact::Checked { machine, .. }
                     | Fact::Acted { machine, .. }
+                    | Fact::Hooked { machine, .. }
+                    | Fact::Programmed { machine, .. }
+                    | Fact::Gone { machine, .. }
                     | Fact::Witnessed { machine, .. }
                     | Fact::Said { machine, .. },
                 ..
@@ -150,7 +169,7 @@ impl Pairs {
                 for (_, timer) in due {
                     match timer {
                         Timer::Machine(name) => of(name),
-                        Timer::Image(_) => {}
+                        Timer::Image(_) | Timer::Circuit(_) => {}
                         Timer::Reservation(id) => {
                             let row = lab.reservation(*id);
                             row.iter().flat_map(|r| &r.members).for_each(|m| of(&m.machine));
@@ -175,6 +194,10 @@ impl Pairs {
                 | Request::Reimage { machine, .. }
                 | Request::Drain { machine, .. }
                 | Request::Undrain(machine)
+                | Request::WiringBegin(machine)
+                | Request::WiringBeat(machine)
+                | Request::WiringLook(machine)
+                | Request::WiringEnd(machine)
                 | Request::Prove(machine) => of(machine),
                 Request::Enrol { listed, .. } => listed.iter().for_each(of),
                 _ => self.0[NOBODY][kind] += 1,
@@ -193,6 +216,7 @@ fn state_name(state: usize) -> String {
 pub(super) fn state(machine: &Machine) -> usize {
     match &machine.stage {
         Stage::Free => match machine.health {
+            Health::Good if machine.wiring.is_some() => 9,
             Health::Good => 0,
             Health::New => 1,
             Health::Quarantined { .. } => 2,
@@ -208,19 +232,25 @@ pub(super) fn state(machine: &Machine) -> usize {
                 Purpose::Prepare => 0,
                 Purpose::Turnaround => 1,
                 Purpose::Prove => 2,
+                Purpose::Look => 3,
             };
             let phase = match turn.phase {
                 Phase::Off => 0,
+                Phase::Start { .. } => 11,
                 Phase::BootAgent => 1,
                 Phase::Disk { writing: false, .. } => 2,
                 Phase::Disk { .. } => 3,
-                Phase::Seed => 4,
-                Phase::HandOff => 5,
-                Phase::Serve => 6,
-                Phase::Evidence => 7,
-                Phase::Check => 8,
-                Phase::Settle => 9,
-                Phase::Rest => 10,
+                Phase::Hook { point, .. } => 4 + usize::from(point.has_agent()),
+                Phase::AfterHooks => 6,
+                Phase::Flash { writing: true } => 7,
+                Phase::Flash { .. } => 8,
+                Phase::Seed => 9,
+                Phase::HandOff => 10,
+                Phase::Serve => 11,
+                Phase::Evidence => 12,
+                Phase::Check => 13,
+                Phase::Settle => 14,
+                Phase::Rest => 15,
             };
             RESTING.len() + purpose * PHASES.len() + phase
         }
@@ -248,6 +278,11 @@ fn kind(lab: &Lab, event: &Event) -> usize {
         },
         Event::Fact { fact: Fact::Acted { .. }, .. } => "switched or pressed",
         Event::Fact { fact: Fact::Witnessed { .. }, .. } => "up, says its console",
+        Event::Fact { fact: Fact::Hooked { result: Ok(()), .. }, .. } => "hook ended",
+        Event::Fact { fact: Fact::Hooked { .. }, .. } => "hook failed",
+        Event::Fact { fact: Fact::Programmed { result: Ok(_), .. }, .. } => "programmed",
+        Event::Fact { fact: Fact::Programmed { .. }, .. } => "not programmed",
+        Event::Fact { fact: Fact::Gone { .. }, .. } => "program gone",
         Event::Fact { fact: Fact::Checked { result, .. }, .. } => match result {
             Ok(()) => "well",
             Err(_) => "not well",
@@ -281,6 +316,10 @@ fn request_name(request: &Request) -> &'static str {
         Request::ForgetImage(_) => "image removed",
         Request::Reload(_) => "reload",
         Request::TrustImage(_) => "image trusted",
+        Request::WiringBegin(_) => "wires to be checked",
+        Request::WiringBeat(_) => "wires: beat",
+        Request::WiringLook(_) => "wires: look",
+        Request::WiringEnd(_) => "wires checked",
     }
 }
 

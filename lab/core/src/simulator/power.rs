@@ -31,6 +31,8 @@ pub(super) struct Order {
     pub want: Switch,
     pub boot: Boot,
     pub params: Option<AgentParams>,
+    /// What it is to boot was fetched by a device of its own.
+    pub fetched: bool,
     /// Who sent it: the daemon's epoch.
     pub epoch: Epoch,
     /// Until when the command may be sent.
@@ -63,9 +65,20 @@ impl Sim {
             Effect::Power { machine, leg, intent, want, boot, until } => {
                 let Some(board) = self.board_of(&machine) else { return };
                 let until = self.now + (until - lab_now);
-                let (params, witnessed) = (None, true);
-                let order =
-                    Order { machine, board, leg, intent, want, boot, params, epoch, until, witnessed };
+                let (params, fetched, witnessed) = (None, false, true);
+                let order = Order {
+                    machine,
+                    board,
+                    leg,
+                    intent,
+                    want,
+                    boot,
+                    params,
+                    fetched,
+                    epoch,
+                    until,
+                    witnessed,
+                };
                 // The lane switches one leg after the other.
                 self.at(1 + 1_000 * leg as u64, Happening::Command(Box::new(order)));
             }
@@ -82,6 +95,9 @@ impl Sim {
                 let Some(board) = self.board_of(&machine) else { return };
                 let fact = Fact::Witnessed { machine, turn, result: Ok("READY".into()) };
                 self.boards[board].witness = Some((epoch, fact));
+            }
+            Effect::Hook { .. } | Effect::Program { .. } | Effect::Stop { .. } => {
+                self.program(effect, epoch, lab_now);
             }
             Effect::Act { machine, intent, act, .. } => self.nudge(machine, intent, act, epoch),
             Effect::Dismiss { machine, .. } => {
@@ -137,11 +153,23 @@ impl Sim {
                 Err(None) => return, // its daemon is gone: nothing leaves
             }
         }
+        let fetch = self.fetch_limit(&order.machine);
+        if order.params.is_some() && !order.fetched && fetch > 0 {
+            order.fetched = true;
+            let delay = self.dice.between(Who::board(order.board), Pick::Delay, 1, fetch);
+            return self.at(delay, Happening::Command(order));
+        }
+        if order.fetched && !self.is_wanted(&order) {
+            return; // its lane was overtaken, or has died, while that was fetched
+        }
         if let Some(trouble) = self.controller_trouble(order.board) {
             return match trouble {
                 Chance::ControllerBusy => self.at(3_000, Happening::Command(order)),
                 _ => self.report_power(&order, Err("the controller answered: try later".into())),
             };
+        }
+        if self.is_dead_leg(order.board, order.leg) {
+            return self.report_power(&order, Err("no answer".into()));
         }
         // Already so: nothing is sent that could act later. A command that
         // changes nothing seen cannot be seen to have landed either.
@@ -190,6 +218,14 @@ impl Sim {
             }
             return self.report_power(&order, Err("the device answered an error".into()));
         }
+        if self.boards[order.board].kind == Kind::Spare
+            && order.leg == 0
+            && self.happens(who, Chance::LegDead)
+        {
+            let until = self.now + self.dice.between(who, Pick::Duration, 60_000, 3_600_000);
+            self.boards[order.board].legs[0].dead_until = until;
+            return self.report_power(&order, Err("no answer".into()));
+        }
         // What is lost on a leg that nobody can read is never noticed: such
         // legs are for those who can rely on theirs.
         if !blind && self.happens(who, Chance::LegStuck) {
@@ -229,6 +265,18 @@ impl Sim {
         }
     }
 
+    /// Whether the lane of this command still works on it.
+    fn is_wanted(&self, order: &Order) -> bool {
+        let row = self.daemon.store.shadow.machine(&order.machine);
+        let leg = row.and_then(|m| m.legs.get(order.leg));
+        let open = leg.is_some_and(|l| l.unsettled.iter().any(|i| i.id == order.intent && i.open));
+        self.is_running(order.epoch) && open
+    }
+
+    fn fetch_limit(&self, machine: &MachineName) -> u64 {
+        self.file.machines.get(machine).map_or(0, |m| m.fetch_ms())
+    }
+
     fn power_limit(&self, machine: &MachineName) -> u64 {
         self.file.machines.get(machine).map_or(10_000, |m| m.limits.power_ms)
     }
@@ -252,8 +300,23 @@ impl Sim {
         if board.legs.get(order.leg).is_none_or(|l| l.stuck_until > now) {
             return;
         }
-        board.flaked = false;
+        if self.is_dead_leg(order.board, order.leg) {
+            return; // a command that waits in a device without power is lost
+        }
+        let was = self.boards[order.board].on();
+        self.boards[order.board].flaked = false;
         self.set_leg(order.board, order.leg, order.want, order.boot, order.params.clone());
+        if !was && self.boards[order.board].on() {
+            self.boards[order.board].started = Some(now);
+            self.fuse_holds(order.board);
+        }
+    }
+
+    /// Whether a leg cannot answer: its device is dead, or has no power itself.
+    fn is_dead_leg(&self, board: usize, leg: usize) -> bool {
+        let board = &self.boards[board];
+        let behind = board.kind == Kind::Spare && leg == 0;
+        behind && (board.legs[0].dead_until > self.now || !board.legs[1].on)
     }
 
     /// The runner looks whether it happened.
@@ -280,6 +343,7 @@ impl Sim {
     fn read(&mut self, board: usize, leg: usize) -> Reading {
         let full = self.controllers.get(&(board / BOARDS_PER_CONTROLLER));
         let full = full.is_some_and(|t| t.until > self.now && t.what == Chance::ControllerFull);
+        let full = full || self.is_dead_leg(board, leg);
         if full || self.is_blind(board) || self.happens(Who::board(board), Chance::PowerUnreadable) {
             return Reading::Unknown;
         }

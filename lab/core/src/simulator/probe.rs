@@ -12,7 +12,10 @@ use super::board::DISK;
 use super::clients::admin;
 use super::pairs::{Pairs, state};
 use crate::effect::Effect;
-use crate::event::{Act, Answer, Caller, Event, Fact, Floor, Moment, Nudge, PowerAction, Report, Request};
+use crate::event::{
+    Act, Answer, Caller, Event, Fact, Floor, Moment, Nudge, PowerAction, ReadBack, Report, Request,
+    Unprogrammed,
+};
 use crate::id::{Entropy, Epoch};
 use crate::lab::{Lab, Row, RowKey, Timer};
 use crate::machine::{Machine, Reading, Switch};
@@ -94,8 +97,17 @@ fn put(lab: &Lab, moment: &Moment, event: Event, pairs: &mut Pairs) -> Result<()
         return Err(format!("{:?} changed, and would not be stored", row.key()));
     }
     for effect in &out.effects {
-        let Effect::Power { machine, leg, intent, .. } = effect else { continue };
-        let leg = copy.machine(machine).and_then(|m| m.legs.get(*leg));
+        let (machine, leg, intent) = match effect {
+            Effect::Power { machine, leg, intent, .. } => (machine, *leg, intent),
+            // Of one without legs nobody can say more than that it runs.
+            Effect::Hook { machine, intent, .. } | Effect::Program { machine, intent, .. }
+                if copy.machine(machine).is_some_and(|m| !m.legs.is_empty()) =>
+            {
+                (machine, 0, intent)
+            }
+            _ => continue,
+        };
+        let leg = copy.machine(machine).and_then(|m| m.legs.get(leg));
         if !leg.is_some_and(|l| l.unsettled.iter().any(|i| i.id == *intent)) {
             return Err(format!("{machine} is switched, and nobody will know: {effect:?}"));
         }
@@ -151,6 +163,10 @@ fn from_people(lab: &Lab, m: &Machine) -> Vec<Event> {
         Request::Undrain(machine()),
         Request::Enrol { select: Selector::default(), listed: vec![machine()] },
         Request::Prove(machine()),
+        Request::WiringBegin(machine()),
+        Request::WiringBeat(machine()),
+        Request::WiringLook(machine()),
+        Request::WiringEnd(machine()),
     ];
     let by_holder = requests.into_iter().map(|r| Event::Request(holder.clone(), r));
     by_holder.chain(by_admin.into_iter().map(|r| Event::Request(admin(), r))).collect()
@@ -181,6 +197,7 @@ fn from_hands(lab: &Lab, m: &Machine, now: LabTime) -> Vec<Event> {
     for result in [Ok(()), Err("it is hot".to_owned())] {
         events.push(fact(Fact::Checked { machine: machine(), nonce: nonce.clone(), result }));
     }
+    events.extend(from_programs(m).into_iter().map(fact));
     let turn = m.turn().map_or((0, 0), |t| (t.number, t.failed));
     for result in [Ok("READY".to_owned()), Err("no such console".to_owned())] {
         events.push(fact(Fact::Witnessed { machine: machine(), turn, result }));
@@ -198,6 +215,29 @@ fn from_hands(lab: &Lab, m: &Machine, now: LabTime) -> Vec<Event> {
     events.push(Event::BootRequest { machine: machine(), lane: true });
     events.push(Event::BootRequest { machine: machine(), lane: false });
     events
+}
+
+/// What programs may say: of the run that is under way, and of another.
+fn from_programs(m: &Machine) -> Vec<Fact> {
+    let machine = || m.name.clone();
+    let (intent, own) = m.running.as_ref().map_or((0, String::new()), |r| (r.intent, r.nonce.clone()));
+    let mut facts = vec![Fact::Gone { machine: machine(), intent }];
+    for nonce in [own, "of another run".to_owned()] {
+        for (over, result) in
+            [(true, Ok(())), (true, Err("exit 1".to_owned())), (false, Err("late".to_owned()))]
+        {
+            let nonce = nonce.clone();
+            facts.push(Fact::Hooked { machine: machine(), intent, nonce, over, result });
+        }
+        let read = ReadBack { by: "st-flash".into(), image_bytes: DISK, read_bytes: DISK };
+        let short = ReadBack { read_bytes: DISK - 1, ..read.clone() };
+        let no = |lab| Err(Unprogrammed { lab, text: "no target".into() });
+        for result in [Ok(Some(read)), Ok(Some(short)), Ok(None), no(false), no(true)] {
+            let nonce = nonce.clone();
+            facts.push(Fact::Programmed { machine: machine(), intent, nonce, over: true, result });
+        }
+    }
+    facts
 }
 
 fn from_agents(m: &Machine) -> Vec<Event> {
@@ -265,7 +305,8 @@ fn outcomes() -> Vec<Outcome> {
         took_ms: 1,
     };
     vec![
-        Outcome::Seen(Hardware { disks: Vec::new(), macs: Vec::new(), memory: 0, cpus: 1 }),
+        Outcome::Seen(Box::new(Hardware { cpus: 1, ..Hardware::default() })),
+        Outcome::Seen(Box::new(Hardware { serial: Some("another".into()), ..Hardware::default() })),
         Outcome::Proven(proof),
         Outcome::Differs { at: "byte 0".into() },
         Outcome::Seeded,

@@ -5,7 +5,7 @@ use crate::effect::Effect;
 use crate::event::{Answer, Report};
 use crate::fence::Fence;
 use crate::id::{AttemptNo, ReservationId, SecretHash};
-use crate::inventory::model::{DiskMatch, OtherDisks};
+use crate::inventory::model::DiskMatch;
 use crate::lab::Calls;
 use crate::machine::{Agent, Attempt, Certificate, Content, Disk, FailureClass, Machine, Phase, Stage, Turn};
 use crate::record::{Actor, Change};
@@ -13,7 +13,7 @@ use crate::reservation::CleanLevel;
 use crate::step::turn::target;
 use pitstop_wire::MachineName;
 use pitstop_wire::agent::{
-    AgentKind, DiskProof, HEARTBEAT_MS, Hardware, Hello, Outcome, PROTOCOL, Secret, ToAgent, Welcome,
+    AgentKind, DiskProof, HEARTBEAT_MS, Hello, Outcome, PROTOCOL, Secret, ToAgent, Welcome,
 };
 
 /// What an attach claims.
@@ -81,6 +81,7 @@ impl Step<'_> {
                 if self.lab.machines.contains_key(&name)
                     && self.counted(&name, |calls| &mut calls.refused) <= CALLS_PER_MINUTE
                 {
+                    self.heard_of(&name);
                     self.change(Change::AgentRefused { machine: name, reason: reason.clone() });
                 }
                 Welcome::Refused { reason, retry: false }
@@ -314,7 +315,9 @@ impl Step<'_> {
         }
         self.change(Change::StepDone { machine: name.clone(), step });
         match (&turn.phase, outcome) {
-            (Phase::BootAgent, Outcome::Seen(hardware)) => self.looked(name, machine, hardware),
+            (Phase::BootAgent, Outcome::Seen(report)) => self.looked(name, machine, *report),
+            // It lives in the memory of the boot that proved the disks.
+            (Phase::AfterHooks, Outcome::Seen(_)) => self.phase_done(name),
             (Phase::Disk { disk, .. }, Outcome::Proven(proof)) => {
                 self.disk_proven(name, machine, turn, *disk, proof);
             }
@@ -337,24 +340,7 @@ impl Step<'_> {
         }
     }
 
-    fn looked(&mut self, name: &MachineName, machine: &Machine, hardware: Hardware) {
-        // Those of the row: only they are proven in this turn.
-        let extra = hardware.disks.len().saturating_sub(machine.disks.len());
-        let tolerated = self.spec(name).is_some_and(|s| s.other_disks == OtherDisks::Unproven)
-            && !machine.reservation().is_some_and(|id| self.wants_clean(id));
-        if machine.hardware.as_ref() != Some(&hardware) {
-            self.change(Change::HardwareSeen { machine: name.clone(), hardware: Box::new(hardware) });
-        }
-        let proves = machine.turn().is_some_and(|t| t.disks != crate::machine::DiskPlan::Leave);
-        if proves && extra > 0 && !tolerated {
-            let text =
-                format!("{extra} disk(s) that the inventory does not declare: no proof can cover them");
-            return self.fail_phase(name, FailureClass::Disk, &text);
-        }
-        self.phase_done(name);
-    }
-
-    fn wants_clean(&self, id: ReservationId) -> bool {
+    pub(super) fn wants_clean(&self, id: ReservationId) -> bool {
         self.lab.reservations.get(&id).is_some_and(|r| r.ask.clean > CleanLevel::Any)
     }
 
@@ -372,7 +358,8 @@ impl Step<'_> {
         };
         let wanted = target(turn, spec.content);
         let complete = complete(&proof, wanted.as_deref())
-            .and_then(|()| right_device(&proof, &spec.matching, machine, attempt.number, disk));
+            .and_then(|()| right_device(&proof, &spec.matching, machine, attempt.number, disk))
+            .and_then(|()| self.is_enrolled(name, disk, &proof));
         if let Err(missing) = complete {
             return self.fail_phase(name, FailureClass::Disk, &format!("the proof is incomplete: {missing}"));
         }

@@ -13,6 +13,7 @@
 
 use super::Step;
 use super::agent::cut;
+use super::circuit::Room;
 use crate::effect::{Boot, Effect};
 use crate::experience::{HOUR, MINUTE, Quarantine, Trouble, doubled, remember, rest_before_proof};
 use crate::id::ReservationId;
@@ -42,6 +43,8 @@ enum Blame {
     Image,
     /// Something that the machines of a class have in common.
     Class,
+    /// The lab itself.
+    Lab,
 }
 
 impl Step<'_> {
@@ -69,6 +72,15 @@ impl Step<'_> {
                 self.pause_class(name, failure.class, turn.started);
                 self.switch_off(name, failure.class);
             }
+            // It waits for what failed, and is tried again.
+            Blame::Lab => {
+                self.dismiss(name, "the lab could not do its part");
+                self.change(Change::Freed { machine: name.clone(), good: false });
+                let (class, until) = (self.class_of(name), self.now() + PAUSE);
+                let machines = vec![name.clone()];
+                self.change(Change::ClassPaused { class, machines, cause: failure.class, until });
+                self.switch_off(name, failure.class);
+            }
             Blame::Machine => {
                 self.dismiss(name, "the machine is quarantined");
                 self.change(Change::Freed { machine: name.clone(), good: false });
@@ -78,6 +90,9 @@ impl Step<'_> {
     }
 
     fn blame(&mut self, name: &MachineName, turn: &Turn, failure: &Failure) -> Blame {
+        if failure.class == FailureClass::Drift {
+            return Blame::Machine; // whatever its class does, this is another one
+        }
         let tried = turn.image.clone().filter(|_| at_the_image(turn, failure.class));
         if let Some(image) = tried {
             // Somebody put another in its place, for a reason: the machine
@@ -93,6 +108,9 @@ impl Step<'_> {
         }
         // One that was in quarantine before stays there, whatever its class does.
         let good = self.machine(name).is_some_and(|m| m.health == Health::Good);
+        if good && failure.class == FailureClass::Lab {
+            return Blame::Lab;
+        }
         if good && self.too_many(name, failure.class) { Blame::Class } else { Blame::Machine }
     }
 
@@ -191,7 +209,8 @@ impl Step<'_> {
     pub(crate) fn take_successor(&mut self, reservation: ReservationId) {
         let ask = self.lab.reservations.get(&reservation).map(|r| &r.ask);
         let Some((want, image)) = ask.and_then(|ask| Some((ask.want, ask.image.clone()?))) else { return };
-        if let Some(image) = self.successor(&image).filter(|new| want.can_have(new)).cloned() {
+        let fits = |new: &&ImageRef| image.seed.is_none() || want.can_have(new);
+        if let Some(image) = self.successor(&image).filter(fits).cloned() {
             self.change(Change::ImageReplaced { reservation, image });
         }
     }
@@ -206,7 +225,8 @@ impl Step<'_> {
         let waits = |r: &crate::reservation::Reservation| {
             r.status == Status::Waiting
                 && r.ask.image.as_ref().is_some_and(|i| i.digest == row.image.digest)
-                && r.ask.want.can_have(new)
+                // Where the old one needed no seed, a board wants it.
+                && (row.image.seed.is_none() || r.ask.want.can_have(new))
         };
         let waiting: Vec<_> = self.lab.queue().filter(|r| waits(r)).map(|r| r.id).collect();
         for reservation in waiting {
@@ -303,7 +323,14 @@ impl Step<'_> {
             return self.ask_later(name, PUT_OFF);
         }
         self.actor = Actor::Time;
-        self.begin_proof(name, machine);
+        match self.room_behind_the_queue(machine) {
+            Room::Now => self.begin_proof(name, machine),
+            // A warm machine would else keep one in quarantine for ever.
+            Room::Soon if machine.health != Health::Good => {
+                self.change(Change::ProofAsked { machine: name.clone() });
+            }
+            Room::Soon | Room::No => self.ask_later(name, PUT_OFF),
+        }
     }
 
     /// Whether a healthy machine can be spared: nobody waits, and the rest of
@@ -332,7 +359,7 @@ impl Step<'_> {
 
     /// The command that shows that the machine is well, if it has one.
     pub(crate) fn check_of(&self, name: &MachineName) -> Option<&HealthCheck> {
-        let runs_image = |s: &&MachineSpec| s.ready.driver == "agent";
+        let runs_image = |s: &&MachineSpec| s.runs_agent();
         self.spec(name).filter(runs_image)?.health.as_ref().filter(|h| !h.run.is_empty())
     }
 

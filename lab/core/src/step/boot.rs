@@ -18,13 +18,19 @@ impl Step<'_> {
     /// that somebody else listens, or that the machine fell over: either way
     /// the token cannot be trusted and the attempt is burned.
     pub(crate) fn boot_request(&mut self, name: &MachineName, lane: bool) -> Answer {
+        if !lane {
+            self.heard_of(name);
+        }
         Answer::Boot(match self.machine(name) {
             None => BootAnswer::Refused("there is no such machine".into()),
             Some(machine) => match &machine.stage {
                 Stage::Turn(turn) => match turn.phase {
                     Phase::BootAgent => self.boot_agent(name, lane),
-                    Phase::Disk { .. } | Phase::Seed | Phase::Serve => self.burn(name),
-                    Phase::Evidence => BootAnswer::Disk,
+                    Phase::Disk { .. } | Phase::AfterHooks | Phase::Seed | Phase::Serve => self.burn(name),
+                    Phase::Hook { point, .. } if point.has_agent() && !self.runs_no_agent(name) => {
+                        self.burn(name)
+                    }
+                    Phase::Evidence | Phase::Flash { .. } => BootAnswer::Disk,
                     Phase::Settle if turn.goal != crate::machine::Goal::Off => BootAnswer::Disk,
                     _ => BootAnswer::Refused("the machine is to be off".into()),
                 },
@@ -62,8 +68,11 @@ impl Step<'_> {
         if self.machine(name).is_none() {
             return;
         }
+        self.heard_of(name);
         let line: String = brief(line, LONGEST_LINE);
-        self.change(Change::ConsoleSaid { machine: name.clone(), saying, line: line.clone() });
+        // The history is everybody's to read, what a holder's machine says perhaps not.
+        let quoted = if self.lab.may_quote_console(name) { line.clone() } else { String::new() };
+        self.change(Change::ConsoleSaid { machine: name.clone(), saying, line: quoted });
         let Some(turn) = self.turn(name).filter(|_| saying.ends_the_boot()) else { return };
         // Of a phase that switches off it was to be expected, and what an
         // earlier attempt said says nothing of this one.

@@ -20,6 +20,8 @@ impl Step<'_> {
                 Timer::Machine(name) => self.machine_is_due(&name),
                 Timer::Reservation(id) => self.reservation_is_due(id),
                 Timer::Image(name) => self.image_is_due(&name),
+                // At the end of every step they are looked at.
+                Timer::Circuit(_) => {}
             }
         }
     }
@@ -32,11 +34,19 @@ impl Step<'_> {
                 self.change(Change::AgentLost { machine: name.clone() });
             }
             // Nor did a runner of ours see to its time meanwhile.
-            if self.machine(&name).is_some_and(|m| m.is_commanded()) {
-                self.change(Change::LandingMoved { machine: name.clone(), ms, all: false });
+            let runs = self.machine(&name).is_some_and(|m| m.running.is_some());
+            if runs || self.machine(&name).is_some_and(|m| m.is_commanded()) {
+                self.change(Change::LandingMoved { machine: name.clone(), ms, all: runs });
             }
         }
         self.nobody_was_there(ms);
+        let checks: Vec<MachineName> = self.lab.checks.keys().cloned().collect();
+        for name in checks {
+            if let Some(at) = self.lab.checks.get_mut(&name) {
+                *at = *at + ms;
+            }
+            self.retime(&name);
+        }
         let sessions: Vec<_> = self.lab.beats.keys().copied().collect();
         for id in sessions {
             if let Some(at) = self.lab.beats.get_mut(&id) {
@@ -66,6 +76,7 @@ impl Step<'_> {
     fn machine_is_due(&mut self, name: &MachineName) {
         self.power_due(name);
         self.pause_is_due(name);
+        self.wiring_is_due(name);
         let now = self.now();
         let Some(machine) = self.machine(name) else { return };
         let lost = machine.agent.as_ref().and_then(|a| a.lost);
@@ -121,12 +132,43 @@ impl Step<'_> {
                 (FailureClass::Boot, format!("the image's host agent did not attach in {seconds} s"))
             }
             Phase::Disk { .. } => (FailureClass::Disk, format!("not written and proven in {seconds} s")),
+            Phase::Flash { .. } => self.flash_overdue(name, seconds),
+            Phase::Hook { point, hook } => {
+                let called = self.spec(name).and_then(|s| s.hooks.get(point)?.get(*hook));
+                let called = called.map(|h| h.name.as_str()).unwrap_or_default();
+                (FailureClass::Health, format!("hook {point} {called} did not end in {seconds} s"))
+            }
+            Phase::AfterHooks if machine.is_some_and(|m| !m.settled()) => {
+                (FailureClass::Power, format!("power could not be read behind its hooks for {seconds} s"))
+            }
+            Phase::AfterHooks => (
+                FailureClass::Agent,
+                format!(
+                    "behind its hooks the agent was not heard of for {seconds} s: it may have booted since"
+                ),
+            ),
             Phase::Seed | Phase::Serve => (FailureClass::Agent, format!("no hand-over in {seconds} s")),
             Phase::Check => (FailureClass::Health, format!("its health check did not end in {seconds} s")),
+            Phase::Start { .. } => {
+                (FailureClass::Power, format!("its circuit did not bear that it starts for {seconds} s"))
+            }
             Phase::Settle => (FailureClass::Power, format!("power could not be read for {seconds} s")),
         };
         let known = machine.map(|m| known(m, phase)).unwrap_or_default();
         (class, format!("{what}{known}"))
+    }
+
+    /// A board that was not written in time: because of what the lab owes it,
+    /// or of what its programmer does.
+    fn flash_overdue(&self, name: &MachineName, seconds: u64) -> (FailureClass, String) {
+        let machine = self.lab.machines.get(name);
+        if let Some(stalled) = machine.and_then(|m| m.turn()).and_then(|t| t.stalled.as_ref()) {
+            return (FailureClass::Lab, format!("not to be written for {seconds} s: {}", stalled.why));
+        }
+        match machine.is_some_and(|m| m.running.is_some()) {
+            true => (FailureClass::Disk, format!("not written and read back in {seconds} s")),
+            false => (FailureClass::Power, format!("its programmer waited {seconds} s for its power")),
+        }
     }
 
     fn ready_by(&self, name: &MachineName) -> &str {

@@ -1,6 +1,7 @@
 //! What a holder may do with his machine: power, commands, a fresh image.
 
 use super::Step;
+use super::circuit::Room;
 use crate::effect::{Boot, Effect};
 use crate::event::{Act, Caller, PowerAction};
 use crate::id::{IntentId, ReservationId};
@@ -104,6 +105,10 @@ impl Step<'_> {
         };
         if want == Switch::On {
             self.is_settled(machine).map_err(|error| error.hint("wait, or switch it off"))?;
+            if self.room_for(machine) != Room::Now {
+                return Err(self.no_room(machine, "switched on"));
+            }
+            self.is_free_to_start(machine)?;
         }
         let (to, why) = (name.clone(), reason.map(str::to_owned));
         self.change(Change::PowerByAdmin { machine: to, action: format!("power {word}"), reason: why });
@@ -129,6 +134,9 @@ impl Step<'_> {
         }
         if action != PowerAction::Off {
             self.is_settled(&machine).map_err(|error| error.hint("wait, or switch it off"))?;
+        }
+        if action == PowerAction::On {
+            self.is_free_to_start(&machine)?;
         }
         let (word, want) = match action {
             PowerAction::On => ("on", Switch::On),
@@ -259,7 +267,7 @@ impl Step<'_> {
     }
 
     /// Milliseconds until no power command may land any more, if one may.
-    fn landing(&self, machine: &Machine) -> Option<u64> {
+    pub(crate) fn landing(&self, machine: &Machine) -> Option<u64> {
         let last = machine.legs.iter().flat_map(|l| &l.unsettled).map(|i| i.may_land_until).max();
         last.map(|at| at - self.now())
     }
@@ -315,17 +323,19 @@ impl Step<'_> {
             Want::Agent => Goal::Agent,
             Want::Image => Goal::Image,
         };
-        if self.runs_no_agent(name) {
+        let board = self.programmer(name).is_some();
+        if self.runs_no_agent(name) && !board {
             return Err(ApiError::new(
                 Code::Conflict,
                 format!("{name} runs no agent that could write its disks"),
             ));
         }
-        if let (Goal::Image, Some(seedless)) = (goal, image.as_ref().filter(|i| i.seed.is_none())) {
+        let seedless = image.as_ref().filter(|i| i.seed.is_none() && !board);
+        if let (Goal::Image, Some(seedless)) = (goal, seedless) {
             let text = format!("image `{}` has no seed area for the host agent", seedless.name);
             return Err(ApiError::new(Code::Conflict, text).hint("add it with --seed"));
         }
-        if goal == Goal::Image && image.is_none() {
+        if (goal == Goal::Image || board) && image.is_none() {
             return Err(ApiError::new(Code::Conflict, format!("there is no image to write to {name}"))
                 .hint("pitstop image ls"));
         }

@@ -3,7 +3,7 @@
 use super::Step;
 use crate::effect::{Boot, Effect};
 use crate::id::Epoch;
-use crate::inventory::model::{DiskSpec, Inventory, LegSpec, MachineSpec};
+use crate::inventory::model::Inventory;
 use crate::machine::{Failure, FailureClass, Health, Machine, Phase, Stage, Switch};
 use crate::record::{Change, Part};
 use pitstop_wire::{ApiError, Code, MachineName, Selector};
@@ -26,6 +26,11 @@ impl Step<'_> {
             }
         }
         self.lab.beats.clear();
+        self.lab.checks.clear();
+        let checked = self.lab.machines.values().filter(|m| m.wiring.is_some()).map(|m| m.name.clone());
+        for name in checked.collect::<Vec<_>>() {
+            self.retime(&name);
+        }
         let sessions: Vec<_> = self.lab.reservations.keys().copied().collect();
         for id in sessions {
             self.lab.derive(&crate::lab::RowKey::Reservation(id));
@@ -41,6 +46,7 @@ impl Step<'_> {
     fn take_up(&mut self, name: &MachineName) {
         let starting = self.machine(name).is_some_and(|m| is_starting(&m));
         self.abandon_all(name, super::RESTARTED);
+        self.programs_after_start(name);
         let Some(machine) = self.machine(name) else { return };
         if machine.agent.as_ref().is_some_and(|a| a.lost.is_none()) {
             self.change(Change::AgentLost { machine: name.clone() });
@@ -66,6 +72,10 @@ impl Step<'_> {
         match turn.phase {
             // The commands may never have left: said again, as new intents.
             Phase::Off | Phase::HandOff | Phase::Rest => self.enter(name, turn.phase.clone()),
+            // It may have been run, or half of it: once more.
+            Phase::Hook { .. } => self.enter(name, turn.phase.clone()),
+            // Off, until nothing of the last programmer can act any more.
+            Phase::Flash { .. } => self.start_over(name),
             // Nothing was given out, so nothing of it can come back.
             Phase::BootAgent if !given => self.start_over(name),
             // The power-on may never have left. To read off then and call it
@@ -74,10 +84,11 @@ impl Step<'_> {
             // Nobody watched meanwhile, and what was said will not be said again.
             Phase::Evidence if self.is_watched_for(name) => self.start_over(name),
             Phase::BootAgent | Phase::Evidence | Phase::Settle if !attached => self.observe_all(name),
-            Phase::Settle => self.observe_all(name),
+            Phase::Settle | Phase::AfterHooks => self.observe_all(name),
             // The agent resumes with its key and is told its step again.
             Phase::BootAgent
             | Phase::Evidence
+            | Phase::Start { .. }
             | Phase::Disk { .. }
             | Phase::Seed
             | Phase::Serve
@@ -87,21 +98,19 @@ impl Step<'_> {
 
     /// Takes a new inventory: machines come, change and go.
     pub(crate) fn declare(&mut self, inventory: Arc<Inventory>, enrol: bool) {
-        self.lab.inventory = inventory.clone();
+        self.lab.is_about(&inventory);
         for name in inventory.machines.keys() {
             // One that left and is back, whatever with, is not forgotten.
             if self.machine(name).is_some_and(|m| m.health == Health::Retired) {
                 self.change(Change::HealthSet { machine: name.clone(), health: Health::New });
             }
             let known = self.machine(name);
-            if known.is_some() && !self.changed_parts(name) {
-                self.retime(name);
-                continue;
-            }
             match known {
+                Some(_) if !self.changed_parts(name) => self.retime(name),
                 Some(machine) => self.parts_changed(name, &machine),
                 None => self.declare_new(name),
             }
+            self.hangs_on(name);
         }
         for name in self.names() {
             let new = self.machine(&name).is_some_and(|m| m.health == Health::New);
@@ -114,6 +123,20 @@ impl Step<'_> {
             }
         }
         self.lab.queue_dirty = true;
+    }
+
+    /// Where a machine hangs, and whether its power is still cut by a spare
+    /// leg: as the inventory says it now.
+    fn hangs_on(&mut self, name: &MachineName) {
+        let Some((machine, spec)) = self.machine(name).zip(self.spec(name)) else { return };
+        let (circuit, spare) = (spec.circuit.clone(), spec.spare_leg().is_some());
+        if machine.circuit != circuit {
+            self.change(Change::CircuitSet { machine: name.clone(), circuit });
+        }
+        if machine.cut.is_some() && !spare {
+            let reason = "its legs are switched together from now on".to_owned();
+            self.change(Change::CutOver { machine: name.clone(), reason });
+        }
     }
 
     /// Other legs or disks under a known name. Nobody has accepted that these
@@ -145,6 +168,7 @@ impl Step<'_> {
     /// by its name is not what is known of it.
     pub(crate) fn leave_alone(&mut self, name: &MachineName) {
         self.dismiss(name, "its legs or disks are others in the inventory now");
+        self.stop_program(name, "its legs or disks are others in the inventory now");
         self.change(Change::Freed { machine: name.clone(), good: false });
         if self.machine(name).is_some_and(|m| matches!(m.health, Health::Good | Health::Quarantined { .. })) {
             self.change(Change::HealthSet { machine: name.clone(), health: Health::New });
@@ -161,7 +185,9 @@ impl Step<'_> {
         }
         if machine.health == Health::Retired && machine.settled() {
             self.lab.retries.remove(name);
-            return self.change(Change::MachineForgotten { machine: name.clone() });
+            let heirs = self.heirs(&machine);
+            self.change(Change::MachineForgotten { machine: name.clone() });
+            return heirs.iter().for_each(|heir| self.observe_all(heir));
         }
         let drained = matches!(machine.health, Health::Drained { .. });
         if !drained && machine.settled() && self.changed_parts(name) {
@@ -172,13 +198,8 @@ impl Step<'_> {
     /// The machine with the parts that the inventory gives it, observed only
     /// until somebody enrols it.
     pub(crate) fn declare_new(&mut self, name: &MachineName) {
-        let Some(spec) = self.spec(name) else { return };
-        let change = Change::MachineDeclared {
-            machine: name.clone(),
-            legs: spec.legs.iter().map(leg_part).collect(),
-            disks: spec.disks.iter().map(disk_part).collect(),
-            health: Health::New,
-        };
+        let Some((legs, disks)) = self.lab.parts.get(name).cloned() else { return };
+        let change = Change::MachineDeclared { machine: name.clone(), legs, disks, health: Health::New };
         self.change(change);
     }
 
@@ -188,18 +209,18 @@ impl Step<'_> {
 
     /// Whether what is known of the machine is still what its name means.
     pub(crate) fn is_known(&self, name: &MachineName) -> bool {
-        self.spec(name).is_some() && !self.changed_parts(name)
+        self.lab.machines.get(name).is_some_and(|m| self.lab.is_known(m))
     }
 
     pub(crate) fn enrol(&mut self, selector: &Selector, listed: &[MachineName]) -> Result<Value, ApiError> {
         let new: Vec<MachineName> = (self.lab.machines.values())
-            .filter(|m| m.health == Health::New)
+            .filter(|m| self.lab.acceptable(m))
             .filter(|m| self.spec(&m.name).is_some_and(|s| selector.matches(&self.lab.facts(m, s))))
             .map(|m| m.name.clone())
             .collect();
         if new.is_empty() {
-            return Err(ApiError::new(Code::NotFound, format!("no new machine matches `{selector}`"))
-                .hint("pitstop ls state=new"));
+            let text = format!("no new machine matches `{selector}`, and none that is not what it was");
+            return Err(ApiError::new(Code::NotFound, text).hint("pitstop ls state=new"));
         }
         if let Some(other) = new.iter().find(|n| !listed.contains(n)) {
             let text = format!("{other} is new since the list was made: nobody has seen its disks listed");
@@ -212,16 +233,26 @@ impl Step<'_> {
             }
         }
         for name in &new {
-            self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
+            self.accept(name);
         }
         Ok(json!({ "enrolled": new }))
+    }
+
+    /// Machines of the inventory that have the legs of one that left it.
+    fn heirs(&self, left: &Machine) -> Vec<MachineName> {
+        let shares = |m: &Machine| m.legs.iter().any(|l| left.legs.iter().any(|o| o.identity == l.identity));
+        let listed = self.lab.machines.values().filter(|m| self.spec(&m.name).is_some());
+        listed.filter(|m| shares(m)).map(|m| m.name.clone()).collect()
     }
 
     /// The machine that has one of this one's legs under a name that left the
     /// inventory: somebody may hold it, or a command to it may still land. A
     /// leg that several machines of the inventory seem to share tells none
     /// of them apart.
-    fn under_another_name(&self, name: &MachineName) -> Option<Arc<Machine>> {
+    pub(crate) fn under_another_name(&self, name: &MachineName) -> Option<Arc<Machine>> {
+        if self.lab.machines.len() <= self.lab.inventory.machines.len() {
+            return None; // nearly always: none has left it
+        }
         let has = |m: &Machine, leg: &str| m.legs.iter().any(|l| l.identity == leg);
         let listed = |m: &Machine| self.lab.inventory.machines.contains_key(&m.name);
         let machine = self.lab.machines.get(name)?;
@@ -237,7 +268,7 @@ impl crate::Lab {
     /// Whether the inventory gives a machine other legs or disks than it was
     /// enrolled with: nobody has accepted that those are switched and erased.
     pub(crate) fn changed_parts(&self, machine: &Machine) -> bool {
-        self.inventory.machines.get(&machine.name).is_some_and(|spec| !same_parts(machine, spec))
+        self.parts.get(&machine.name).is_some_and(|parts| !same_parts(machine, parts))
     }
 }
 
@@ -246,19 +277,11 @@ fn is_starting(machine: &Machine) -> bool {
     machine.legs.iter().flat_map(|leg| &leg.unsettled).any(|intent| intent.open && intent.want == Switch::On)
 }
 
-fn leg_part(leg: &LegSpec) -> Part {
-    Part { name: leg.name.clone(), identity: leg.driver.identity() }
-}
-
-fn disk_part(disk: &DiskSpec) -> Part {
-    Part { name: disk.name.clone(), identity: disk.matching.identity() }
-}
-
 /// Whether the machine still has the legs and disks it was enrolled with.
-fn same_parts(machine: &Machine, spec: &MachineSpec) -> bool {
-    let is = |name: &str, identity: &str, part: Part| name == part.name && identity == part.identity;
-    machine.legs.len() == spec.legs.len()
-        && machine.disks.len() == spec.disks.len()
-        && machine.legs.iter().zip(&spec.legs).all(|(l, s)| is(&l.name, &l.identity, leg_part(s)))
-        && machine.disks.iter().zip(&spec.disks).all(|(d, s)| is(&d.name, &d.identity, disk_part(s)))
+fn same_parts(machine: &Machine, (legs, disks): &(Vec<Part>, Vec<Part>)) -> bool {
+    let is = |name: &str, identity: &str, part: &Part| name == part.name && identity == part.identity;
+    machine.legs.len() == legs.len()
+        && machine.disks.len() == disks.len()
+        && machine.legs.iter().zip(legs).all(|(l, part)| is(&l.name, &l.identity, part))
+        && machine.disks.iter().zip(disks).all(|(d, part)| is(&d.name, &d.identity, part))
 }

@@ -7,16 +7,21 @@
 mod agent;
 mod blame;
 mod boot;
+mod circuit;
 mod due;
+mod facts;
 mod holder;
 mod inventory;
 mod power;
+mod program;
 mod request;
 mod reservation;
 mod restored;
+mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turn;
+mod wiring;
 
 use crate::effect::Effect;
 use crate::event::{Answer, Event, Moment};
@@ -68,8 +73,10 @@ pub(crate) fn step(lab: &mut Lab, moment: &Moment, event: Event) -> Outcome {
         effects: Vec::new(),
         draws: 0,
     };
+    step.lab.clock = step.lab.clock.max(moment.now);
     let answer = step.event(event);
     step.look_at_queue();
+    step.start_next();
     Outcome { records: step.records, touched: step.touched, effects: step.effects, answer }
 }
 
@@ -78,7 +85,7 @@ impl Step<'_> {
         match event {
             Event::Start { inventory, enrol } => self.start(inventory, enrol),
             Event::StartRestored { inventory, enrol, floor } => {
-                self.lab.inventory = inventory.clone();
+                self.lab.is_about(&inventory);
                 self.doubt_rows(floor);
                 self.start(inventory, enrol);
             }

@@ -21,21 +21,29 @@ const ASK_AGAIN: u64 = 2_000;
 impl Step<'_> {
     /// Decides a power command for every leg.
     pub(crate) fn switch_all(&mut self, name: &MachineName, want: Switch, boot: Boot) {
+        self.abandon_all(name, super::SUPERSEDED);
+        let legs = self.legs_to_switch(name, want);
+        self.switch_legs(name, &legs, want, boot);
+    }
+
+    pub(super) fn switch_legs(&mut self, name: &MachineName, legs: &[usize], want: Switch, boot: Boot) {
         let Some(machine) = self.machine(name) else { return };
         let power_ms = self.limits(name).power_ms;
-        for leg in 0..machine.legs.len() {
-            self.abandon(name, leg, super::SUPERSEDED);
+        let last = legs.len().saturating_sub(1);
+        for (place, leg) in legs.iter().copied().enumerate() {
             let id = self.lab.machines.get(name).map_or(0, |m| m.intents) + 1;
             // A leg's turn comes when those before it are done. The runner
             // sends nothing after `until`; a controller that queued the
-            // last command may act on it for as long again.
-            let until = self.now() + (leg as u64 + 1) * power_ms;
+            // last command may act on it for as long again. What a device of
+            // the machine's own fetches for our agent, it fetches before.
+            let fetch_ms = if boot == Boot::Agent && place == last { self.fetch_ms(name) } else { 0 };
+            let until = self.now() + (place as u64 + 1) * power_ms + fetch_ms;
             let may_land_until = until + power_ms;
             let twin = machine.legs[leg].unsettled.iter().any(|i| i.want == want);
             let intent = Intent { id, want, may_land_until, open: true, twin };
             self.change(Change::PowerIntended { machine: name.clone(), leg, intent });
             // A machine boots when its last leg comes on.
-            let boot = if want == Switch::Off || leg + 1 == machine.legs.len() { boot } else { Boot::AsIs };
+            let boot = if want == Switch::Off || place == last { boot } else { Boot::AsIs };
             self.effect(Effect::Power { machine: name.clone(), leg, intent: id, want, boot, until });
         }
     }
@@ -85,6 +93,13 @@ impl Step<'_> {
             Fact::Acted { machine, intent, act, begun, result } => {
                 self.acted(&machine, intent, &act, begun, result);
             }
+            Fact::Hooked { machine, intent, nonce, over, result } => {
+                self.hooked(&machine, (intent, &nonce), over, result);
+            }
+            Fact::Programmed { machine, intent, nonce, over, result } => {
+                self.programmed(&machine, (intent, &nonce), over, result);
+            }
+            Fact::Gone { machine, intent } => self.program_gone(&machine, intent),
             Fact::Checked { machine, nonce, result } => self.checked(&machine, &nonce, result),
             Fact::Said { machine, nonce, saying, line } => {
                 self.said(&machine, nonce.as_deref(), saying, &line)
@@ -124,6 +139,7 @@ impl Step<'_> {
                     let answer = "it reads as wanted; whether this command did it was not seen".to_owned();
                     self.change(Change::PowerUnsettled { machine, leg, intent, answer });
                 }
+                self.spare_is_on(name, leg, want);
                 self.power_progress(name);
             }
             other => {
@@ -148,6 +164,11 @@ impl Step<'_> {
     fn power_read(&mut self, name: &MachineName, leg: usize, asked: LabTime, reading: Reading) {
         let Some(machine) = self.machine(name) else { return };
         let Some(row) = machine.legs.get(leg) else { return };
+        // Whoever has it under its old name switches it, and what it was then
+        // would be believed after. It is read again as soon as that is over.
+        if self.under_another_name(name).is_some() {
+            return;
+        }
         let readable = self.readable(name, leg);
         let reading = if readable { reading } else { assumed(row) };
         // Of a leg that cannot be read, no answer will ever say more.
@@ -155,9 +176,14 @@ impl Step<'_> {
         // A reading asked for before the newest one was taken is the older of
         // the two, however late it arrives: it says nothing of what is now.
         let old = row.seen.is_some_and(|s| asked < s.at);
+        if self.is_unbelieved(&machine, leg, asked, reading) {
+            return;
+        }
         let news = row.seen.is_none_or(|s| s.reading != reading)
             || !row.unsettled.is_empty()
-            || machine.turn().is_some();
+            || machine.turn().is_some()
+            || machine.cut.is_some()
+            || self.is_long_unread(&machine);
         if news && !old {
             self.change(Change::PowerSeen { machine: name.clone(), leg, reading });
         }
@@ -169,6 +195,8 @@ impl Step<'_> {
         for intent in over {
             self.change(Change::PowerSettled { machine: name.clone(), leg, intent });
         }
+        self.settle_behind(name, leg, asked, reading);
+        self.cut_in_vain(name, leg, reading);
         if !self.asks(name) && self.lab.retries.remove(name).is_some() {
             self.retime(name);
         }
@@ -181,7 +209,9 @@ impl Step<'_> {
     fn asks(&self, name: &MachineName) -> bool {
         let now = self.now();
         let Some(machine) = self.machine(name) else { return false };
-        machine.legs.iter().enumerate().any(|(leg, row)| {
+        // What hangs on a leg that cuts power may never answer.
+        let mut rule = machine.legs.iter().enumerate().filter(|(leg, _)| self.lab.rules(&machine, *leg));
+        rule.any(|(leg, row)| {
             self.unread(name, &machine, leg)
                 || row.unsettled.iter().any(|i| !i.open && i.may_land_until <= now)
         })
@@ -190,7 +220,9 @@ impl Step<'_> {
     /// Whether nothing is known of a leg that can be read.
     fn unread(&self, name: &MachineName, machine: &Machine, leg: usize) -> bool {
         let seen = machine.legs.get(leg).and_then(|l| l.seen);
-        self.readable(name, leg) && seen.is_none_or(|s| s.reading == Reading::Unknown)
+        self.lab.rules(machine, leg)
+            && self.readable(name, leg)
+            && seen.is_none_or(|s| s.reading == Reading::Unknown)
     }
 
     /// Goes on where a turn waited for power.
@@ -198,13 +230,23 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         let Some(turn) = machine.turn() else {
             self.holder_progress(name, &machine);
+            if machine.stage == Stage::Free {
+                self.waits_without_power(name, &machine);
+            }
             return self.came_to_rest(name);
         };
         match turn.phase {
             Phase::Off | Phase::HandOff | Phase::Rest => self.off_progress(name, &machine),
             Phase::BootAgent | Phase::Evidence => self.on_progress(name, &machine),
             Phase::Settle => self.settle_progress(name, &machine),
-            Phase::Disk { .. } | Phase::Seed | Phase::Serve | Phase::Check => {}
+            Phase::Flash { .. } => self.flash_progress(name),
+            Phase::AfterHooks => self.look_progress(name),
+            Phase::Start { .. }
+            | Phase::Hook { .. }
+            | Phase::Disk { .. }
+            | Phase::Seed
+            | Phase::Serve
+            | Phase::Check => {}
         }
     }
 
@@ -213,10 +255,14 @@ impl Step<'_> {
         if machine.is_commanded() {
             return;
         }
-        if !machine.all_legs(Switch::Off) {
+        if !self.lab.is_off(machine, self.now()) {
+            if self.waits_without_power(name, machine) {
+                return;
+            }
             // Read and found on: command it again, until the phase's deadline.
-            let unread = (0..machine.legs.len()).any(|leg| self.unread(name, machine, leg));
-            if !unread && self.may_ask(name) {
+            // What hangs on a leg that cuts power may never be read.
+            let unread = |leg: usize| self.lab.rules(machine, leg) && self.unread(name, machine, leg);
+            if !(0..machine.legs.len()).any(unread) && self.may_ask(name) {
                 let rest = self.off_may_be_given(name, machine) - self.now();
                 self.ask_later(name, ASK_AGAIN.max(rest));
                 if rest == 0 {
@@ -227,6 +273,8 @@ impl Step<'_> {
         }
         if machine.settled() || !self.fence(Fence::MayLandUntil) {
             self.phase_done(name);
+        } else {
+            self.look_behind_programs(name, machine);
         }
     }
 
@@ -236,7 +284,9 @@ impl Step<'_> {
     fn off_may_be_given(&self, name: &MachineName, machine: &Machine) -> LabTime {
         let power_ms = self.limits(name).power_ms;
         // A power limit after it was decided, which the intent's time tells.
-        let next = |leg: usize, i: &Intent| i.may_land_until.0.saturating_sub((leg as u64 + 1) * power_ms);
+        // A spare leg is commanded alone.
+        let place = |leg: usize| if machine.cut.is_some() { 0 } else { leg as u64 };
+        let next = |leg: usize, i: &Intent| i.may_land_until.0.saturating_sub((place(leg) + 1) * power_ms);
         let offs = machine.legs.iter().enumerate().flat_map(|(leg, row)| {
             row.unsettled.iter().filter(|i| i.want == Switch::Off && i.twin).map(move |i| next(leg, i))
         });
@@ -249,9 +299,10 @@ impl Step<'_> {
         if machine.is_commanded() {
             return;
         }
-        if machine.legs.iter().any(|l| l.seen.is_some_and(|s| s.reading.shows(Switch::Off))) {
+        let off = |l: &Leg| l.seen.is_some_and(|s| s.reading.shows(Switch::Off));
+        if machine.legs.iter().enumerate().any(|(leg, row)| self.lab.rules(machine, leg) && off(row)) {
             self.fail_phase(name, FailureClass::Power, "power was switched on and reads off");
-        } else if self.ready_by_power(name) && machine.all_legs(Switch::On) {
+        } else if self.ready_by_power(name) && self.lab.is_on(machine) {
             self.phase_done(name);
         }
     }
@@ -265,7 +316,9 @@ impl Step<'_> {
         }
         if self.shown(name, machine, want) {
             self.phase_done(name);
-        } else if machine.legs.iter().all(|l| l.seen.is_some_and(|s| s.reading != Reading::Unknown)) {
+        } else if !self.waits_without_power(name, machine)
+            && (0..machine.legs.len()).all(|leg| !self.lab.rules(machine, leg) || known(&machine.legs[leg]))
+        {
             self.fail_phase(name, FailureClass::Power, "power changed by itself before the hand-over");
         }
     }
@@ -276,7 +329,10 @@ impl Step<'_> {
     pub(crate) fn shown(&self, name: &MachineName, machine: &Machine, want: Switch) -> bool {
         let nonce = machine.turn().and_then(|t| t.attempt.as_ref()).map(|a| &a.nonce);
         let speaks = machine.agent.as_ref().is_some_and(|a| a.lost.is_none() && Some(&a.nonce) == nonce);
-        machine.legs.iter().enumerate().all(|(leg, row)| {
+        if want == Switch::Off || machine.cut.is_some() {
+            return want == Switch::Off && self.lab.is_off(machine, self.now());
+        }
+        machine.legs.iter().enumerate().filter(|(leg, _)| self.lab.rules(machine, *leg)).all(|(leg, row)| {
             row.seen.is_some_and(|s| s.reading.shows(want))
                 || (want == Switch::On && speaks && !self.readable(name, leg))
         })
@@ -288,9 +344,15 @@ impl Step<'_> {
         if !machine.settled() {
             return;
         }
-        if machine.all_legs(Switch::Off) {
-            self.switch_all(name, Switch::On, Boot::AsIs);
-        } else if machine.legs.iter().any(|l| l.seen.is_some_and(|s| s.reading.shows(Switch::On))) {
+        let on = |l: &Leg| l.seen.is_some_and(|s| s.reading.shows(Switch::On));
+        if self.lab.is_off(machine, self.now()) {
+            // Else its circuit's turn comes.
+            if self.may_start(name) {
+                self.switch_all(name, Switch::On, Boot::AsIs);
+            }
+        } else if !self.waits_without_power(name, machine)
+            && machine.legs.iter().enumerate().any(|(leg, row)| self.lab.rules(machine, leg) && on(row))
+        {
             // Its off never happened, and never will now. To go on waiting
             // would have a later off of the holder's switch on again.
             self.change(Change::CycleStopped { machine: name.clone() });
@@ -325,17 +387,21 @@ impl Step<'_> {
     }
 
     /// Whether a leg's state can be read at all.
-    fn readable(&self, name: &MachineName, leg: usize) -> bool {
+    pub(super) fn readable(&self, name: &MachineName, leg: usize) -> bool {
         self.spec(name).and_then(|s| s.legs.get(leg)).is_none_or(|l| l.readback)
     }
 
     /// A command failed; what it may still do later is the intent's matter.
     fn power_failed(&mut self, name: &MachineName, want: Switch, answer: &str) {
         let Some(turn) = self.turn(name) else { return };
-        if turn.phase.wants_off() {
+        if turn.phase.wants_off() && self.wants_cut(name) {
+            self.switch_all(name, Switch::Off, Boot::Disk);
+        } else if turn.phase.wants_off() {
             // Whatever the answer was: look, then command again if it is on.
             self.ask_later(name, ASK_AGAIN);
-        } else if want == Switch::On && turn.phase.awaits_attach() {
+        } else if want == Switch::On
+            && (turn.phase.awaits_attach() || matches!(turn.phase, Phase::Flash { .. }))
+        {
             self.fail_phase(name, FailureClass::Power, answer);
         }
     }
@@ -371,7 +437,9 @@ impl Step<'_> {
         let first = !self.lab.retries.contains_key(name);
         if retry_due || (landed && first) {
             self.lab.retries.remove(name);
-            let waits = machine.turn().is_some_and(|t| !matches!(t.phase, Phase::Disk { .. } | Phase::Seed));
+            let cycles = matches!(machine.stage, Stage::InUse { cycling: true, .. });
+            let idle = |p: &Phase| matches!(p, Phase::Disk { .. } | Phase::Seed | Phase::Start { .. });
+            let waits = cycles || machine.turn().is_some_and(|t| !idle(&t.phase));
             if self.off_again(name, &machine) {
                 self.ask_later(name, self.limits(name).power_ms);
                 self.switch_all(name, Switch::Off, Boot::Disk);
@@ -384,13 +452,17 @@ impl Step<'_> {
     }
 }
 
+fn known(leg: &Leg) -> bool {
+    leg.seen.is_some_and(|s| s.reading != Reading::Unknown)
+}
+
 /// What a leg that cannot be read is: what the last command made of it, as
 /// far as anybody knows, and not even that once a command for the opposite
 /// may have landed later. The row knows this; the lane that gave the command
 /// may have died since.
 fn assumed(row: &Leg) -> Reading {
     match row.seen {
-        Some(Seen { reading: Reading::Assumed(want), at })
+        Some(Seen { reading: Reading::Assumed(want), at, .. })
             if row.unsettled.iter().all(|i| i.want == want || i.may_land_until <= at) =>
         {
             Reading::Assumed(want)

@@ -1,5 +1,6 @@
 //! Requests of people and CI: idempotency first, then one function each.
 
+use super::circuit::Room;
 use super::{KEYS_KEPT, Step};
 use crate::event::{Answer, Caller, Request};
 use crate::machine::{Health, Stage};
@@ -76,6 +77,13 @@ impl Step<'_> {
                 admin(caller, "prove machines")?;
                 self.prove(&machine)
             }
+            Request::WiringBegin(machine) => {
+                admin(caller, "check wires")?;
+                self.begin_wiring(caller, &machine)
+            }
+            Request::WiringBeat(machine) => self.beat_wiring(caller, &machine),
+            Request::WiringLook(machine) => self.look_wiring(caller, &machine),
+            Request::WiringEnd(machine) => self.end_wiring_by(caller, &machine),
             Request::NameImage { image, bytes } => {
                 admin(caller, "add images")?;
                 let answer = json!({ "image": image.name, "digest": image.digest });
@@ -146,8 +154,10 @@ impl Step<'_> {
         self.change(Change::HealthSet { machine: name.clone(), health: Health::Good });
         let failed = machine.stage == Stage::Free && machine.failures > 0;
         if failed {
-            // It would be in quarantine, were it not for the drain.
-            self.prove(name)?;
+            // It would be in quarantine, were it not for the drain. Without a
+            // place it waits for one: that it is put back is not undone.
+            self.change(Change::ProofAsked { machine: name.clone() });
+            self.begin_asked_proofs();
         }
         Ok(json!({ "machine": name, "health": "good", "proving": failed }))
     }
@@ -155,7 +165,7 @@ impl Step<'_> {
     /// A proving turn now, as an admin asks.
     fn prove(&mut self, name: &MachineName) -> Result<Value, ApiError> {
         let machine = self.machine(name).ok_or_else(|| self.no_machine(name))?;
-        let resting = matches!(machine.stage, Stage::Free);
+        let resting = matches!(machine.stage, Stage::Free) && machine.wiring.is_none();
         if !resting || !matches!(machine.health, Health::Quarantined { .. } | Health::Good) {
             return Err(ApiError::new(
                 Code::Conflict,
@@ -168,7 +178,15 @@ impl Step<'_> {
             return Err(ApiError::new(Code::Conflict, text)
                 .hint("it is new as soon as its last power command is over; then: pitstop admin enrol"));
         }
-        self.begin_proof(name, &machine);
+        match self.room_for(&machine) {
+            Room::Now => self.begin_proof(name, &machine),
+            Room::Soon => {
+                self.change(Change::ProofAsked { machine: name.clone() });
+                let waits = self.lab.who_has_places(&machine, self.now());
+                return Ok(json!({ "machine": name, "waits": waits }));
+            }
+            Room::No => return Err(self.no_room(&machine, "proven")),
+        }
         Ok(json!({ "machine": name }))
     }
 }

@@ -43,7 +43,9 @@ impl Step<'_> {
         }
         ask.limit = self.lease_for(&ask)?;
         ask.image = image.map(|name| self.image(name)).transpose()?;
-        if ask.image.as_ref().is_some_and(|image| !ask.want.can_have(image)) {
+        // A board is written by a program, and what runs there needs no seed.
+        let boards = self.lab.inventory.machines.values().any(|spec| spec.programmer().is_some());
+        if ask.image.as_ref().is_some_and(|image| !ask.want.can_have(image)) && !boards {
             let name = image.unwrap_or_default();
             return Err(ApiError::new(
                 Code::Conflict,
@@ -96,11 +98,17 @@ impl Step<'_> {
     /// at once, rather than left to wait for ever.
     fn can_ever_serve(&self, ask: &Ask) -> Result<(), ApiError> {
         self.roles_match(ask)?;
-        if ask.roles.len() > 1 && !self.lab.could_serve(ask, |_| true) {
+        if ask.roles.len() > 1 && !self.lab.could_serve(ask, |_| true, |_| None) {
             let text = "each role could be served, but not all of them at once";
             return Err(ApiError::new(Code::NotFound, text).hint("pitstop ls"));
         }
-        Ok(())
+        self.too_many_for_circuits(ask)
+    }
+
+    /// More machines than their circuits ever bear.
+    fn too_many_for_circuits(&self, ask: &Ask) -> Result<(), ApiError> {
+        let Some(text) = self.lab.never_fits(ask) else { return Ok(()) };
+        Err(ApiError::new(Code::NotFound, text).hint("ask for fewer machines, or for some on other circuits"))
     }
 
     fn roles_match(&self, ask: &Ask) -> Result<(), ApiError> {
@@ -377,8 +385,10 @@ impl crate::Lab {
             Health::New | Health::Quarantined { .. } | Health::Drained { .. } => ever,
             Health::Retired => false,
         };
-        let agent = spec.ready.driver == "agent";
-        let here = ever || matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
+        let agent = spec.runs_agent();
+        let board = spec.programmer().is_some();
+        let at_rest = matches!(machine.stage, Stage::Free | Stage::Ready { reservation: None, .. });
+        let here = ever || (at_rest && machine.wiring.is_none());
         // Most machines are busy: what follows costs more.
         if !(healthy && here) {
             return false;
@@ -386,10 +396,17 @@ impl crate::Lab {
         // An undeclared disk that was seen is one that no proof covers.
         let extra = machine.hardware.as_ref().is_some_and(|h| h.disks.len() > machine.disks.len());
         let provable = agent && (!extra || machine.disks.is_empty());
-        let clean = ask.clean == CleanLevel::Any || provable;
         let image = ask.image.is_some() || spec.image.as_ref().is_some_and(|i| self.images.contains_key(i));
-        // Our agent writes an image, to a disk: whatever else is wanted of the machine.
-        let writable = ask.image.is_none() || (agent && !machine.disks.is_empty());
+        let written = board && image && (ever || self.may_be_written(ask, spec));
+        let clean = match ask.clean {
+            // One whose writing was cut off is not to be had at all.
+            CleanLevel::Any => ever || !board || written || !machine.is_half_written(),
+            CleanLevel::ByCommand => provable || (written && spec.reads_back()),
+            CleanLevel::Proven => provable,
+        };
+        // Our agent writes an image, to a disk, or a programmer does: whatever else is wanted of the machine.
+        let writable = ask.image.is_none() || board || (agent && !machine.disks.is_empty());
+        let seed = !agent || ask.image.as_ref().is_none_or(|i| ask.want.can_have(i));
         // A suspected image may be a good one when this machine's turn comes.
         let trusted = ever || self.may_be_given(ask, spec);
         let able = match ask.want {
@@ -402,6 +419,6 @@ impl crate::Lab {
         let settled = |key: &str| key == "clean" && ask.clean == CleanLevel::Proven;
         let may_become = |term: &Term| ever && VOLATILE.contains(&term.key()) && !settled(term.key());
         let matches = || role.select.terms().iter().all(|t| may_become(t) || t.holds(&facts));
-        clean && able && writable && trusted && matches()
+        clean && able && writable && seed && trusted && matches()
     }
 }

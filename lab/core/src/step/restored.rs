@@ -37,6 +37,7 @@ impl Step<'_> {
     fn longest_landing(&self, name: &MachineName) -> u64 {
         let legs = self.lab.machines.get(name).map_or(0, |m| m.legs.len());
         let declared = self.spec(name).map_or(0, |s| s.legs.len());
-        (legs.max(declared) as u64 + 1) * self.limits(name).power_ms
+        let command = (legs.max(declared) as u64 + 1) * self.limits(name).power_ms + self.fetch_ms(name);
+        command.max(self.longest_program(name))
     }
 }

@@ -7,14 +7,22 @@
 //!    └── nothing to do on disks ────────────────────────────────┘
 //! ```
 //!
+//! Where the machine has hooks, a phase for each stands between: before the
+//! first off of a turnaround, between off and power on (and off is read once
+//! more behind them), when the boot agent has attached, and when the disks are
+//! proven (`look` then asks whether it is still the same agent). Of a board
+//! that `reimage.command` writes, `flash` stands for boot agent and disk.
+//!
 //! Any failure goes back to `off` with a fresh attempt, a bounded number of
 //! times, counted in the row so that a crash does not forget it.
 
 use super::agent::cut;
+use super::circuit::started;
 use super::{Step, TRIES};
 use crate::effect::{Boot, Effect};
 use crate::fence::Fence;
 use crate::id::{ReservationId, SecretHash};
+use crate::inventory::Point;
 use crate::inventory::model::{AfterBuild, DiskContent, Idle};
 use crate::machine::{
     Content, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Machine, Phase, Purpose, Stage, Switch,
@@ -40,7 +48,14 @@ impl Step<'_> {
         let deadline = self.off_deadline(name);
         let machine = name.clone();
         self.lab.retries.remove(name);
+        self.stop_program(name, "the turn that it belonged to is over");
+        let used = self.machine(name).is_some_and(|m| matches!(m.stage, Stage::InUse { .. }));
         self.change(Change::TurnStarted { machine, purpose, goal, reservation, image, disks, deadline });
+        if used && purpose == Purpose::Turnaround && self.has_hooks(name, Point::BeforeRelease) {
+            // Who had it is off it, and it is as he left it.
+            self.dismiss(name, "released");
+            return self.enter(name, Phase::Hook { point: Point::BeforeRelease, hook: 0 });
+        }
         self.begin_off(name);
     }
 
@@ -51,7 +66,8 @@ impl Step<'_> {
             return self.leave_alone(name);
         };
         let policy = self.lab.inventory.after_build(spec, role);
-        if policy == AfterBuild::Keep && machine.legs.is_empty() && machine.turn().is_none() {
+        let hooked = self.has_hooks(name, Point::BeforeRelease);
+        if policy == AfterBuild::Keep && machine.legs.is_empty() && machine.turn().is_none() && !hooked {
             // Nothing to switch and nothing to prove: it is free at once.
             self.dismiss(name, "released");
             self.change(Change::Freed { machine: name.clone(), good: true });
@@ -64,7 +80,7 @@ impl Step<'_> {
         let disks = match policy {
             // Untouched and to rest: nothing to do. To be booted: it must
             // hold the image it is booted for.
-            AfterBuild::Reimage if warm || !machine.all_proven() => DiskPlan::Prove,
+            AfterBuild::Reimage if warm || !machine.all_clean() => DiskPlan::Prove,
             _ => DiskPlan::Leave,
         };
         self.begin_turn(name, Purpose::Turnaround, goal, None, image, disks);
@@ -97,32 +113,59 @@ impl Step<'_> {
 
     fn off_deadline(&self, name: &MachineName) -> LabTime {
         // Long enough to wait out an intent that may still land, read power
-        // after it, and switch again.
-        self.now() + 6 * self.limits(name).power_ms
+        // after it, and switch again. A program may take longer than a command.
+        let power_ms = self.limits(name).power_ms;
+        let landing = self.machine(name).and_then(|m| self.landing(&m)).unwrap_or_default();
+        let off = self.now() + 6 * power_ms + self.fetch_ms(name);
+        off + landing.saturating_sub(4 * power_ms)
+    }
+
+    /// How long a device of the machine's own may take to fetch what our
+    /// agent boots from, before power on (ms).
+    pub(crate) fn fetch_ms(&self, name: &MachineName) -> u64 {
+        self.spec(name).map_or(0, |s| s.fetch_ms())
     }
 
     /// Enters a phase and does what its beginning demands.
     pub(crate) fn enter(&mut self, name: &MachineName, phase: Phase) {
         let limits = self.limits(name);
         let now = self.now();
+        let phase = match self.starts_for(name, &phase) {
+            Some(then) if !self.may_start(name) => Phase::Start { then },
+            _ => phase,
+        };
         let deadline = match phase {
+            Phase::Start { .. } => now + self.start_limit(name),
             Phase::Off | Phase::HandOff | Phase::Rest => self.off_deadline(name),
-            Phase::BootAgent => now + limits.power_ms + limits.firmware_ms + limits.attach_ms,
+            Phase::BootAgent => {
+                now + self.fetch_ms(name) + limits.power_ms + limits.firmware_ms + limits.attach_ms
+            }
             Phase::Disk { .. } => now + limits.reimage_ms,
+            Phase::Flash { .. } => self.off_deadline(name) + limits.reimage_ms,
+            Phase::Hook { point, hook } => now + self.hook_ms(name, point, hook),
+            Phase::AfterHooks => self.off_deadline(name),
             Phase::Seed | Phase::Serve => now + limits.handover_ms,
             Phase::Evidence => now + limits.power_ms + self.evidence_ms(name),
             Phase::Check => now + self.check_of(name).map_or(0, |c| c.within_ms),
-            Phase::Settle => now + 4 * limits.power_ms,
+            Phase::Settle => now + 4 * limits.power_ms + self.fetch_ms(name),
         };
         self.lab.retries.remove(name); // the change below retimes
         self.change(Change::PhaseEntered { machine: name.clone(), phase: phase.clone(), deadline });
         match phase {
             Phase::Off | Phase::HandOff | Phase::Rest => self.begin_off(name),
+            Phase::Start { .. } => {} // its circuit's turn comes
             Phase::BootAgent => self.begin_attempt(name),
             Phase::Disk { disk, writing } => self.begin_disk(name, disk, writing),
+            Phase::Flash { writing } => self.begin_flash(name, writing),
+            Phase::Hook { point, hook } => self.begin_hook(name, point, hook),
+            Phase::AfterHooks => self.look_progress(name),
             Phase::Seed => self.begin_seed(name),
             Phase::Serve => self.begin_serve(name),
             Phase::Evidence => {
+                if self.programmer(name).is_some() {
+                    // What was written runs from here on.
+                    self.mark_used(name, self.turn(name).and_then(|t| t.reservation));
+                }
                 // A console is listened to before it is on, since its first
                 // word may be the one; nothing else is asked before that.
                 let listens = self.spec(name).is_some_and(|s| s.ready.driver == "console");
@@ -179,7 +222,7 @@ impl Step<'_> {
         let mode = if writing { ImageMode::Write } else { ImageMode::Verify };
         Some(ImageWork {
             disk: spec.name.clone(),
-            find: disk_match(&spec.matching),
+            find: self.find(name, disk)?,
             digest: target(turn, spec.content),
             mode,
         })
@@ -234,8 +277,10 @@ impl Step<'_> {
 
     /// The first disk that takes the image is the one to boot.
     fn boot_disk(&self, name: &MachineName) -> Option<DiskMatch> {
-        let disks = &self.spec(name)?.disks;
-        disks.iter().find(|d| d.content == DiskContent::Image).map(|d| disk_match(&d.matching))
+        let takes =
+            |disk: &usize| self.disk_spec(name, *disk).is_some_and(|d| d.content == DiskContent::Image);
+        let disks = self.lab.machines.get(name)?.disks.len();
+        (0..disks).find(takes).and_then(|disk| self.find(name, disk))
     }
 
     fn begin_settle(&mut self, name: &MachineName) {
@@ -271,7 +316,7 @@ impl Step<'_> {
     pub(crate) fn open_work(&self, name: &MachineName) -> Option<Work> {
         let turn = self.turn(name)?;
         match turn.phase {
-            Phase::BootAgent => Some(Work::Look),
+            Phase::BootAgent | Phase::AfterHooks => Some(Work::Look),
             Phase::Disk { disk, writing } => self.disk_work(name, &turn, disk, writing).map(Work::Image),
             Phase::Serve => Some(Work::Serve),
             _ => None,
@@ -283,10 +328,18 @@ impl Step<'_> {
         let Some(machine) = self.machine(name) else { return };
         let Some(turn) = machine.turn().cloned() else { return };
         match turn.phase {
-            Phase::Off if self.needs_agent(name, &machine, &turn) => self.enter(name, Phase::BootAgent),
-            Phase::Off if turn.goal != Goal::Off => self.enter(name, Phase::Evidence),
-            Phase::Off => self.enter(name, Phase::Settle),
-            Phase::BootAgent => self.next_disk(name, &machine, &turn, 0),
+            Phase::Off => {
+                let next = self.after_off(name, &machine, &turn);
+                let hooked = self.switches_on(name, &next, &turn) && !turn.prepared;
+                if hooked && self.has_hooks(name, Point::BeforePower) {
+                    return self.enter(name, Phase::Hook { point: Point::BeforePower, hook: 0 });
+                }
+                self.enter(name, next);
+            }
+            Phase::BootAgent => self.next_hook(name, Point::AfterAttach, 0),
+            Phase::Hook { point, hook } => self.next_hook(name, point, hook + 1),
+            Phase::Flash { writing: true } => self.next_hook(name, Point::AfterImage, 0),
+            Phase::Flash { writing: false } | Phase::AfterHooks => self.hooks_are_over(name),
             Phase::Disk { disk, .. } => self.next_disk(name, &machine, &turn, disk + 1),
             Phase::Seed => self.enter(name, Phase::HandOff),
             Phase::HandOff => self.enter(name, Phase::Evidence),
@@ -296,13 +349,30 @@ impl Step<'_> {
                 self.enter(name, if checks { Phase::Check } else { Phase::Settle });
             }
             Phase::Serve | Phase::Check | Phase::Rest => self.enter(name, Phase::Settle),
+            Phase::Start { then } => self.enter(name, started(then)),
             Phase::Settle => self.finish(name, &turn),
+        }
+    }
+
+    /// What follows when the machine is off, but for hooks.
+    fn after_off(&self, name: &MachineName, machine: &Machine, turn: &Turn) -> Phase {
+        if self.needs_agent(name, machine, turn) {
+            Phase::BootAgent
+        } else if self.needs_flash(name, machine, turn) {
+            Phase::Flash { writing: true }
+        } else if turn.goal != Goal::Off {
+            Phase::Evidence
+        } else {
+            Phase::Settle
         }
     }
 
     fn needs_agent(&self, name: &MachineName, machine: &Machine, turn: &Turn) -> bool {
         if self.runs_no_agent(name) {
             return false;
+        }
+        if turn.purpose == Purpose::Look {
+            return true;
         }
         let prove = match turn.disks {
             DiskPlan::Leave => false,
@@ -314,7 +384,7 @@ impl Step<'_> {
     /// Whether the machine never runs an agent of ours: another thing shows
     /// that it is ready, and nobody proves its disks.
     pub(crate) fn runs_no_agent(&self, name: &MachineName) -> bool {
-        self.spec(name).is_some_and(|s| s.ready.driver != "agent")
+        self.spec(name).is_some_and(|s| !s.runs_agent())
     }
 
     /// Whether that is its power alone.
@@ -356,7 +426,7 @@ impl Step<'_> {
         }
     }
 
-    fn next_disk(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize) {
+    pub(crate) fn next_disk(&mut self, name: &MachineName, machine: &Machine, turn: &Turn, disk: usize) {
         if turn.disks != DiskPlan::Leave
             && let Some(row) = machine.disks.get(disk)
         {
@@ -366,9 +436,20 @@ impl Step<'_> {
             let writing = turn.disks == DiskPlan::Write || !holds;
             return self.enter(name, Phase::Disk { disk, writing });
         }
+        if turn.disks != DiskPlan::Leave && !machine.disks.is_empty() {
+            return self.next_hook(name, Point::AfterImage, 0);
+        }
+        self.disks_are_done(name);
+    }
+
+    /// Every disk is as it should be: on to the turn's goal.
+    pub(crate) fn disks_are_done(&mut self, name: &MachineName) {
+        let Some(turn) = self.turn(name) else { return };
+        let boards = self.programmer(name).is_some();
         match turn.goal {
             Goal::Off => self.enter(name, Phase::Rest),
             Goal::Agent => self.enter(name, Phase::Serve),
+            Goal::Image if boards => self.enter(name, Phase::HandOff),
             Goal::Image => self.enter(name, Phase::Seed),
         }
     }
@@ -397,7 +478,7 @@ impl Step<'_> {
                 self.change(Change::Freed { machine: name.clone(), good: true });
                 self.came_to_rest(name);
             }
-            Purpose::Turnaround => {
+            Purpose::Turnaround | Purpose::Look => {
                 self.change(Change::Freed { machine: name.clone(), good: true });
                 self.came_to_rest(name);
             }
@@ -408,11 +489,19 @@ impl Step<'_> {
     pub(crate) fn fail_phase(&mut self, name: &MachineName, class: FailureClass, evidence: &str) {
         let Some(turn) = self.turn(name) else { return };
         let failure = Failure { class, phase: turn.phase.name().to_owned(), evidence: evidence.to_owned() };
+        self.stop_program(name, "the phase that it belonged to failed");
         self.change(Change::PhaseFailed { machine: name.clone(), failure: failure.clone() });
-        if turn.failed + 1 >= TRIES || self.is_hopeless(name, &turn, class) {
-            return self.give_up(name, &turn, failure);
+        // Who is not what was enrolled is not switched on once more to say so again.
+        let over = turn.failed + 1 >= TRIES || class == FailureClass::Drift;
+        if over || self.is_hopeless(name, &turn, class) {
+            self.give_up(name, &turn, failure);
+            return self.begin_failure_hooks(name, turn.image.as_ref());
         }
-        self.enter(name, Phase::Off);
+        match turn.phase {
+            // The machine is still as its holder left it.
+            Phase::Hook { point: Point::BeforeRelease, .. } => self.enter(name, turn.phase.clone()),
+            _ => self.enter(name, Phase::Off),
+        }
     }
 
     /// Starts the turn's phases over without counting a failure: the daemon
@@ -444,15 +533,5 @@ pub(crate) fn target(turn: &Turn, content: DiskContent) -> Option<String> {
     match content {
         DiskContent::Image => turn.image.as_ref().map(|i| i.digest.clone()),
         DiskContent::Zero => None,
-    }
-}
-
-fn disk_match(m: &crate::inventory::model::DiskMatch) -> DiskMatch {
-    DiskMatch {
-        path: m.path.clone(),
-        serial: m.serial.clone(),
-        bus: m.bus.clone(),
-        min_bytes: m.min,
-        max_bytes: m.max,
     }
 }

@@ -4,14 +4,24 @@
 use super::{Why, words};
 use crate::Lab;
 use crate::experience::{Suspect, Trouble};
-use crate::machine::{Machine, Phase};
-use crate::reservation::{Reservation, Want};
+use crate::machine::{FailureClass, Machine, Phase};
+use crate::reservation::{CleanLevel, Reservation, Want};
 use crate::time::LabTime;
 use pitstop_wire::MachineName;
 
 impl Lab {
     pub(super) fn why_paused(&self, m: &Machine, now: LabTime, why: &mut Why) {
         let Some(pause) = m.pause else { return };
+        if pause.cause == FailureClass::Lab {
+            return why.tell(
+                format!(
+                    "{} is paused for {}: the lab could not do its part",
+                    m.name,
+                    words(pause.until - now)
+                ),
+                format!("pitstop events {}", m.name),
+            );
+        }
         let class = self.spec(&m.name).and_then(|s| s.class.as_deref()).unwrap_or("its class");
         why.tell(
             format!(
@@ -37,6 +47,22 @@ impl Lab {
         why.tell(
             format!("{} is free, but {}", m.name, doubt(&image.name, trouble, suspect, now)),
             format!("pitstop image add {} FILE --replace", image.name),
+        );
+        true
+    }
+
+    /// Whether a free board is not given to a reservation since there is no
+    /// image to write to it.
+    pub(super) fn why_not_written(&self, m: &Machine, row: &Reservation, why: &mut Why) -> bool {
+        let Some(spec) = self.spec(&m.name).filter(|s| s.programmer().is_some()) else { return false };
+        let needed = row.ask.clean == CleanLevel::ByCommand || m.is_half_written();
+        if !needed || self.may_be_written(&row.ask, spec) {
+            return false;
+        }
+        let own = spec.image.as_deref().unwrap_or("NAME");
+        why.tell(
+            format!("{} is free, but there is no image that may be written to it", m.name),
+            format!("pitstop image add {own} FILE"),
         );
         true
     }

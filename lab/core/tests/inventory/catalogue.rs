@@ -121,6 +121,32 @@ const BOOT: &[DriverSchema] = &[
 
 const AGENT: &[DriverSchema] =
     &[built("agent", &[], &[]), built("power", &[], &[]), planned("console"), planned("command")];
+const REIMAGE: &[DriverSchema] = &[
+    built("agent", &[], &[]),
+    built(
+        "command",
+        &[
+            FieldSchema::required("run", FieldKind::Argv(&["image"]), "writes `{image}`"),
+            FieldSchema::optional("read_back", FieldKind::Argv(&[]), "prints what is there"),
+            HOST,
+        ],
+        &[],
+    ),
+];
+const HOOKS: &[DriverSchema] = &[built(
+    "hook",
+    &[
+        FieldSchema::required("run", FieldKind::Argv(&["machine", "image"]), "what is run"),
+        FieldSchema::optional("timeout", FieldKind::Duration, "how long it may take"),
+        FieldSchema::optional(
+            "on_error",
+            FieldKind::OneOf(&["quarantine", "warn"]),
+            "what its failure means",
+        ),
+        HOST,
+    ],
+    &[],
+)];
 const SHELL: &[DriverSchema] = &[planned("ssh")];
 const BY_COMMAND: &[DriverSchema] = &[planned("command")];
 const HOSTS: &[DriverSchema] = &[built("local", &[], &[]), planned("ssh")];
@@ -139,9 +165,11 @@ impl Catalogue for Invented {
             Kind::Power => POWER,
             Kind::Console => CONSOLE,
             Kind::Boot => BOOT,
-            Kind::Ready | Kind::Reimage => AGENT,
+            Kind::Ready => AGENT,
+            Kind::Reimage => REIMAGE,
             Kind::Shell => SHELL,
             Kind::Switch | Kind::Button => BY_COMMAND,
+            Kind::Hook => HOOKS,
             Kind::Host => HOSTS,
             Kind::Controller => CONTROLLERS,
         }

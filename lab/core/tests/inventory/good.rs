@@ -4,7 +4,7 @@ use std::fs;
 
 use pitstop_core::inventory::{
     AfterBuild, Change, DiskContent, Extend, Idle, Inventory, Limits, MachineChange, NewBecause, OnAgentLost,
-    SecretRef, diff, diff_lab,
+    Point, SecretRef, WatchConsoles, diff, diff_lab,
 };
 use pitstop_wire::selector::{Number, TagValue};
 
@@ -41,6 +41,10 @@ fn a_rack_of_equal_servers() {
         (mains.driver.text("outlet"), mains.usage.as_deref()),
         (Some("3"), Some("when the BMC is dead"))
     );
+    assert_eq!((srv.spare_leg(), mains.is_spare()), (Some(1), true));
+    let circuit = &lab.circuits[srv.circuit.as_deref().unwrap()];
+    assert_eq!((circuit.max_starting, circuit.max_on), (Some(4), Some(28)));
+    assert!(circuit.said_on.to_string().ends_with("example.toml:15:1"), "{}", circuit.said_on);
     assert_eq!(srv.consoles["main"].text("path"), Some("/dev/ser/srv03"));
     assert_eq!(srv.disks.len(), 2);
     assert_eq!(srv.disks[0].matching.min, Some(400_000_000_000));
@@ -101,6 +105,18 @@ fn the_rest_of_the_lab() {
     let board = machine(&lab, "imx8-01");
     assert_eq!(board.tags["ram"], TagValue::Number(Number::from_int(4).unwrap()));
     assert_eq!((board.consoles.len(), board.n), (2, Some(1)));
+}
+
+#[test]
+fn how_much_of_consoles_is_kept_and_who_may_watch() {
+    let lab = example();
+    assert_eq!((lab.lab.console_quota, lab.lab.watch_consoles), (Some(64 << 30), WatchConsoles::Holder));
+    let quota = |name: &str| machine(&lab, name).console_quota;
+    assert_eq!((quota("srv01"), quota("srv17"), quota("imx8-01")), (Some(1 << 30), Some(2 << 30), None));
+    let firmware = &lab.groups["firmware"];
+    assert_eq!(firmware.members, ["anna", "tom"]);
+    assert_eq!(firmware.watch_consoles, Some(WatchConsoles::Group));
+    assert!(lab.private_consoles() && !Inventory::default().private_consoles());
 }
 
 #[test]
@@ -298,4 +314,60 @@ fn the_lab_out_of_the_box() {
     let real =
         format!("{text}{}", uncommented(real).replace("── real:", "# ").replace("boot.http ", "boot.pxe "));
     assert_eq!(good(&real).machines.len(), 14);
+}
+
+#[test]
+fn hooks_are_run_in_another_order_than_they_stand_in() {
+    let text = r#"
+        format = 1
+        [host.bench1]
+        local = {}
+        [class.board]
+        power.sim = {}
+        console.main.sim = {}
+        boot.sim = {}
+        ready.agent = {}
+        [[class.board.hook.before_power]]
+        z = { run = ["z", "{name}"], host = "bench1", timeout = "5s", on_error = "warn" }
+        a = { run = ["a", "{image.boot}", "{{{machine}}}"] }
+        [[class.board.hook.before_power]]
+        m = { run = ["m"] }
+        [machine."b[1-2]"]
+        class = "board"
+        [machine.b2]
+        hook.before_power = []
+    "#;
+    let inventory = good(text);
+    let hooks =
+        |name: &str| machine(&inventory, name).hooks.get(&Point::BeforePower).cloned().unwrap_or_default();
+    let names: Vec<String> = hooks("b1").iter().map(|h| h.name.clone()).collect();
+    assert_eq!(names, ["z", "a", "m"]);
+    let (z, a) = (&hooks("b1")[0], &hooks("b1")[1]);
+    assert_eq!((z.run(), z.timeout_ms(), z.only_warns()), (vec!["z", "b1"], 5_000, true));
+    assert_eq!(z.command.host.as_deref(), Some("bench1"));
+    // What is known later stays as it is, for when it is run.
+    assert_eq!(
+        (a.run(), a.timeout_ms(), a.only_warns()),
+        (vec!["a", "{image.boot}", "{{{machine}}}"], 60_000, false)
+    );
+    assert!(hooks("b2").is_empty(), "a machine cannot do without its class's hooks");
+}
+
+#[test]
+fn a_boards_flash_is_no_disk_of_its_own() {
+    let board = |reimage: &str| {
+        let text = format!(
+            "format = 1\n[machine.b]\npower.sim = {{}}\nconsole = {{}}\nboot.sim = {{}}\nready.power = {{}}\n{reimage}"
+        );
+        machine(&good(&text), "b").clone()
+    };
+    assert!(board("").disks.is_empty());
+    let one = board("reimage.command = { run = [\"write\", \"1\", \"{image}\"] }");
+    let two = board("reimage.command = { run = [\"write\", \"2\", \"{image}\"], read_back = [\"read\"] }");
+    assert_eq!((one.disks.len(), one.disks[0].name.as_str()), (1, "flash"));
+    assert!(!one.reads_back() && two.reads_back());
+    // Another programmer is another flash: nobody has accepted that it is erased.
+    assert_ne!(one.disks[0].matching.identity(), two.disks[0].matching.identity());
+    let agents = board("disk.root = {}").disks[0].matching.identity();
+    assert_ne!(one.disks[0].matching.identity(), agents);
 }

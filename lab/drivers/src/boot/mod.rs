@@ -1,6 +1,8 @@
 //! Boot: how pitstop chooses what a machine boots, and what its power-on must
 //! carry for that.
 
+pub mod medium;
+
 use crate::error::DriverError;
 use crate::power::PowerOn;
 use crate::site::Site;
@@ -17,6 +19,8 @@ pub enum Delivery {
     PowerOn,
     /// The machine asks the boot files' listener.
     Asked,
+    /// They are on a [`Medium`](medium::Medium) that a device of the machine's own fetches before power on.
+    Medium,
     /// It cannot be given any: power-on is the whole boot.
     Never,
 }
@@ -40,12 +44,20 @@ pub trait Boot: Send + Sync {
     /// What the power-on must carry.
     fn power_on(&self, target: Target<'_>) -> Result<PowerOn, DriverError>;
 
+    /// What is served as this attempt's medium.
+    ///
+    /// # Errors
+    /// There is none, or this boot path needs none.
+    fn medium(&self, params: &AgentParams) -> Result<medium::Medium, DriverError> {
+        Err(no_parameters("boot", params.machine.as_str()))
+    }
+
     /// What can be said without booting anything: that all the files are
     /// there, and where a machine's firmware must ask.
     fn look(&self) -> Result<String, DriverError>;
 
-    /// The only address that the machine's firmware asks from, where that is
-    /// known.
+    /// The only address that the machine's firmware, or the device that
+    /// fetches for it, asks from, where that is known.
     fn asks_from(&self) -> Option<IpAddr> {
         None
     }
@@ -164,17 +176,10 @@ pub fn direct(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
 
 /// Makes `boot.http`.
 pub fn http(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
-    let address = site.spec.boot.text("address").map(|text| {
-        text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|e| {
-            DriverError::new("boot.http", format!("boot {}", site.name()), format!("address `{text}`: {e}"))
-                .permanent()
-                .next("give the IP address that its firmware has, as in `192.0.2.17`")
-        })
-    });
     Ok(Arc::new(Http {
         machine: site.name().to_owned(),
         script: script_url(site, "boot.http")?,
-        address: address.transpose()?,
+        address: asks_from("boot.http", site)?,
         files: Files::of(site),
     }))
 }
@@ -182,6 +187,18 @@ pub fn http(site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
 /// Makes `boot.power`.
 pub fn power(_site: &Site) -> Result<Arc<dyn Boot>, DriverError> {
     Ok(Arc::new(PowerOnly))
+}
+
+/// The field `address`.
+fn asks_from(driver: &'static str, site: &Site) -> Result<Option<IpAddr>, DriverError> {
+    let address = site.spec.boot.text("address").map(|text| {
+        text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|e| {
+            DriverError::new(driver, format!("boot {}", site.name()), format!("address `{text}`: {e}"))
+                .permanent()
+                .next("give the IP address that it asks from, as in `192.0.2.17`")
+        })
+    });
+    address.transpose()
 }
 
 /// Where this machine finds its script.

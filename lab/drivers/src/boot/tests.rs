@@ -28,6 +28,7 @@ fn delivers(boot: &dyn Boot) {
             boot.power_on(Target::Agent(None)).expect_err("an agent without parameters cannot attach");
         }
         Delivery::Asked => assert!(matches!(with.unwrap(), PowerOn::Network { .. })),
+        Delivery::Medium => drop(with.expect_err("they are on the CD, and on nothing else")),
         Delivery::Never => assert_eq!(with.unwrap(), PowerOn::Own),
     }
     for target in [Target::Disk, Target::AsIs] {
@@ -42,6 +43,7 @@ fn every_boot_path_delivers_parameters_as_it_says() {
     delivers(sim(&at(dir.path(), "sim", driver("sim", none()))).unwrap().as_ref());
     delivers(sim(&at(dir.path(), "sim", driver("sim", json!({"delivery": "http"})))).unwrap().as_ref());
     delivers(http(&at(dir.path(), "qemu", driver("http", none()))).unwrap().as_ref());
+    delivers(medium::make(&at(dir.path(), "redfish", driver("virtual-media", none()))).unwrap().as_ref());
     delivers(power(&at(dir.path(), "none", driver("power", none()))).unwrap().as_ref());
     let site = at(dir.path(), "qemu", driver("direct", none()));
     let direct = direct(&site).unwrap();

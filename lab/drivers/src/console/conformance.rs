@@ -103,6 +103,60 @@ async fn a_serial_port() {
 }
 
 #[tokio::test]
+async fn a_pseudo_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("port");
+    let spec = driver("pty", json!({ "path": link }));
+    let site = site(dir.path(), leg(driver("none", none())), Some(spec), driver("power", none()));
+    let console = super::pty::make(&site, "main").unwrap();
+    console.open().await.err().expect("the machine is off");
+    let (master, path) = pty();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let mut line = console.open().await.unwrap();
+    let second = console.open().await.err().expect("a terminal has one reader");
+    assert!(second.to_string().contains("console.pty"), "{second}");
+    let mut machine = File::from(master);
+    machine.write_all(&all_bytes()).unwrap();
+    expect(&mut line, &all_bytes()).await;
+    line.write_all(b"hello\n\x13").await.unwrap();
+    let mut got = [0; 7];
+    machine.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"hello\n\x13", "the terminal must be raw");
+    line.send_break().unwrap();
+    drop(machine);
+    ends(&mut line).await;
+}
+
+/// A port is read again only when it has more: to ask each time whether it
+/// has would cost as much as reading. Nothing may be left in it, and its end
+/// not be missed.
+#[tokio::test]
+async fn what_comes_while_a_port_is_read_is_read_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (master, path) = pty();
+    let mut line = serial(dir.path(), &path).open().await.unwrap();
+    let mut machine = File::from(master);
+    let all: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    let said = all.clone();
+    let speaks = std::thread::spawn(move || {
+        // Pieces of all sizes, as much as the port takes.
+        let mut rest = &said[..];
+        for size in (1..5_000).step_by(37).cycle() {
+            let (piece, more) = rest.split_at(size.min(rest.len()));
+            machine.write_all(piece).unwrap();
+            rest = more;
+            if rest.is_empty() {
+                return machine;
+            }
+        }
+        unreachable!("it cycles");
+    });
+    expect(&mut line, &all).await;
+    drop(speaks.join().unwrap());
+    ends(&mut line).await;
+}
+
+#[tokio::test]
 async fn a_serial_port_that_was_lost_opens_again() {
     let dir = tempfile::tempdir().unwrap();
     let link = dir.path().join("port");

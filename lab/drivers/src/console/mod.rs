@@ -2,6 +2,7 @@
 
 pub mod command;
 pub mod fake;
+pub mod pty;
 pub mod serial;
 pub mod sim;
 pub mod sol;
@@ -31,6 +32,12 @@ pub trait Console: Send + Sync {
     /// Where each try costs a device a session, it is not pestered.
     fn pause(&self) -> Duration {
         DEAR
+    }
+
+    /// Whether the line may say again, when it is opened, what the machine
+    /// said before: a BMC that keeps the last of it.
+    fn repeats(&self) -> bool {
+        false
     }
 
     /// Whether the line comes and goes with the machine's power: that it

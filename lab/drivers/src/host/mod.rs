@@ -5,6 +5,7 @@
 //! switch or a hook asks a [`Bench`] to run its program, and does not know
 //! whether that is this host or another.
 
+mod errand;
 mod login;
 mod script;
 mod stream;
@@ -13,6 +14,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use errand::{Errand, Hear, Open, Parcel};
 pub use stream::Stream;
 
 use crate::address;

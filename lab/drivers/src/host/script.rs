@@ -20,6 +20,8 @@ pub const BEGIN: &str = "pitstop-begin:\n";
 pub const END: &str = "pitstop-exit:";
 /// Stands in the place of the exit code where there is no such program.
 pub const NONE: &str = "none";
+/// The same where a file could not be taken.
+pub const FILE: &str = "file";
 /// Says that a line is open, and what it can do.
 pub const OPEN: &str = "pitstop-open:";
 
@@ -36,6 +38,32 @@ code=$?
 trap '' TERM
 kill -s TERM 0
 printf '\npitstop-exit:%s\n' "$code" >&2"#;
+
+/// Arguments: seconds, a directory (or nothing), how many files, name and bytes
+/// of each, program, its arguments. The files come on the input, and then
+/// nothing: it ends when that does.
+const ERRAND: &str = r#"exec 3<&0
+printf 'pitstop-begin:\n'; printf 'pitstop-begin:\n' >&2
+home=$2
+gone() { if [ -n "$home" ]; then rm -rf "$home"; fi; }
+end() { gone; trap '' TERM; kill -s TERM 0; printf '\npitstop-exit:%s\n' "$1" >&2; exit; }
+{ sleep "$1"; gone; kill -s KILL 0; } >/dev/null 2>&1 3<&- &
+files=$3
+shift 3
+mask=$(umask)
+umask 077
+if [ -n "$home" ] && ! mkdir "$home"; then home=; end file; fi
+while [ "$files" -gt 0 ]; do
+    if ! head -c "$2" <&3 >"$home/$1" || [ "$(wc -c <"$home/$1")" -ne "$2" ]; then end file; fi
+    shift 2
+    files=$((files - 1))
+done
+umask "$mask"
+{ cat <&3; gone; kill -s KILL 0; } >/dev/null 2>&1 &
+if ! command -v "$1" >/dev/null; then end none; fi
+LC_ALL=C; export LC_ALL
+"$@" </dev/null 3<&-
+end $?"#;
 
 /// Arguments: program, its arguments.
 const TALK: &str = r#"exec 3<&0
@@ -82,6 +110,30 @@ fn command<'a>(script: &'a str, args: impl IntoIterator<Item = &'a str>) -> Resu
 pub fn run(argv: &[String], seconds: u64) -> Result<String, String> {
     let seconds = seconds.to_string();
     command(RUN, [seconds.as_str()].into_iter().chain(argv.iter().map(String::as_str)))
+}
+
+/// Runs a program for at most so many seconds, with files of these names and
+/// lengths in a directory that is made for it.
+pub fn errand(
+    seconds: u64,
+    home: &str,
+    files: &[(String, u64)],
+    argv: &[String],
+) -> Result<Vec<String>, String> {
+    let files = files.iter().flat_map(|(name, bytes)| [name.clone(), bytes.to_string()]);
+    let fixed = ["sh", "-c", ERRAND, "pitstop"].map(str::to_owned).into_iter();
+    let first = [seconds.to_string(), home.to_owned(), (files.clone().count() / 2).to_string()];
+    let all: Vec<String> = fixed.chain(first).chain(files).chain(argv.iter().cloned()).collect();
+    match all.iter().any(|word| word.contains('\0')) {
+        true => Err("an argument has a NUL byte, which no program can be given".to_owned()),
+        false => Ok(all),
+    }
+}
+
+/// A command of words for the ssh server.
+pub fn line(argv: &[String]) -> Result<String, String> {
+    let words = std::iter::once("exec").chain(argv.iter().map(String::as_str));
+    shlex::try_join(words).map_err(|e| e.to_string())
 }
 
 /// Runs a program that is talked to.

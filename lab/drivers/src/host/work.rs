@@ -45,11 +45,17 @@ impl Host {
     }
 
     fn judge(&self, argv: &[String], ran: Option<Ran>) -> Result<Ran, RunError> {
-        ran.ok_or_else(|| {
-            let program = argv.first().map_or("", String::as_str);
-            let what = format!("there is no program {program}");
-            RunError::Host(self.failed(what).permanent().next(format!("is it installed on {}?", self.name)))
-        })
+        ran.ok_or_else(|| RunError::Host(self.no_program(argv.first().map_or("", String::as_str))))
+    }
+
+    pub(super) fn no_program(&self, program: &str) -> HostError {
+        let what = format!("there is no program {program}");
+        self.failed(what).permanent().next(format!("is it installed on {}?", self.name))
+    }
+
+    /// A command that did not say how it ended.
+    pub(super) fn cut_off(&self, err: &Output) -> HostError {
+        self.failed(format!("the command did not come to its end: {}", err.last_words()))
     }
 
     /// Logs in, with one kind of host key after the other until one is known,
@@ -126,7 +132,8 @@ impl Host {
     ) -> Result<Option<Ran>, HostError> {
         let (mut out, mut err) = (Output::default(), Output::default());
         while !channel.eof() {
-            let some = self.read(channel, 0, &mut out)? | self.read(channel, 1, &mut err)?;
+            let some = self.read(channel, 0, |bytes| out.add(bytes))?
+                | self.read(channel, 1, |bytes| err.add(bytes))?;
             if !some && !channel.eof() {
                 // Whoever has a deadline cuts the connection, which ends this.
                 wait(session, socket, None, PAUSE).map_err(|e| self.failed(e))?;
@@ -135,29 +142,23 @@ impl Host {
         if err.said(NONE) {
             return Ok(None);
         }
-        let code = err.code().ok_or_else(|| {
-            let said = String::from_utf8_lossy(&err.kept);
-            let said = said.split_once(BEGIN).map_or("", |(_, said)| said);
-            let said = crate::child::first_line(&format!("{said}\nthe connection was lost"));
-            self.failed(format!("the command did not come to its end: {said}"))
-        })?;
-        let text = |bytes: Vec<u8>| {
-            let all = String::from_utf8_lossy(&bytes);
-            all.split_once(BEGIN).map_or_else(String::new, |(_, said)| said.to_owned())
-        };
-        let err = text(err.kept);
-        let err = err.rsplit_once(END).map_or(err.as_str(), |(before, _)| before).trim_end_matches('\n');
-        Ok(Some(Ran { status: ExitStatus::from_raw(code << 8), out: text(out.kept), err: err.to_owned() }))
+        let code = err.code().ok_or_else(|| self.cut_off(&err))?;
+        Ok(Some(Ran { status: ExitStatus::from_raw(code << 8), out: out.text(), err: err.words() }))
     }
 
     /// Reads what there is of one of a command's outputs. Whether there was something.
-    fn read(&self, channel: &Channel, stream: i32, into: &mut Output) -> Result<bool, HostError> {
+    pub(super) fn read(
+        &self,
+        channel: &Channel,
+        stream: i32,
+        mut into: impl FnMut(&[u8]),
+    ) -> Result<bool, HostError> {
         let mut some = false;
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 16 << 10];
         loop {
             match channel.stream(stream).read(&mut buffer) {
                 Ok(0) => return Ok(some),
-                Ok(n) => into.add(buffer.get(..n).unwrap_or_default()),
+                Ok(n) => into(buffer.get(..n).unwrap_or_default()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(some),
                 Err(e) => return Err(self.failed(format!("the connection was lost: {e}"))),
             }
@@ -168,9 +169,11 @@ impl Host {
 
 /// What a program printed: the beginning, and where that is not all, the end.
 #[derive(Debug, Default)]
-struct Output {
+pub(super) struct Output {
     kept: Vec<u8>,
     tail: Vec<u8>,
+    /// What was printed so far belongs to the program.
+    greeted: bool,
 }
 
 /// The longest wait for a connection that says nothing.
@@ -179,7 +182,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 const TAIL: usize = 64;
 
 impl Output {
-    fn add(&mut self, bytes: &[u8]) {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
         let free = usize::try_from(MAX_OUTPUT).unwrap_or(usize::MAX).saturating_sub(self.kept.len());
         self.kept.extend(bytes.iter().take(free));
         self.tail.extend_from_slice(bytes);
@@ -187,15 +190,48 @@ impl Output {
     }
 
     /// Whether the script's last word was this.
-    fn said(&self, word: &str) -> bool {
+    pub(super) fn said(&self, word: &str) -> bool {
         String::from_utf8_lossy(&self.tail).ends_with(&format!("{END}{word}\n"))
     }
 
     /// The exit code that the script wrote last.
-    fn code(&self) -> Option<i32> {
+    pub(super) fn code(&self) -> Option<i32> {
         let tail = String::from_utf8_lossy(&self.tail);
         let (_, code) = tail.rsplit_once(END)?;
         code.strip_suffix('\n')?.parse().ok().filter(|code| (0..=255).contains(code))
+    }
+}
+
+impl Output {
+    /// What stands behind the greeting.
+    pub(super) fn text(&self) -> String {
+        let all = String::from_utf8_lossy(&self.kept);
+        all.split_once(BEGIN).map_or_else(String::new, |(_, said)| said.to_owned())
+    }
+
+    /// The same, without the script's last word.
+    pub(super) fn words(&self) -> String {
+        let said = self.text();
+        said.rsplit_once(END).map_or(said.as_str(), |(before, _)| before).trim_end_matches('\n').to_owned()
+    }
+
+    /// The first line of that, for a command that did not come to its end.
+    pub(super) fn last_words(&self) -> String {
+        crate::child::first_line(&format!("{}\nthe connection was lost", self.words()))
+    }
+
+    /// Keeps bytes until the greeting is over; from then on they are given
+    /// back, and nothing is kept.
+    pub(super) fn behind_greeting(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.greeted {
+            return Some(bytes.to_vec());
+        }
+        self.kept.extend_from_slice(bytes);
+        let begin = BEGIN.as_bytes();
+        let at = self.kept.windows(begin.len()).position(|window| window == begin)?;
+        self.greeted = true;
+        let said = self.kept.split_off(at + begin.len());
+        Some(said)
     }
 }
 

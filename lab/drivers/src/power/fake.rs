@@ -3,6 +3,7 @@
 use super::{Power, PowerLimits, PowerOn};
 use crate::error::{DriverError, Task};
 use pitstop_core::machine::{Reading, Switch};
+use pitstop_wire::agent::Secret;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -33,6 +34,8 @@ struct State {
     flickers: bool,
     log: Vec<(Switch, PowerOn)>,
     reads: usize,
+    insertions: VecDeque<Turn>,
+    drive: Vec<String>,
 }
 
 /// A scripted leg. Without a script it obeys.
@@ -55,6 +58,8 @@ impl Fake {
                 flickers: false,
                 log: Vec::new(),
                 reads: 0,
+                insertions: VecDeque::new(),
+                drive: Vec::new(),
             }),
         }
     }
@@ -87,6 +92,16 @@ impl Fake {
     /// How often it was read.
     pub fn reads(&self) -> usize {
         self.lock().reads
+    }
+
+    /// How the next insertions go; whatever is not refused and answered, is in.
+    pub fn script_insertions(&self, turns: impl IntoIterator<Item = Turn>) {
+        self.lock().insertions.extend(turns);
+    }
+
+    /// What was done with its drive: `in ADDRESS`, `out`.
+    pub fn drive(&self) -> Vec<String> {
+        self.lock().drive.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -136,6 +151,32 @@ impl Power for Fake {
                 (false, false) => Ok(Reading::Off),
             }
         })
+    }
+
+    fn insert<'a>(&'a self, url: &'a Secret) -> Task<'a, ()> {
+        Box::pin(async move {
+            let turn = {
+                let mut state = self.lock();
+                state.drive.push(format!("in {}", url.0));
+                state.insertions.pop_front().unwrap_or(Turn::Obey)
+            };
+            match turn {
+                Turn::Refuse(words) | Turn::RefuseYetObey(words) => {
+                    Err(DriverError::new("power.fake", "insert the medium", words))
+                }
+                Turn::Hang => std::future::pending().await,
+                Turn::Late(by) => {
+                    tokio::time::sleep(by).await;
+                    Ok(())
+                }
+                Turn::Obey | Turn::Ignore => Ok(()),
+            }
+        })
+    }
+
+    fn eject(&self) -> Task<'_, ()> {
+        self.lock().drive.push("out".to_owned());
+        Box::pin(std::future::ready(Ok(())))
     }
 
     fn limits(&self) -> &PowerLimits {

@@ -62,6 +62,23 @@ pub trait Power: Send + Sync {
         .permanent())))
     }
 
+    /// Has the machine's own device fetch a CD from there and put it into the
+    /// machine's drive, in the place of whatever is in it. That may take as
+    /// long as the device needs: the caller has the deadline.
+    fn insert<'a>(&'a self, _url: &'a Secret) -> Task<'a, ()> {
+        Box::pin(std::future::ready(Err(DriverError::new(
+            "power",
+            "insert the boot medium",
+            "what switches this machine has no drive for it",
+        )
+        .permanent())))
+    }
+
+    /// Has the drive emptied, where it holds a CD of [`Power::insert`]'s.
+    fn eject(&self) -> Task<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// What it shares with others.
     fn limits(&self) -> &PowerLimits;
 
@@ -119,6 +136,11 @@ pub enum PowerOn {
     Network {
         /// Address of an iPXE script.
         url: String,
+    },
+    /// Boot from the CD in the machine's drive, which [`Power::insert`] has put there.
+    Medium {
+        /// Where it is fetched from: who knows that can read the token.
+        url: Secret,
     },
     /// The boot agent with these parameters (simulated machines).
     Agent(AgentParams),

@@ -6,7 +6,7 @@
 mod resource;
 mod session;
 
-pub use resource::{Resource, path, references, words};
+pub use resource::{Resource, path, references, task_messages, words};
 pub use session::Session;
 
 use crate::address;
@@ -100,11 +100,9 @@ impl Service {
         line: &mut Line,
         attempted: &str,
         ask: &Ask,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
     ) -> Result<Answer, DriverError> {
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let (name, value) = ODATA;
-        headers.insert(name, value);
+        let headers = with_usual(headers);
         let answer = self.once(line, attempted, ask, headers.clone()).await?;
         match answer.headers.get(LOCATION) {
             Some(place) if ask.method == Method::GET && answer.status.is_redirection() => {
@@ -118,6 +116,18 @@ impl Service {
             }
             _ => Ok(answer),
         }
+    }
+
+    /// One call that takes as long as it takes. The caller has the deadline.
+    async fn ask_patiently(
+        &self,
+        line: &mut Line,
+        attempted: &str,
+        ask: &Ask,
+        headers: HeaderMap,
+    ) -> Result<Answer, DriverError> {
+        let answer = self.wire.send(line, ask, with_usual(headers)).await;
+        answer.map_err(|e| e.explain(self.driver, attempted, &self.wire))
     }
 
     async fn once(
@@ -182,6 +192,14 @@ impl Service {
     }
 }
 
+/// The headers that every call has.
+fn with_usual(mut headers: HeaderMap) -> HeaderMap {
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    let (name, value) = ODATA;
+    headers.insert(name, value);
+    headers
+}
+
 /// A status that is an error's, and what the BMC said about it.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -195,11 +213,7 @@ impl Refusal {
     /// Takes what is said from the body, without any of `secrets`.
     fn of(answer: &Answer, secrets: &[&str]) -> Self {
         let json: Value = serde_json::from_str(&answer.body).unwrap_or_default();
-        let mut said: String = resource::messages(&json).chars().filter(|c| !c.is_control()).collect();
-        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-            // Some repeat the property that they do not like.
-            said = said.replace(secret, "…");
-        }
-        Self { status: answer.status, said: shown(&said) }
+        let said: String = resource::messages(&json).chars().filter(|c| !c.is_control()).collect();
+        Self { status: answer.status, said: shown(&resource::without(&said, secrets)) }
     }
 }

@@ -1,5 +1,6 @@
 //! What a BMC answers: JSON that may be anything.
 
+use crate::child::shown;
 use hyper::header::HeaderValue;
 use serde_json::Value;
 
@@ -53,6 +54,27 @@ pub fn path(link: &str) -> Option<String> {
 /// The words of a list, where it is one.
 pub fn words(list: Option<&Value>) -> Option<Vec<&str>> {
     Some(list?.as_array()?.iter().filter_map(Value::as_str).collect())
+}
+
+/// What a task says of how it went (the schema Task of DSP2046), without any
+/// of `secrets`.
+pub fn task_messages(task: &Value, secrets: &[&str]) -> String {
+    let info = task.get("Messages").and_then(Value::as_array);
+    let texts: Vec<&str> = info
+        .into_iter()
+        .flatten()
+        .filter_map(|info| info.get("Message").or_else(|| info.get("MessageId")).and_then(Value::as_str))
+        .take(MAX_MESSAGES)
+        .collect();
+    let said = if texts.is_empty() { "it does not say why".to_owned() } else { texts.join(" ") };
+    shown(&without(&said, secrets))
+}
+
+/// The text with `…` in the place of each secret. Some repeat what they do not
+/// like.
+pub fn without(text: &str, secrets: &[&str]) -> String {
+    let known = secrets.iter().filter(|secret| !secret.is_empty());
+    known.fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
 }
 
 /// What an error says (DSP0266, “Error responses”): its messages, or the one it has

@@ -178,6 +178,38 @@ impl Session {
         Ok(if answer.status.is_success() { Ok(()) } else { Err(Refusal::of(&answer, &[])) })
     }
 
+    /// The same for what takes as long as it takes; the caller has the
+    /// deadline. The task that does it, where the BMC makes one of it (DSP0266,
+    /// “Asynchronous operations”). No refusal repeats one of `secrets`.
+    ///
+    /// # Errors
+    /// There was no answer: it may have been done all the same.
+    pub async fn tell_patiently(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        secrets: &[&str],
+    ) -> Result<Result<Option<String>, Refusal>, DriverError> {
+        let ask = Ask { body: Some(body.to_string()), ..Ask::new(method, path) };
+        let headers: HeaderMap = self.proof.iter().cloned().collect();
+        let answer = self.service.ask_patiently(&mut self.line, &self.attempted, &ask, headers).await?;
+        if !answer.status.is_success() {
+            return Ok(Err(Refusal::of(&answer, secrets)));
+        }
+        let made: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        Ok(Ok((answer.status == StatusCode::ACCEPTED).then(|| reference(&made)).flatten()))
+    }
+
+    /// Reads what may be gone by now; `None`: it is.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub async fn look(&mut self, path: &str) -> Result<Option<Value>, DriverError> {
+        let answer = self.ask(&Ask::new(Method::GET, path), None).await?;
+        Ok(answer.status.is_success().then(|| serde_json::from_str(&answer.body).unwrap_or_default()))
+    }
+
     async fn ask(&mut self, ask: &Ask, version: Option<HeaderValue>) -> Result<Answer, DriverError> {
         let mut headers: HeaderMap = self.proof.iter().cloned().collect();
         if let Some(version) = version {

@@ -34,6 +34,7 @@ while [ $# -gt 1 ]; do
             "power 1") touch "$dir/on" ;;
             "power 0") rm -f "$dir/on" ;;
             boot*) echo "$2" >"$dir/boot" ;;
+            cd*) echo "$2" >"$dir/cd" ;;
         esac
     fi
     shift 2

@@ -282,7 +282,7 @@ fn choose_seed(image: &StoredImage, choice: SeedChoice) -> Result<Option<Seed>> 
     }
 }
 
-fn first_nonzero(reader: &mut ImageReader<'_>, seed: Seed) -> Result<Option<u64>> {
+fn first_nonzero(reader: &mut ImageReader<&StoredImage>, seed: Seed) -> Result<Option<u64>> {
     let mut buf = vec![0; 1 << 16];
     let (mut at, end) = (seed.offset, seed.offset + seed.len);
     while at < end {

@@ -1,5 +1,6 @@
 //! A stored image, open for reading.
 
+use std::borrow::Borrow;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -135,20 +136,20 @@ fn damaged(path: &Path, why: String) -> StoreError {
 }
 
 /// The raw image at any offset, one decompressed chunk at a time.
-pub struct ImageReader<'a> {
-    image: &'a StoredImage,
+pub struct ImageReader<I> {
+    image: I,
     decompressor: Decompressor,
     plain: Vec<u8>,
     loaded: Option<u64>,
 }
 
-impl<'a> ImageReader<'a> {
-    /// Reads from `image`.
+impl<I: Borrow<StoredImage>> ImageReader<I> {
+    /// Reads from `image`, borrowed or shared.
     ///
     /// # Errors
     /// Decompression cannot be set up.
-    pub fn new(image: &'a StoredImage) -> Result<Self> {
-        let decompressor = Decompressor::new().map_err(io_at("decompress", &image.path))?;
+    pub fn new(image: I) -> Result<Self> {
+        let decompressor = Decompressor::new().map_err(io_at("decompress", &image.borrow().path))?;
         Ok(Self { image, decompressor, plain: Vec::new(), loaded: None })
     }
 
@@ -157,10 +158,10 @@ impl<'a> ImageReader<'a> {
     /// # Errors
     /// The range is not inside the image, or a chunk is damaged or unreadable.
     pub fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let map = &self.image.map;
+        let map = &self.image.borrow().map;
         let end = offset.checked_add(buf.len() as u64).filter(|&end| end <= map.size());
         if end.is_none() {
-            return Err(io_at("read beyond the end of", &self.image.path)(
+            return Err(io_at("read beyond the end of", &self.image.borrow().path)(
                 io::ErrorKind::UnexpectedEof.into(),
             ));
         }
@@ -183,11 +184,11 @@ impl<'a> ImageReader<'a> {
         }
         self.loaded = None;
         self.plain.clear();
-        self.plain.resize(self.image.map.chunk_len(index), 0);
-        if let Chunk::Data(hash) = self.image.map.chunk_at(index) {
-            let stored = self.image.chunk(index)?;
+        self.plain.resize(self.image.borrow().map.chunk_len(index), 0);
+        if let Chunk::Data(hash) = self.image.borrow().map.chunk_at(index) {
+            let stored = self.image.borrow().chunk(index)?;
             let checked = self.decompressor.decompress(&stored, &mut self.plain, &hash);
-            checked.map_err(|bad| damaged(&self.image.path, format!("chunk {index}: {}", bad.0)))?;
+            checked.map_err(|bad| damaged(&self.image.borrow().path, format!("chunk {index}: {}", bad.0)))?;
         }
         self.loaded = Some(index);
         Ok(())

@@ -33,7 +33,7 @@ fn raw() -> Vec<u8> {
 fn content(store: &ImageStore, digest: &Digest) -> Vec<u8> {
     let image = store.open_image(digest).unwrap();
     let mut bytes = vec![0; image.map().size() as usize];
-    ImageReader::new(&image).unwrap().read_at(0, &mut bytes).unwrap();
+    ImageReader::new(&*image).unwrap().read_at(0, &mut bytes).unwrap();
     bytes
 }
 

@@ -26,6 +26,20 @@ pub struct Machine {
     /// What selectors see.
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     pub tags: BTreeMap<String, serde_json::Value>,
+    /// The same, as they were found and not typed. A typed one of the same
+    /// name counts instead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, serde_json::Value>)]
+    pub found_tags: BTreeMap<String, serde_json::Value>,
+    /// What its boot agent found last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
+    /// How that differs from what it was enrolled as.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Differs>,
+    /// Who checks its wires: nobody gets it meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checked_by: Option<UserName>,
     /// Its class in the inventory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
@@ -46,6 +60,12 @@ pub struct Machine {
     pub image: Option<String>,
     /// Its power legs.
     pub legs: Vec<LegState>,
+    /// Its power is cut by its spare leg.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<CutState>,
+    /// The circuit it hangs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<String>,
     /// Its disks.
     pub disks: Vec<DiskState>,
     /// Names of its consoles.
@@ -104,6 +124,8 @@ pub enum State {
     Retired,
     /// Never enrolled.
     New,
+    /// Free, but that an admin checks its wires.
+    Checking,
 }
 
 /// A machine's state in the word people see.
@@ -130,6 +152,8 @@ pub enum Shown {
     Retired,
     /// Never enrolled.
     New,
+    /// Its wires are checked.
+    Checking,
 }
 
 impl State {
@@ -146,6 +170,7 @@ impl State {
             Self::Drained => "drained",
             Self::Retired => "retired",
             Self::New => "new",
+            Self::Checking => "checking",
         }
     }
 
@@ -155,7 +180,7 @@ impl State {
     }
 
     /// All states.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Free,
         Self::Preparing,
         Self::Ready,
@@ -166,6 +191,7 @@ impl State {
         Self::Drained,
         Self::Retired,
         Self::New,
+        Self::Checking,
     ];
 }
 
@@ -183,6 +209,7 @@ impl Shown {
             Self::Drained => "drained",
             Self::Retired => "retired",
             Self::New => "new",
+            Self::Checking => "checking",
         }
     }
 
@@ -191,7 +218,7 @@ impl Shown {
         match self {
             Self::Free => '○',
             Self::Booting => '◐',
-            Self::Imaging | Self::Proving => '◒',
+            Self::Imaging | Self::Proving | Self::Checking => '◒',
             Self::Ready => '✓',
             Self::Held => '●',
             Self::Failed => '✗',
@@ -205,7 +232,7 @@ impl Shown {
         match self {
             Self::Free => '.',
             Self::Booting => '>',
-            Self::Imaging | Self::Proving => '~',
+            Self::Imaging | Self::Proving | Self::Checking => '~',
             Self::Ready => '+',
             Self::Held => '*',
             Self::Failed => 'X',
@@ -215,12 +242,78 @@ impl Shown {
     }
 }
 
+/// What the boot agent found of a machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Found {
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Its architecture; empty where it was not told.
+    pub arch: String,
+    /// Processor cores; 0: not told.
+    pub cores: u32,
+    /// Logical processors.
+    pub cpus: u32,
+    /// Memory in bytes, as the kernel counts it.
+    pub memory: u64,
+    /// Hardware addresses of its network cards.
+    pub macs: Vec<String>,
+    /// Versions of its firmware: `bios`, `ec`, `u-boot`.
+    pub firmware: BTreeMap<String, String>,
+    /// Its disks.
+    pub disks: Vec<FoundDisk>,
+}
+
+/// A disk that the boot agent found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FoundDisk {
+    /// The disk of the inventory that this is, by its name, where one fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its device.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// How it is attached, in the inventory's words.
+    pub bus: String,
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Its world-wide name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wwn: Option<String>,
+    /// What its maker calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Version of its firmware.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<String>,
+}
+
+/// One thing of a machine that is not as it was when it was enrolled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Differs {
+    /// What, how it was, how it is.
+    pub text: String,
+    /// Another machine or disk, or memory gone: nothing is written there until
+    /// somebody accepts it.
+    pub grave: bool,
+}
+
 /// How clean a machine's disks are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Clean {
     /// Every disk was read back since its last use.
     Proven,
+    /// A command wrote it, and what another read back agreed: no proof.
+    ByCommand,
     /// Handed over since.
     Used,
     /// An attempt may have written some of it.
@@ -234,6 +327,7 @@ impl Clean {
     pub fn word(self) -> &'static str {
         match self {
             Self::Proven => "proven",
+            Self::ByCommand => "by-command",
             Self::Used => "used",
             Self::Writing => "writing",
             Self::Unknown => "unknown",
@@ -252,7 +346,7 @@ pub enum HealthState {
     /// Pitstop found it wanting.
     Quarantined {
         /// What kind of thing failed: `power`, `console`, `boot`, `network`,
-        /// `agent`, `image`, `disk`, `build`, `health`.
+        /// `agent`, `image`, `disk`, `build`, `health`, `drift`.
         class: String,
         /// In which phase.
         phase: String,
@@ -307,10 +401,10 @@ pub struct Holder {
 pub struct TurnState {
     /// Number within the machine.
     pub number: u64,
-    /// `prepare`, `turnaround` or `prove`.
+    /// `prepare`, `turnaround`, `prove` or `look`.
     pub purpose: String,
-    /// The phase: `off`, `boot agent`, `disk`, `hand-over`, `evidence`,
-    /// `settle`, `rest`.
+    /// The phase: `off`, `start`, `boot agent`, `disk`, `hook`, `hand-over`,
+    /// `evidence`, `check`, `settle`, `rest`.
     pub phase: String,
     /// The disk at work, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -342,6 +436,19 @@ pub struct LegState {
     pub at: Option<Time>,
     /// Commands that may still take effect.
     pub unsettled: usize,
+    /// What it reads does not tell whether the machine is on: it is a spare
+    /// leg that is not needed, or one whose power a spare leg has cut.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub aside: bool,
+}
+
+/// A spare leg has cut a machine's power, since its first leg did not obey.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CutState {
+    /// Since when.
+    pub since: Time,
+    /// Which leg did not obey, and what it said.
+    pub reason: String,
 }
 
 /// A disk and what is known of it.
@@ -349,9 +456,9 @@ pub struct LegState {
 pub struct DiskState {
     /// Its name.
     pub name: String,
-    /// `unknown`, `writing`, `proven` or `used`.
+    /// `unknown`, `writing`, `proven`, `by-command` or `used`.
     pub content: String,
-    /// Digest of what was proven; absent when it was proven zero.
+    /// Digest of what was proven, or written by command; absent when it was proven zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// When it was proven.
@@ -360,7 +467,16 @@ pub struct DiskState {
     /// By which boot path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot: Option<String>,
-    /// Bytes read back for the proof.
+    /// When a command wrote it and another read it back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_command: Option<Time>,
+    /// The program that read it back, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Length of the image that was read back equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_bytes: Option<u64>,
+    /// Bytes read back, for the proof or by the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bytes: Option<u64>,
     /// Bytes written before it.

@@ -244,6 +244,9 @@ pub struct ConsoleRequest {
     pub write: bool,
     /// Take it from whoever writes now.
     pub steal: bool,
+    /// Why, for everybody on the console to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Replay from this byte of the journal on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<u64>,
@@ -266,4 +269,7 @@ pub struct ConsoleRequest {
     pub all: bool,
     /// End after the replay.
     pub no_follow: bool,
+    /// Tell when the machine said it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub times: bool,
 }

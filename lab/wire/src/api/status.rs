@@ -28,6 +28,29 @@ pub struct Status {
     pub alerts: Vec<Alert>,
     /// The queue, in the order it is served.
     pub queue: Vec<Reservation>,
+    /// Circuits with a limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub circuits: Vec<CircuitState>,
+}
+
+/// What a circuit bears, and what is on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CircuitState {
+    /// Its name.
+    pub name: String,
+    /// Machines on it that count as on: they were granted, are on a turn, or
+    /// were not read off lately.
+    pub on: usize,
+    /// Most that may be on; absent if that is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_on: Option<u32>,
+    /// Machines on it that are starting.
+    pub starting: usize,
+    /// Most that may start at once; absent if that is not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_starting: Option<u32>,
+    /// Machines that wait to start.
+    pub waiting: usize,
 }
 
 /// Machines by what they are doing.
@@ -99,6 +122,9 @@ pub struct NewMachine {
     /// What switches it: `power: qemu`.
     #[serde(default)]
     pub power: Vec<String>,
+    /// It was enrolled before, and is not what it was: what differs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
 }
 
 /// `POST /reload`.

@@ -69,6 +69,10 @@ impl Reader<'_> {
         SelectorError::new(self.input, at, self.at.saturating_sub(at), what)
     }
 
+    fn refuse(&self, piece: &Piece, what: &str) -> SelectorError {
+        SelectorError::new(self.input, piece.at, piece.len, format!("`{}` {what}", piece.text))
+    }
+
     fn unexpected(&self, expected: &str) -> SelectorError {
         let (len, what) = self.peek().map_or((0, "the FILTER ends too early".to_owned()), |c| {
             (c.len_utf8(), format!("{c:?} cannot stand here"))
@@ -102,13 +106,7 @@ impl Reader<'_> {
     fn key(&self, piece: Piece) -> Result<String, SelectorError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if piece.quoted || !piece.text.chars().all(fits) {
-            let error = SelectorError::new(
-                self.input,
-                piece.at,
-                piece.len,
-                format!("`{}` cannot be a key", piece.text),
-            );
-            return Err(error.expected("letters, digits, '.', '_', '-'"));
+            return Err(self.refuse(&piece, "cannot be a key").expected("letters, digits, '.', '_', '-'"));
         }
         Ok(piece.text)
     }
@@ -128,9 +126,7 @@ impl Reader<'_> {
         let Some((low, high)) = piece.text.split_once("..").filter(|_| !piece.quoted) else {
             return Ok(Item::Value(piece.text));
         };
-        let range = || {
-            SelectorError::new(self.input, piece.at, piece.len, format!("`{}` is not a range", piece.text))
-        };
+        let range = || self.refuse(&piece, "is not a range");
         let end = |text: &str| match text {
             "" => Ok(None),
             text => text.parse::<Number>().map(Some),
@@ -150,10 +146,10 @@ impl Reader<'_> {
 
     fn bound(&mut self) -> Result<Number, SelectorError> {
         let piece = self.piece("a number")?;
-        piece.text.parse().map_err(|()| {
-            let what = format!("`{}` is not a number", piece.text);
-            SelectorError::new(self.input, piece.at, piece.len, what).expected("a number without unit, `8`")
-        })
+        piece
+            .text
+            .parse()
+            .map_err(|()| self.refuse(&piece, "is not a number").expected("a number without unit, `8`"))
     }
 
     fn piece(&mut self, expected: &str) -> Result<Piece, SelectorError> {

@@ -2,7 +2,9 @@
 
 use super::segments::{Segment, Segments};
 use super::{JournalError, at, packed_path, segment_path};
+use pitstop_core::inventory::model::Inventory;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,10 +18,12 @@ const LEVEL: i32 = 3;
 const HELD: &str = "held";
 
 /// Bytes of disk that journals may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
-    /// Those of one machine.
+    /// Those of one machine, where it has no other.
     pub machine: u64,
+    /// Those of these machines.
+    pub machines: BTreeMap<String, u64>,
     /// All of them.
     pub lab: u64,
 }
@@ -27,7 +31,22 @@ pub struct Quota {
 impl Default for Quota {
     /// A machine that talks all day at 115200 baud fills its own in a week.
     fn default() -> Self {
-        Self { machine: 256 << 20, lab: 32 << 30 }
+        Self { machine: 256 << 20, machines: BTreeMap::new(), lab: 32 << 30 }
+    }
+}
+
+impl Quota {
+    /// What the inventory gives them.
+    pub fn of(inventory: &Inventory) -> Self {
+        let said = inventory.machines.values().filter_map(|m| Some((m.name.to_string(), m.console_quota?)));
+        let default = Self::default();
+        Self { machines: said.collect(), lab: inventory.lab.console_quota.unwrap_or(default.lab), ..default }
+    }
+
+    /// That of the machine whose journals are here.
+    fn of_machine(&self, dir: &Path) -> u64 {
+        let name = dir.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| self.machines.get(name)).copied().unwrap_or(self.machine)
     }
 }
 
@@ -38,6 +57,7 @@ pub struct Keeper {
 }
 
 enum Order {
+    Limit(Quota),
     Closed(PathBuf),
     Hold(PathBuf, u64, u64),
     Release(PathBuf),
@@ -51,6 +71,11 @@ impl Keeper {
         let root = root.to_owned();
         std::thread::Builder::new().name("keeper".into()).spawn(move || work(&root, quota, &orders))?;
         Ok(Self { sender })
+    }
+
+    /// From now on so much room is theirs; what is over is dropped.
+    pub fn limit(&self, quota: Quota) {
+        self.order(Order::Limit(quota));
     }
 
     /// A console of this directory began a segment: the others are closed.
@@ -82,10 +107,16 @@ impl Keeper {
     }
 }
 
-fn work(root: &Path, quota: Quota, orders: &Receiver<Order>) {
+fn work(root: &Path, mut quota: Quota, orders: &Receiver<Order>) {
     while let Ok(order) = orders.recv() {
         let done = match order {
-            Order::Closed(dir) => closed(root, quota, &dir),
+            Order::Limit(same) if same == quota => Ok(()),
+            Order::Limit(other) => {
+                quota = other;
+                let machines = dirs_in(root).try_for_each(|machine| enforce_machine(&quota, &machine));
+                machines.and_then(|()| enforce_lab(root, &quota))
+            }
+            Order::Closed(dir) => closed(root, &quota, &dir),
             Order::Hold(dir, from, to) => hold(&dir, from, to),
             Order::Release(dir) => release(&dir),
             Order::Flush(done) => {
@@ -100,7 +131,7 @@ fn work(root: &Path, quota: Quota, orders: &Receiver<Order>) {
     }
 }
 
-fn closed(root: &Path, quota: Quota, dir: &Path) -> Result<(), JournalError> {
+fn closed(root: &Path, quota: &Quota, dir: &Path) -> Result<(), JournalError> {
     // The newest is open.
     let segments = Segments::of(dir).list;
     let packed = segments.iter().rev().skip(1).filter(|s| !s.packed).try_for_each(|s| pack(dir, s));
@@ -167,9 +198,16 @@ struct Kept {
     may_go: bool,
 }
 
-fn enforce(root: &Path, quota: Quota, dir: &Path) -> Result<(), JournalError> {
-    let machine = dir.parent().unwrap_or(dir);
-    drop_oldest(consoles_of(machine).flat_map(|dir| kept(&dir)).collect(), quota.machine)?;
+fn enforce(root: &Path, quota: &Quota, dir: &Path) -> Result<(), JournalError> {
+    enforce_machine(quota, dir.parent().unwrap_or(dir))?;
+    enforce_lab(root, quota)
+}
+
+fn enforce_machine(quota: &Quota, machine: &Path) -> Result<(), JournalError> {
+    drop_oldest(consoles_of(machine).flat_map(|dir| kept(&dir)).collect(), quota.of_machine(machine))
+}
+
+fn enforce_lab(root: &Path, quota: &Quota) -> Result<(), JournalError> {
     let all = dirs_in(root).flat_map(|machine| consoles_of(&machine).collect::<Vec<_>>());
     drop_oldest(all.flat_map(|dir| kept(&dir)).collect(), quota.lab)
 }

@@ -21,6 +21,7 @@ pub use keeper::{Keeper, Quota};
 pub use segments::{Reader, Segments, end_of};
 pub use writer::Journal;
 
+use super::tenancy::Owned;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,8 @@ struct Entry {
     t: u64,
     /// Wall time in milliseconds since 1970.
     w: i64,
-    /// `data`, or the word of a mark.
+    /// `data`, or the word of a mark; `own`: from here on it is `x`'s;
+    /// `hole`: from byte `x` up to here a line said again what it had kept.
     k: String,
     /// In words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -57,7 +59,7 @@ struct Entry {
 }
 
 /// Where a journal ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct End {
     /// Position of the next byte.
     pub position: u64,
@@ -65,6 +67,8 @@ pub struct End {
     pub boot: Option<u64>,
     /// Where the newest reservation begins, if one is known.
     pub reserve: Option<u64>,
+    /// Who had the machine last, if it is known.
+    pub owned: Option<Owned>,
 }
 
 fn segment_path(dir: &Path, start: u64, kind: &str) -> PathBuf {

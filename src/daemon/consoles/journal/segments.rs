@@ -2,7 +2,8 @@
 
 use super::{End, Entry, packed_path, segment_path};
 use crate::daemon::consoles::ring::{Mark, MarkKind, Stamp};
-use pitstop_core::time::LabTime;
+use crate::daemon::consoles::tenancy::Owned;
+use pitstop_core::time::{LabTime, WallMs};
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ pub fn end_of(dir: &Path) -> End {
             entries(&segments.index(s.start)).filter(|e| e.k == kind.word()).map(|e| e.o).last()
         })
     };
-    End { position, boot: newest(MarkKind::Boot), reserve: newest(MarkKind::Reserve) }
+    let owned = segments.owned();
+    End { position, boot: newest(MarkKind::Boot), reserve: newest(MarkKind::Reserve), owned }
 }
 
 fn entries(path: &Path) -> impl Iterator<Item = Entry> + use<> {
@@ -125,6 +127,35 @@ impl Segments {
             entries(&self.index(segment.start)).take_while(|e| e.t <= moment.0).map(|e| e.o).last()
         };
         self.list.iter().rev().find_map(before).or(self.list.first().map(|s| s.start))
+    }
+
+    /// Who had the machine last, and from where on.
+    fn owned(&self) -> Option<Owned> {
+        let mut holes = Vec::new();
+        for segment in self.list.iter().rev() {
+            let entries: Vec<Entry> = entries(&self.index(segment.start)).collect();
+            for entry in entries.into_iter().rev() {
+                if entry.k == MarkKind::Hole.word() {
+                    holes.extend(entry.x.parse().ok().map(|from| (from, entry.o)));
+                } else if entry.k == MarkKind::Own.word() {
+                    holes.reverse();
+                    return Some(Owned { label: entry.x, from: entry.o, at: LabTime(entry.t), holes });
+                }
+            }
+        }
+        None
+    }
+
+    /// The stamps of the segment that `position` is in, oldest first, and
+    /// where the next segment begins.
+    pub fn stamps(&self, position: u64) -> (Vec<(u64, WallMs)>, u64) {
+        let behind = self.list.partition_point(|s| s.start <= position);
+        let until = self.list.get(behind).map_or(u64::MAX, |s| s.start);
+        let Some(segment) = behind.checked_sub(1).and_then(|at| self.list.get(at)) else {
+            return (Vec::new(), until);
+        };
+        let stamps = entries(&self.index(segment.start)).map(|entry| (entry.o, entry.w));
+        (stamps.collect(), until)
     }
 
     /// The marks from position `from` to before `to`, oldest first.

@@ -3,113 +3,170 @@
 use super::segments::{Segments, end_of};
 use super::{Entry, JournalError, Keeper, SEGMENT, at, segment_path};
 use crate::daemon::consoles::ring::{Mark, MarkKind, Shared, Stamp};
-use pitstop_core::time::LabTime;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Weak};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Bytes taken out of the ring at once.
 const PIECE: usize = 64 << 10;
 /// Files that are kept open, at most.
 const OPEN: usize = 512;
-/// Shortest time between two index entries about nothing but bytes, in ms.
-const STAMP_EVERY: u64 = 1000;
 /// Pause between two rounds: a busy line says 2 KB in it, and a write for
 /// every few bytes of it would cost more than all the rest.
 const ROUND: Duration = Duration::from_millis(150);
 
-/// The thread that writes all journals.
+/// The thread that writes all journals. It ends with this.
 pub struct Journal {
-    sender: Sender<Order>,
+    orders: Arc<Orders>,
 }
 
-enum Order {
-    /// There is something to write; at once, or in the next round.
-    Drain(Weak<Shared>, bool),
-    Flush(Sender<()>),
+/// What there is to write. Who adds to a round that is due anyway wakes
+/// nobody: hundreds of lines would else cost as many wake-ups per round.
+#[derive(Default)]
+struct Orders {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// For the next round.
+    waiting: Vec<Weak<Shared>>,
+    /// When that is.
+    due: Option<Instant>,
+    /// At once.
+    urgent: Vec<Weak<Shared>>,
+    flushes: Vec<Sender<()>>,
+    over: bool,
+}
+
+impl Orders {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drain(&self, console: Weak<Shared>, hurry: bool) {
+        let mut queue = self.queue();
+        let wakes = hurry || queue.due.is_none();
+        if hurry {
+            queue.urgent.push(console);
+        } else {
+            queue.waiting.push(console);
+            queue.due.get_or_insert_with(|| Instant::now() + ROUND);
+        }
+        drop(queue);
+        if wakes {
+            self.wake.notify_one();
+        }
+    }
+
+    /// What is to be done now; waits for it. `None`: it is over.
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.queue();
+        loop {
+            if queue.over {
+                return None;
+            }
+            let left = queue.due.map(|due| due.saturating_duration_since(Instant::now()));
+            let flushes = std::mem::take(&mut queue.flushes);
+            let mut consoles = std::mem::take(&mut queue.urgent);
+            if !flushes.is_empty() || left.is_some_and(|left| left.is_zero()) {
+                consoles.append(&mut queue.waiting);
+                queue.due = None;
+            }
+            if !consoles.is_empty() || !flushes.is_empty() {
+                return Some(Work { consoles, flushes });
+            }
+            queue = match left {
+                None => self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => self.wake.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+}
+
+/// However the thread ends, nobody waits for it any more.
+struct End<'a>(&'a Orders);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.over = true;
+        queue.flushes.clear();
+    }
+}
+
+struct Work {
+    consoles: Vec<Weak<Shared>>,
+    flushes: Vec<Sender<()>>,
 }
 
 impl Journal {
     /// Starts the thread.
     pub fn start(keeper: Keeper) -> std::io::Result<Self> {
-        let (sender, orders) = channel();
-        std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || Rounds::new(keeper).work(&orders))?;
-        Ok(Self { sender })
+        let orders = Arc::<Orders>::default();
+        let taken = orders.clone();
+        std::thread::Builder::new().name("journal".into()).spawn(move || {
+            let _end = End(&taken);
+            Rounds { keeper, writers: HashMap::new() }.work(&taken);
+        })?;
+        Ok(Self { orders })
     }
 
     /// From now on this console is written.
     pub fn adopt(&self, shared: &Arc<Shared>) {
-        let (sender, weak) = (self.sender.clone(), Arc::downgrade(shared));
-        // The thread lives as long as the process.
-        shared.wake_with(Box::new(move |hurry| drop(sender.send(Order::Drain(weak.clone(), hurry)))));
+        let (orders, weak) = (self.orders.clone(), Arc::downgrade(shared));
+        shared.wake_with(Box::new(move |hurry| orders.drain(weak.clone(), hurry)));
     }
 
     /// Returns when everything is on disk that watchers of these consoles may
     /// have seen: its reader wakes us only after them.
     pub fn flush(&self, consoles: &[Arc<Shared>]) {
         let (done, is_done) = channel();
-        for shared in consoles {
-            // Without the thread, the next order is not taken either.
-            let _ = self.sender.send(Order::Drain(Arc::downgrade(shared), false));
+        let mut queue = self.orders.queue();
+        if queue.over {
+            return;
         }
-        if self.sender.send(Order::Flush(done)).is_ok() {
-            // It ends either way: with the word or with the thread.
-            let _ = is_done.recv();
-        }
+        queue.waiting.extend(consoles.iter().map(Arc::downgrade));
+        queue.flushes.push(done);
+        drop(queue);
+        self.orders.wake.notify_one();
+        // It ends either way: with the word or with the thread.
+        let _ = is_done.recv();
     }
 }
 
-/// The journals, and which of them have something to write.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.orders.queue().over = true;
+        self.orders.wake.notify_one();
+    }
+}
+
+/// The journals.
 struct Rounds {
     keeper: Keeper,
     writers: HashMap<usize, Writer>,
-    waiting: Vec<Weak<Shared>>,
-    /// When they are written.
-    due: Option<Instant>,
 }
 
 impl Rounds {
-    fn new(keeper: Keeper) -> Self {
-        Self { keeper, writers: HashMap::new(), waiting: Vec::new(), due: None }
-    }
-
-    fn work(mut self, orders: &Receiver<Order>) {
-        loop {
-            let order = match self.due {
-                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => orders.recv_timeout(due.saturating_duration_since(Instant::now())),
-            };
-            match order {
-                Ok(Order::Drain(console, true)) => self.drain(&console),
-                Ok(Order::Drain(console, false)) => {
-                    self.waiting.push(console);
-                    self.due.get_or_insert_with(|| Instant::now() + ROUND);
-                }
-                Ok(Order::Flush(done)) => {
-                    self.round();
-                    self.writers.values().for_each(Writer::sync);
-                    // Nobody may be waiting any more.
-                    let _ = done.send(());
-                }
-                Err(RecvTimeoutError::Timeout) => self.round(),
-                Err(RecvTimeoutError::Disconnected) => return,
+    fn work(mut self, orders: &Orders) {
+        while let Some(Work { consoles, flushes }) = orders.next() {
+            consoles.iter().for_each(|console| self.drain(console));
+            self.writers.retain(|_, writer| writer.console.strong_count() > 0);
+            if !flushes.is_empty() {
+                self.writers.values().for_each(Writer::sync);
+            }
+            // Nobody may be waiting any more.
+            for done in flushes {
+                let _ = done.send(());
             }
         }
-    }
-
-    fn round(&mut self) {
-        self.due = None;
-        for console in std::mem::take(&mut self.waiting) {
-            self.drain(&console);
-        }
-        self.writers.retain(|_, writer| writer.console.strong_count() > 0);
     }
 
     fn drain(&mut self, console: &Weak<Shared>) {
@@ -135,8 +192,6 @@ struct Writer {
     cursor: u64,
     next_mark: u64,
     open: Option<Files>,
-    stamped: LabTime,
-    trouble: bool,
 }
 
 struct Files {
@@ -156,8 +211,6 @@ impl Writer {
             cursor: end_of(&shared.dir).position,
             next_mark: 0,
             open: None,
-            stamped: LabTime(0),
-            trouble: false,
         }
     }
 
@@ -177,13 +230,15 @@ impl Writer {
         // Before the ring is looked at: what comes later wakes us again.
         shared.looked_at();
         loop {
-            let (bytes, mark, start) = {
+            let (bytes, stamps, mark, start) = {
                 let ring = shared.ring();
                 let mark = ring.mark_from(self.next_mark).cloned();
                 let until = mark.as_ref().map_or(u64::MAX, |m| m.position);
                 let from = self.cursor.max(ring.start());
                 let most = usize::try_from(until.saturating_sub(from)).unwrap_or(usize::MAX).min(PIECE);
-                (ring.get(from, most), mark, ring.start())
+                let bytes = ring.get(from, most);
+                let stamps: Vec<_> = ring.stamps_in(from, from + bytes.len() as u64).collect();
+                (bytes, stamps, mark, ring.start())
             };
             let lost = start.saturating_sub(self.cursor);
             if lost > 0 {
@@ -194,15 +249,16 @@ impl Writer {
             if bytes.is_empty() && due.is_none() {
                 return;
             }
-            let written = self.write(shared, lost, &bytes, due.as_ref());
+            let written = self.write(shared, lost, (&bytes, &stamps), due.as_ref());
             if let Err(e) = written {
                 self.close();
-                shared.ring().lost += bytes.len() as u64;
-                if !std::mem::replace(&mut self.trouble, true) {
+                let mut ring = shared.ring();
+                ring.lost += bytes.len() as u64;
+                if ring.unstored.replace(e.to_string()).is_none() {
                     tracing::error!("console journal: {e}; consoles go on, their journal has a gap");
                 }
             } else {
-                self.trouble = false;
+                shared.ring().unstored = None;
             }
             if lost > 0 {
                 shared.ring().lost += lost;
@@ -221,21 +277,22 @@ impl Writer {
         &mut self,
         shared: &Shared,
         lost: u64,
-        bytes: &[u8],
+        (bytes, stamps): (&[u8], &[(u64, Stamp)]),
         mark: Option<&Mark>,
     ) -> Result<(), JournalError> {
-        let now = shared.now();
         if lost > 0 {
             let text = format!("{lost} bytes are missing here");
-            self.note(now, self.cursor, MarkKind::Gap.word(), text)?;
+            self.note(shared.now(), self.cursor, MarkKind::Gap.word(), text)?;
         }
         if !bytes.is_empty() {
-            if self.stamped == LabTime(0) || now.at - self.stamped >= STAMP_EVERY {
-                self.stamped = now.at;
-                self.note(now, self.cursor, "data", String::new())?;
-            }
             let end = self.cursor + bytes.len() as u64;
             let files = self.files(self.cursor)?;
+            let index = segment_path(&shared.dir, files.start, "idx");
+            let lines = stamps.iter().map(|(position, stamp)| line(*stamp, *position, "data", String::new()));
+            let lines = lines.collect::<Result<Vec<_>, _>>().map_err(at("write", &index))?.concat();
+            if !lines.is_empty() {
+                files.index.write_all(&lines).map_err(at("write", &index))?;
+            }
             files
                 .log
                 .write_all(bytes)
@@ -252,12 +309,10 @@ impl Writer {
     }
 
     fn note(&mut self, stamp: Stamp, position: u64, kind: &str, text: String) -> Result<(), JournalError> {
-        let entry = Entry { o: position, t: stamp.at.0, w: stamp.wall, k: kind.to_owned(), x: text };
         let dir = self.dir.clone();
         let files = self.files(position)?;
         let path = segment_path(&dir, files.start, "idx");
-        let mut line = serde_json::to_vec(&entry).map_err(|e| at("write", &path)(e.into()))?;
-        line.push(b'\n');
+        let line = line(stamp, position, kind, text).map_err(at("write", &path))?;
         files.index.write_all(&line).map_err(at("write", &path))
     }
 
@@ -293,4 +348,12 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// A line of an index.
+fn line(stamp: Stamp, position: u64, kind: &str, text: String) -> std::io::Result<Vec<u8>> {
+    let entry = Entry { o: position, t: stamp.at.0, w: stamp.wall, k: kind.to_owned(), x: text };
+    let mut line = serde_json::to_vec(&entry)?;
+    line.push(b'\n');
+    Ok(line)
 }

@@ -3,13 +3,13 @@
 use super::*;
 
 /// A lab with so much room, whose clock stands still unless it is moved.
-struct Place {
-    bench: Bench,
-    clock: Arc<AtomicU64>,
+pub(super) struct Place {
+    pub(super) bench: Bench,
+    pub(super) clock: Arc<AtomicU64>,
 }
 
 impl Place {
-    fn new(quota: Quota) -> Self {
+    pub(super) fn new(quota: Quota) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(AtomicU64::new(1_000));
         let hand = clock.clone();
@@ -28,7 +28,7 @@ impl Place {
     }
 
     /// Says something and has it on the disk.
-    async fn say(&self, machine: &mut DuplexStream, bytes: &[u8]) {
+    pub(super) async fn say(&self, machine: &mut DuplexStream, bytes: &[u8]) {
         let end = self.bench.consoles.status(&m1())[0].position + bytes.len() as u64;
         for piece in bytes.chunks(32 << 10) {
             machine.write_all(piece).await.unwrap();
@@ -40,7 +40,7 @@ impl Place {
         self.bench.consoles.flush();
     }
 
-    fn boot(&self) {
+    pub(super) fn boot(&self) {
         self.bench.consoles.mark(&m1(), MarkKind::Boot, "power on");
         self.bench.consoles.flush();
     }
@@ -55,7 +55,7 @@ impl Place {
     }
 }
 
-const ROOM: Quota = Quota { machine: 1 << 30, lab: 1 << 30 };
+pub(super) const ROOM: Quota = Quota { machine: 1 << 30, machines: BTreeMap::new(), lab: 1 << 30 };
 
 fn noise(bytes: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(7);
@@ -188,4 +188,32 @@ async fn a_segment_that_is_being_packed_is_there_in_one_form_or_the_other() {
     std::fs::write(dir.join("00000000000000000000-9.zst"), packed).unwrap();
     assert_eq!(Segments::of(&dir).read(0, 100), b"said once");
     assert_eq!(journal::end_of(&dir).position, 9);
+}
+
+#[tokio::test]
+async fn a_quota_that_the_inventory_changes_counts_at_once_and_for_its_machine_only() {
+    let place = Place::new(ROOM);
+    let (m2, quiet) = (MachineName::new("m2").unwrap(), Fake::default());
+    place.bench.consoles.add(&m2, "main", Arc::new(quiet));
+    let other = place.bench.dir.path().join("m2/main");
+    std::fs::create_dir_all(&other).unwrap();
+    std::fs::write(other.join("00000000000000000000.log"), noise(100 << 10)).unwrap();
+    std::fs::write(other.join("00000000000000102400.log"), b"open").unwrap();
+    let mut machine = place.bench.plug().await;
+    for _ in 0..4 {
+        place.boot();
+        place.say(&mut machine, &noise(100 << 10)).await;
+    }
+    place.boot();
+    place.bench.consoles.flush();
+    assert!(Segments::of(&place.dir()).next_start(0).is_some_and(|at| at == 100 << 10), "all of it is there");
+    let keeper = &place.bench.consoles.inner.keeper;
+    keeper.limit(Quota { machines: BTreeMap::from([("m1".to_owned(), 150 << 10)]), ..ROOM });
+    keeper.flush();
+    let oldest = Segments::of(&place.dir()).next_start(0).unwrap();
+    assert!(oldest >= 200 << 10, "{:?}", place.files(""));
+    assert!(other.join("00000000000000000000.log").exists(), "the other machine has room");
+    keeper.limit(Quota { lab: 60 << 10, ..ROOM });
+    keeper.flush();
+    assert!(!other.join("00000000000000000000.log").exists(), "the lab has none");
 }

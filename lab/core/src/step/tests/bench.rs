@@ -6,9 +6,10 @@ mod hardware;
 pub(crate) use hardware::Command;
 
 use super::spec;
-use crate::effect::Effect;
+use crate::effect::{Effect, Fill};
 use crate::event::{Answer, Caller, Event, Floor, Moment, Request};
 use crate::id::{Entropy, Epoch, ReservationId, SecretHash};
+use crate::inventory::Point;
 use crate::inventory::model::{Inventory, MachineSpec};
 use crate::lab::Rows;
 use crate::machine::{ImageRef, Machine, Phase, Stage};
@@ -55,6 +56,10 @@ pub(crate) struct Quirks {
     pub no_boot: Option<&'static str>,
     /// What health checks say.
     pub sick: Option<&'static str>,
+    /// Hooks that fail, and what they say.
+    pub hooks: Vec<(&'static str, &'static str)>,
+    /// The programmer fails: whether that is the lab's own trouble, and how.
+    pub programmer: Option<(bool, &'static str)>,
     /// Answers image work with this instead.
     pub image: Option<fn(&ImageWork) -> Outcome>,
 }
@@ -68,6 +73,8 @@ pub(crate) struct Bench {
     pub effects: VecDeque<(Epoch, Effect)>,
     pub boards: BTreeMap<MachineName, Board>,
     pub quirks: Quirks,
+    /// Hooks that were run, in order, with what they were told.
+    pub hooks: Vec<(Point, String, Fill)>,
     /// Rows are compared with the fold only when a test says so, since a very
     /// long story would take the square of its length.
     pub sparing: bool,
@@ -130,6 +137,7 @@ impl Bench {
             effects: VecDeque::new(),
             boards: BTreeMap::new(),
             quirks: Quirks::default(),
+            hooks: Vec::new(),
             sparing: false,
             draws: 0,
         };

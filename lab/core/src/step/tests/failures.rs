@@ -3,11 +3,12 @@
 use super::bench::{Bench, ask, name, role};
 use super::spec_with;
 use crate::event::{Fact, Request};
-use crate::inventory::model::Idle;
+use crate::inventory::model::{Idle, WatchConsoles};
 use crate::machine::{Content, FailureClass, Health, Phase};
 use crate::record::Change;
 use crate::reservation::{Ask, End, Want};
 use crate::saying::Saying;
+use crate::watching::Whose;
 use pitstop_wire::Code;
 use pitstop_wire::agent::Outcome;
 
@@ -289,4 +290,31 @@ fn a_panic_takes_a_machine_away_from_its_holder() {
     b.says("m0", None, Saying::KernelPanic, "ada tests her kernel");
     assert_eq!(b.in_use_by("m0"), Some(id));
     b.says("nobody", None, Saying::KernelPanic, "a machine that left");
+}
+
+#[test]
+fn whose_a_console_is_follows_who_has_the_machine_until_it_is_seen_off() {
+    let mut b = Bench::new(&["m0"]);
+    b.reload(|inventory| inventory.lab.watch_consoles = WatchConsoles::Holder);
+    b.live(1_000);
+    assert_eq!(b.lab.whose_console(&name("m0")), Whose::Nobody);
+    let id = b.hold("ada", ask("", Want::Image));
+    let Whose::Held(audience) = b.lab.whose_console(&name("m0")) else { panic!("she has it") };
+    assert_eq!(audience.reservation, id);
+    assert!(audience.admits("ada") && !audience.admits("bob"));
+    b.says("m0", None, Saying::KernelPanic, "her secret");
+    assert_eq!(b.count(|c| matches!(c, Change::ConsoleSaid { line, .. } if line.is_empty())), 1);
+    b.release("ada", id);
+    assert_eq!((b.phase("m0"), b.lab.whose_console(&name("m0"))), (Phase::Off, Whose::Last));
+    b.says("m0", None, Saying::Oops, "her last words");
+    assert_eq!(b.count(|c| matches!(c, Change::ConsoleSaid { line, .. } if line.is_empty())), 2);
+    b.live(600_000);
+    assert_eq!(b.lab.whose_console(&name("m0")), Whose::Nobody);
+    b.says("m0", None, Saying::Oops, "ours");
+    assert_eq!(b.count(|c| matches!(c, Change::ConsoleSaid { line, .. } if line == "ours")), 1);
+    // Everybody may watch: everybody may read it.
+    b.reload(|inventory| inventory.lab.watch_consoles = WatchConsoles::All);
+    b.hold("ada", ask("", Want::Image));
+    b.says("m0", None, Saying::KernelPanic, "no secret");
+    assert_eq!(b.count(|c| matches!(c, Change::ConsoleSaid { line, .. } if line == "no secret")), 1);
 }

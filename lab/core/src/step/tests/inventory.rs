@@ -5,7 +5,7 @@ use super::{spec, spec_with};
 use crate::effect::Effect;
 use crate::event::{Event, PowerAction, Request};
 use crate::inventory::model::{DiskContent, Inventory, MachineSpec};
-use crate::machine::{Health, Phase};
+use crate::machine::{Health, Phase, Reading};
 use crate::record::Change;
 use crate::reservation::{Ask, Want};
 use crate::simulator::labs;
@@ -86,6 +86,24 @@ fn a_machine_that_left_and_came_back_while_held_is_used_without_enrolment() {
     assert_eq!(b.state("m0"), "new");
 }
 
+/// What the new name's power reads while the old one still switches it would
+/// be believed after.
+#[test]
+fn a_machine_under_a_new_name_is_off_because_it_was_once() {
+    let mut b = Bench::new(&["m0"]);
+    let id = b.hold("ada", ask("", Want::Bare));
+    b.reload(|i| {
+        let spec = i.machines.remove(&name("m0")).unwrap();
+        i.machines.insert(name("m1"), MachineSpec { name: name("m1"), ..spec });
+    });
+    b.read("m1", 0, Reading::Off);
+    assert_eq!(b.machine("m1").legs[0].seen, None, "ada may switch it on");
+    b.release("ada", id);
+    b.live(60_000);
+    assert!(b.lab.machine(&name("m0")).is_none());
+    assert_eq!(b.machine("m1").legs[0].seen.map(|s| s.reading), Some(Reading::Off), "nobody read it since");
+}
+
 fn with_scratch(i: &mut Inventory) {
     // Before the one it had: what was disk 0 is disk 1 from now on.
     i.machines.get_mut(&name("m0")).unwrap().disks.insert(0, labs::disk("scratch", DiskContent::Zero));
@@ -109,7 +127,13 @@ fn a_disk_that_came_while_the_machine_was_held_is_offered_unproven() {
     b.board(&name("m0")).disks.insert(0, None);
     b.quirks.hardware = Some(Hardware {
         disks: (0..1)
-            .map(|n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into() })
+            .map(|n| SeenDisk {
+                path: format!("/dev/{n}"),
+                bytes: DISK,
+                serial: None,
+                bus: "sim".into(),
+                ..SeenDisk::default()
+            })
             .collect(),
         ..Hardware::default()
     });
@@ -127,7 +151,13 @@ fn a_disk_that_moved_in_the_inventory_is_written_in_the_place_of_another() {
     b.reload(with_scratch);
     b.board(&name("m0")).disks.insert(0, None);
     // The new disk is not plugged in yet.
-    let disk = SeenDisk { path: "/dev/1".into(), bytes: DISK, serial: None, bus: "sim".into() };
+    let disk = SeenDisk {
+        path: "/dev/1".into(),
+        bytes: DISK,
+        serial: None,
+        bus: "sim".into(),
+        ..SeenDisk::default()
+    };
     b.quirks.hardware = Some(Hardware { disks: vec![disk], ..Hardware::default() });
     b.release("ada", id);
     b.live(600_000);

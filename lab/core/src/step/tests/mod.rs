@@ -3,18 +3,24 @@
 mod agents;
 pub(crate) mod bench;
 mod blame;
+mod circuits;
+mod facts;
 mod failures;
+mod fetch;
 mod holder;
 mod inventory;
 mod leases;
 mod pitfalls;
 mod policies;
 mod power;
+mod programs;
 mod proof;
 mod requests;
 mod restart;
 mod restored;
+mod spare;
 mod turns;
+mod wiring;
 
 use crate::inventory::model::MachineSpec;
 use crate::simulator::labs;

@@ -7,11 +7,13 @@ use crate::effect::Effect;
 use crate::event::{Caller, Event, Request};
 use crate::experience::{HOUR, MINUTE};
 use crate::id::{ReservationId, SecretHash};
-use crate::inventory::model::{HealthCheck, Idle};
+use crate::inventory::Point;
+use crate::inventory::model::{Circuit, DriverSpec, HealthCheck, Idle, Inventory, MachineSpec};
 use crate::lab::Lab;
 use crate::machine::{Health, Machine, Phase, Purpose, Reading, Stage, Switch};
 use crate::record::{Change, Record};
-use crate::reservation::Want;
+use crate::reservation::{Ask, CleanLevel, Want};
+use crate::simulator::labs;
 use pitstop_wire::agent::{AgentKind, AgentParams, ToAgent, Welcome};
 use std::collections::BTreeSet;
 
@@ -77,6 +79,10 @@ fn place(machine: &Machine) -> &'static str {
         Phase::BootAgent => "boot agent",
         Phase::Disk { writing: false, .. } => "proving a disk",
         Phase::Disk { writing: true, .. } => "writing a disk",
+        Phase::Flash { writing: true } => "writing a board",
+        Phase::Flash { writing: false } => "reading a board",
+        Phase::Hook { .. } => "hook",
+        Phase::AfterHooks => "looking behind hooks",
         Phase::Seed => "seed",
         Phase::HandOff => "hand off",
         Phase::Serve => "serve",
@@ -84,10 +90,11 @@ fn place(machine: &Machine) -> &'static str {
         Phase::Check => "check",
         Phase::Settle => "settle",
         Phase::Rest => "rest",
+        Phase::Start { .. } => "start",
     }
 }
 
-const PLACES: [&str; 17] = [
+const PLACES: [&str; 22] = [
     "free",
     "new",
     "quarantined",
@@ -98,6 +105,10 @@ const PLACES: [&str; 17] = [
     "boot agent",
     "proving a disk",
     "writing a disk",
+    "writing a board",
+    "reading a board",
+    "hook",
+    "looking behind hooks",
     "seed",
     "hand off",
     "serve",
@@ -105,6 +116,7 @@ const PLACES: [&str; 17] = [
     "check",
     "settle",
     "rest",
+    "start",
 ];
 
 /// A lab at the beginning of a story.
@@ -123,6 +135,19 @@ fn stories() -> Vec<(&'static str, Story)> {
             let id = b.reserve("ada", ask("", Want::Bare));
             b.obey();
             b.release("ada", id); // nobody came for it
+            asked(b, Want::Agent)
+        }),
+        ("an agent, while another machine of its circuit starts", || {
+            let mut inventory = Inventory::default();
+            for m in ["m0", "m1"] {
+                inventory.machines.insert(name(m), spec_with(m, |s| s.circuit = Some("c".into())));
+            }
+            let one = Circuit { max_starting: Some(1), ..Circuit::default() };
+            inventory.circuits.insert("c".into(), one);
+            let mut b = Bench::with(inventory);
+            b.reserve("eve", ask("name=m1", Want::Agent));
+            b.obey_until("m1", |p| *p == Phase::BootAgent);
+            b.effects.clear(); // nobody hears what became of its power-on
             asked(b, Want::Agent)
         }),
         ("held", || held(one_machine())),
@@ -147,6 +172,20 @@ fn stories() -> Vec<(&'static str, Story)> {
             b.ok("admin", Request::Prove(name("m0")));
             b
         }),
+        ("given back, with hooks", || given_back(Bench::of([spec_with("m0", hooked)]))),
+        ("bare, with hooks", || asked(Bench::of([spec_with("m0", hooked)]), Want::Bare)),
+        ("a board that a program writes", || {
+            let mut b = Bench::of([spec_with("m0", |s| {
+                s.ready = DriverSpec::named("console");
+                labs::flash(s);
+                hooked(s);
+                s.hooks.remove(&Point::AfterAttach);
+            })]);
+            let ask = Ask { clean: CleanLevel::ByCommand, ..ask("name=m0", Want::Image) };
+            let id = b.hold("ada", ask);
+            b.release("ada", id);
+            b
+        }),
         ("broken", || {
             let mut b = asked(one_machine(), Want::Bare);
             b.board(&name("m0")).dead = true;
@@ -165,6 +204,11 @@ fn stories() -> Vec<(&'static str, Story)> {
             b
         }),
     ]
+}
+
+/// A hook at every point.
+fn hooked(s: &mut MachineSpec) {
+    s.hooks = Point::ALL.into_iter().map(|point| (point, vec![labs::hook("x", "quarantine")])).collect();
 }
 
 fn one_machine() -> Bench {
@@ -212,7 +256,9 @@ fn comes_to_rest(b: &mut Bench, told: &str) {
     };
     assert!(["free", "warm", "new", "drained", "gone"].contains(&rests), "{told}: {rests} for ever");
     by_a_person(b);
-    let next = b.reserve("bob", ask("name=m0", Want::Image));
+    let board = b.inventory.machines[&name("m0")].programmer().is_some();
+    let clean = if board { CleanLevel::ByCommand } else { CleanLevel::Proven };
+    let next = b.reserve("bob", Ask { clean, ..ask("name=m0", Want::Image) });
     b.live(5 * MINUTE);
     assert_eq!(b.status(next), "ready", "{told}: {:?}", b.failures("m0"));
 }
@@ -222,7 +268,7 @@ fn a_crash_in_some_state_leaves_it_without_a_way_out() {
     let mut seen = BTreeSet::new();
     for (what, story) in stories() {
         let mut rested = false;
-        for moments in 0..36 {
+        for moments in 0..60 {
             let mut b = story();
             (0..moments).for_each(|_| moment(&mut b));
             let Some(machine) = b.lab.machine(&name("m0")).cloned() else { break };

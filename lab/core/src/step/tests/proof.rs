@@ -80,7 +80,13 @@ fn an_empty_disk_with_a_byte_of_image_is_called_empty() {
 }
 
 fn two_disks() -> Hardware {
-    let disk = |n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into() };
+    let disk = |n| SeenDisk {
+        path: format!("/dev/{n}"),
+        bytes: DISK,
+        serial: None,
+        bus: "sim".into(),
+        ..SeenDisk::default()
+    };
     Hardware { disks: vec![disk(0), disk(1)], ..Hardware::default() }
 }
 
@@ -117,7 +123,7 @@ fn the_agent_answers_a_write_with_something_else() {
         (|_: &_| Outcome::Seeded) as fn(&pitstop_wire::agent::ImageWork) -> Outcome,
         |_: &_| Outcome::Serving,
         |_: &_| Outcome::Differs { at: "byte 7".into() },
-        |_: &_| Outcome::Seen(Hardware::default()),
+        |_: &_| Outcome::Seen(Box::default()),
     ] {
         let mut b = Bench::new(&["m0"]);
         b.quirks.image = Some(answer);

@@ -7,17 +7,21 @@ use crate::child::RunError;
 use crate::error::{DriverError, Task};
 use crate::host::{Bench, Host, Stream};
 use crate::site::Site;
+use crate::watched;
 use pace::Paced;
 use pitstop_core::inventory::DriverSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
+use rustix::fs::{OFlags, fcntl_setfl};
+use std::fs::File;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
-use tokio_serial::{FlowControl, SerialPort as _, SerialPortBuilderExt as _, SerialStream};
+use tokio_serial::{FlowControl, SerialPort as _};
 
 const DRIVER: &str = "console.serial";
 const DEFAULT_BAUD: u32 = 115_200;
@@ -164,7 +168,7 @@ impl Serial {
         // Exclusive by default, and by a lock that binds root too.
         let mut port = tokio_serial::new(device.to_string_lossy(), self.baud)
             .flow_control(flow)
-            .open_native_async()
+            .open_native()
             .map_err(|e| fail(&device.display(), &e))?;
         let level = |name: &str, e: tokio_serial::Error| fail(&device.display(), &format!("{name}: {e}"));
         if let Some(on) = self.dtr {
@@ -173,6 +177,11 @@ impl Serial {
         if let Some(on) = self.rts {
             port.write_request_to_send(on).map_err(|e| level("RTS cannot be set", e))?;
         }
+        let port = watched::file_of(port);
+        let port = fcntl_setfl(&port, OFlags::RDWR | OFlags::NONBLOCK)
+            .map_err(Into::into)
+            .and_then(|()| watched::file(port))
+            .map_err(|e| fail(&device.display(), &e))?;
         Ok(self.paced(SerialLine { port, breaking: None }))
     }
 
@@ -225,7 +234,7 @@ impl Line for Stream {
 }
 
 struct SerialLine {
-    port: SerialStream,
+    port: AsyncFd<File>,
     /// The end of the break that is being sent. A timer, since sleeping here
     /// would hold up every other console.
     breaking: Option<Pin<Box<Sleep>>>,
@@ -233,7 +242,8 @@ struct SerialLine {
 
 impl Line for SerialLine {
     fn send_break(&mut self) -> Result<(), DriverError> {
-        self.port.set_break().map_err(|e| DriverError::new(DRIVER, "send a break", e))?;
+        let begun = watched::set_break(&self.port, true);
+        begun.map_err(|e| DriverError::new(DRIVER, "send a break", e))?;
         self.breaking = Some(Box::pin(tokio::time::sleep(BREAK)));
         Ok(())
     }
@@ -246,7 +256,7 @@ impl SerialLine {
             && end.as_mut().poll(cx).is_ready()
         {
             self.breaking = None;
-            self.port.clear_break().map_err(std::io::Error::other)?;
+            watched::set_break(&self.port, false)?;
         }
         Ok(())
     }
@@ -259,7 +269,7 @@ impl AsyncRead for SerialLine {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         self.end_break(cx)?;
-        Pin::new(&mut self.port).poll_read(cx, buf)
+        watched::poll_read(&self.port, cx, buf)
     }
 }
 
@@ -275,7 +285,7 @@ impl AsyncWrite for SerialLine {
             // (SysRq) would be lost.
             return Poll::Pending;
         }
-        Pin::new(&mut self.port).poll_write(cx, bytes)
+        watched::poll_write(&self.port, cx, bytes)
     }
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         // A flush of a serial port waits until every byte has left it, and

@@ -1,7 +1,6 @@
 //! `console.sim`: the pty of a simulated machine.
 
-mod pty;
-
+use super::pty::Pty;
 use super::{Console, Line};
 use crate::error::{DriverError, Task};
 use crate::power::sim::config;
@@ -29,7 +28,7 @@ impl Sim {
         self.site.make_state("console.sim")?;
         // The line exists from the moment the machine does, powered or not.
         sim::ensure(&self.site.program, &self.site.state, &self.config).await?;
-        Ok(Box::new(pty::Pty::open(&self.site.state.join(&self.file))?))
+        Ok(Box::new(Pty::open(&self.site.state.join(&self.file), "console.sim")?))
     }
 }
 

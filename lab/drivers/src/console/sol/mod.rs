@@ -181,6 +181,10 @@ fn terminal() -> io::Result<(File, File)> {
 }
 
 impl Console for Sol {
+    fn repeats(&self) -> bool {
+        true
+    }
+
     fn only_while_on(&self) -> bool {
         self.while_on
     }

@@ -76,8 +76,8 @@ impl Ipmi {
             PowerOn::Own => return Ok(()),
             PowerOn::Disk => "disk",
             PowerOn::Network { .. } => "pxe",
-            PowerOn::Kernel { .. } | PowerOn::Agent(_) => {
-                return Err(self.bmc.failed(what, "a BMC cannot hand over a kernel").permanent());
+            PowerOn::Kernel { .. } | PowerOn::Medium { .. } | PowerOn::Agent(_) => {
+                return Err(self.bmc.failed(what, "ipmitool cannot hand over what to boot").permanent());
             }
         };
         if !self.sets_boot_device {

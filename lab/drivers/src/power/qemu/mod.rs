@@ -105,7 +105,7 @@ impl Qemu {
     }
 
     async fn on(&self, on: &PowerOn, _turn: MutexGuard<'_, ()>) -> Result<(), DriverError> {
-        if let PowerOn::Agent(_) = on {
+        if let PowerOn::Agent(_) | PowerOn::Medium { .. } = on {
             return Err(self.failed("boot", "it takes no parameters but by kernel or network").permanent());
         }
         self.site.make_state(DRIVER)?;

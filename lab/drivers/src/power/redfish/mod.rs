@@ -1,6 +1,7 @@
 //! `power.redfish`: a computer system of a BMC (Redfish, DSP0266 and the
 //! schema ComputerSystem of DSP2046).
 
+mod medium;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use pitstop_core::event::Nudge;
 use pitstop_core::inventory::LegSpec;
 use pitstop_core::inventory::catalogue::{DriverSchema, FieldKind, FieldSchema, Unique};
 use pitstop_core::machine::{Reading, Switch};
+use pitstop_wire::agent::Secret;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,6 +226,7 @@ impl Redfish {
             PowerOn::Own => return Ok(()),
             PowerOn::Disk => "Hdd",
             PowerOn::Network { .. } => "Pxe",
+            PowerOn::Medium { .. } => "Cd",
             PowerOn::Kernel { .. } | PowerOn::Agent(_) => {
                 return Err(session.failed("a BMC cannot hand over a kernel").permanent());
             }
@@ -382,6 +385,14 @@ impl Power for Redfish {
             session.end().await;
             done.map(|()| if on { "its light blinks until `--off`" } else { "its light is off" }.to_owned())
         })
+    }
+
+    fn insert<'a>(&'a self, url: &'a Secret) -> Task<'a, ()> {
+        Box::pin(self.put_in(url))
+    }
+
+    fn eject(&self) -> Task<'_, ()> {
+        Box::pin(self.take_ours_out())
     }
 
     fn limits(&self) -> &PowerLimits {

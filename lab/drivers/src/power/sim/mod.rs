@@ -31,6 +31,9 @@ pub const FAULTS: &[Word] = &[
     fault("image-corrupt", Takes::Nothing),
     fault("console-mute", Takes::Nothing),
     fault("unreadable", Takes::Nothing),
+    fault("disk-swapped", Takes::Nothing),
+    fault("machine-swapped", Takes::Nothing),
+    fault("memory-lost", Takes::Nothing),
 ];
 
 /// What the inventory may say.
@@ -126,10 +129,10 @@ impl Sim {
             PowerOn::Own | PowerOn::Disk => Ok(Boot::Disk),
             PowerOn::Agent(params) => Ok(Boot::Agent { params: params.clone() }),
             PowerOn::Network { url } => Ok(Boot::Network { url: url.clone() }),
-            PowerOn::Kernel { .. } => Err(DriverError::new(
+            PowerOn::Kernel { .. } | PowerOn::Medium { .. } => Err(DriverError::new(
                 DRIVER,
                 format!("boot {}", self.site.name()),
-                "a simulated machine runs no kernel",
+                "a simulated machine runs no kernel and has no drive",
             )
             .permanent()
             .next("write `boot.sim = {}` for it")),

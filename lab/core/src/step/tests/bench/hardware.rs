@@ -2,8 +2,9 @@
 
 use super::{Bench, Board, DISK, hex_of, name};
 use crate::effect::{Boot, Effect};
-use crate::event::{Answer, BootAnswer, Event, Fact, Report};
+use crate::event::{Answer, BootAnswer, Event, Fact, ReadBack, Report, Unprogrammed};
 use crate::id::{Epoch, IntentId};
+use crate::inventory::model::MachineSpec;
 use crate::machine::{Phase, Reading, Switch};
 use crate::record::Change;
 use crate::time::LabTime;
@@ -33,7 +34,13 @@ impl Command {
 impl Bench {
     /// Obeys until nothing is left to be done.
     pub fn obey(&mut self) {
-        while self.obey_next() {}
+        for _ in 0..1_000 {
+            if !self.obey_next() {
+                return;
+            }
+        }
+        let last: Vec<&Change> = self.changes().collect::<Vec<_>>().into_iter().rev().take(12).collect();
+        panic!("it goes on for ever without time passing; the newest first: {last:#?}");
     }
 
     /// Obeys until a machine is in a phase, with what it asks for still to
@@ -80,9 +87,40 @@ impl Bench {
             Effect::Act { machine, intent, act, .. } => {
                 self.fact(epoch, Fact::Acted { machine, intent, act, begun: true, result: Ok(()) });
             }
+            Effect::Hook { machine, intent, nonce, point, hook, fill, .. } => {
+                self.hooks.push((point, hook.clone(), fill));
+                let said = self.quirks.hooks.iter().find(|(bad, _)| *bad == hook).map(|(_, said)| *said);
+                let result = said.map_or(Ok(()), |said| Err(said.to_owned()));
+                self.fact(epoch, Fact::Hooked { machine, intent, nonce, over: true, result });
+            }
+            Effect::Program { machine, intent, nonce, image, write, .. } => {
+                let result = self.program(&machine, &image, write);
+                self.fact(epoch, Fact::Programmed { machine, intent, nonce, over: true, result });
+            }
+            Effect::Stop { machine, intent } => self.fact(epoch, Fact::Gone { machine, intent }),
             Effect::Tell { .. } | Effect::Dismiss { .. } => {}
         }
         true
+    }
+
+    /// The programmer of a board writes its flash, and reads it back.
+    fn program(
+        &mut self,
+        machine: &MachineName,
+        image: &str,
+        write: bool,
+    ) -> Result<Option<ReadBack>, Unprogrammed> {
+        if let Some((lab, text)) = self.quirks.programmer {
+            return Err(Unprogrammed { lab, text: text.to_owned() });
+        }
+        if write {
+            self.board(machine).disks[0] = Some(Some(image.to_owned()));
+        }
+        if self.board(machine).disks[0] != Some(Some(image.to_owned())) {
+            return Err(Unprogrammed { lab: false, text: "differs at byte 0".to_owned() });
+        }
+        let reads = self.inventory.machines.get(machine).is_some_and(MachineSpec::reads_back);
+        Ok(reads.then(|| ReadBack { by: "read on bench1".into(), image_bytes: DISK, read_bytes: DISK + 4 }))
     }
 
     /// Takes the oldest power command away, for a test that answers itself.
@@ -284,9 +322,9 @@ impl Bench {
 
     fn work(&mut self, machine: &MachineName, work: &Work) -> Outcome {
         match work {
-            Work::Look => {
-                Outcome::Seen(self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine)))
-            }
+            Work::Look => Outcome::Seen(Box::new(
+                self.quirks.hardware.clone().unwrap_or_else(|| self.hardware(machine)),
+            )),
             Work::Image(image) => self.image_work(machine, image),
             Work::Seed { params, .. } => {
                 let board = self.board(machine);
@@ -299,7 +337,13 @@ impl Bench {
 
     pub fn hardware(&self, machine: &MachineName) -> Hardware {
         let disks = &self.inventory.machines.get(machine).map_or(0, |s| s.disks.len());
-        let disk = |n| SeenDisk { path: format!("/dev/{n}"), bytes: DISK, serial: None, bus: "sim".into() };
+        let disk = |n| SeenDisk {
+            path: format!("/dev/{n}"),
+            bytes: DISK,
+            serial: None,
+            bus: "sim".into(),
+            ..SeenDisk::default()
+        };
         Hardware { disks: (0..*disks).map(disk).collect(), ..Hardware::default() }
     }
 
@@ -311,12 +355,17 @@ impl Bench {
             return Outcome::Failed { reason: "the machine is not in the inventory".into(), image: false };
         };
         let index = spec.disks.iter().position(|d| d.name == work.disk).expect("a disk that is not declared");
+        // What is plugged in, where a test says so.
+        let there = self.quirks.hardware.as_ref().and_then(|h| h.disks.get(index)?.serial.clone());
+        if there.is_some() && work.find.serial.is_some() && work.find.serial != there {
+            return Outcome::Failed { reason: "no disk fits".into(), image: false };
+        }
         let held = &mut self.boards.get_mut(machine).unwrap().disks[index];
         if work.mode == ImageMode::Verify && *held != Some(work.digest.clone()) {
             return Outcome::Differs { at: "byte 0".into() };
         }
         *held = Some(work.digest.clone());
-        let mut proof = proof(index, work);
+        let mut proof = DiskProof { serial: there, ..proof(index, work) };
         if let Some(spoil) = self.quirks.spoil {
             spoil(&mut proof);
         }

@@ -1,4 +1,5 @@
 mod certificates;
+mod media;
 mod sessions;
 
 use super::*;

@@ -1,14 +1,13 @@
-//! A pseudo terminal as a serial line.
+//! The terminal end of a pty as a serial line.
 
 use crate::console::Line;
 use crate::error::DriverError;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::termios::{OptionalActions, tcgetattr, tcsendbreak, tcsetattr};
 use std::fs::File;
-use std::io::Write as _;
 use std::path::Path;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -19,13 +18,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// ever after a daemon was killed.
 pub struct Pty {
     fd: AsyncFd<File>,
+    driver: &'static str,
 }
 
 impl Pty {
-    /// Opens and claims it.
-    pub fn open(path: &Path) -> Result<Self, DriverError> {
+    /// Opens and claims it, for this driver.
+    pub fn open(path: &Path, driver: &'static str) -> Result<Self, DriverError> {
         let fail = |what: &str, e: &dyn std::fmt::Display| {
-            DriverError::new("console.sim", format!("{what} {}", path.display()), e)
+            DriverError::new(driver, format!("{what} {}", path.display()), e)
         };
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file: File = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| fail("open", &e))?.into();
@@ -34,13 +34,13 @@ impl Pty {
         let mut mode = tcgetattr(&file).map_err(|e| fail("set up", &e))?;
         mode.make_raw();
         tcsetattr(&file, OptionalActions::Now, &mode).map_err(|e| fail("set up", &e))?;
-        Ok(Self { fd: crate::watched::file(file).map_err(|e| fail("watch", &e))? })
+        Ok(Self { fd: crate::watched::file(file).map_err(|e| fail("watch", &e))?, driver })
     }
 }
 
 impl Line for Pty {
     fn send_break(&mut self) -> Result<(), DriverError> {
-        tcsendbreak(self.fd.get_ref()).map_err(|e| DriverError::new("console.sim", "send a break", e))
+        tcsendbreak(self.fd.get_ref()).map_err(|e| DriverError::new(self.driver, "send a break", e))
     }
 }
 
@@ -56,12 +56,7 @@ impl AsyncRead for Pty {
 
 impl AsyncWrite for Pty {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        loop {
-            let mut ready = ready!(self.fd.poll_write_ready(cx))?;
-            if let Ok(done) = ready.try_io(|fd| fd.get_ref().write(bytes)) {
-                return Poll::Ready(done);
-            }
-        }
+        crate::watched::poll_write(&self.fd, cx, bytes)
     }
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Poll::Ready(Ok(()))
