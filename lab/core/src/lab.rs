@@ -7,7 +7,7 @@ use crate::fence::Fences;
 use crate::id::{Epoch, RecordNo, ReservationId, SecretHash};
 use crate::inventory::model::{Inventory, MachineSpec};
 use crate::machine::{ImageRef, Machine};
-use crate::record::{Part, Record};
+use crate::record::{Parts, Record};
 use crate::reservation::{Hold, Reservation};
 use crate::time::LabTime;
 use pitstop_wire::{MachineName, UserName};
@@ -27,8 +27,8 @@ pub struct Lab {
 
     // Below: not rows. Derived from rows, or true only while this daemon runs.
     pub(crate) inventory: Arc<Inventory>,
-    /// What its machines consist of: their legs, and their disks.
-    pub(crate) parts: Arc<BTreeMap<MachineName, (Vec<Part>, Vec<Part>)>>,
+    /// What its machines consist of.
+    pub(crate) parts: Arc<BTreeMap<MachineName, Parts>>,
     pub(crate) fences: Fences,
     /// Machines at rest, healthy, and ready to be granted.
     pub(crate) free: BTreeSet<MachineName>,
@@ -253,10 +253,8 @@ impl Lab {
         }
         self.inventory = inventory.clone();
         // Digests, which are asked for with every look at a machine.
-        let parts = |m: &MachineSpec| {
-            (m.legs.iter().map(Part::of_leg).collect(), m.disks.iter().map(Part::of_disk).collect())
-        };
-        self.parts = Arc::new(inventory.machines.iter().map(|(name, m)| (name.clone(), parts(m))).collect());
+        let parts = |(name, m): (&MachineName, &MachineSpec)| (name.clone(), Parts::of(m));
+        self.parts = Arc::new(inventory.machines.iter().map(parts).collect());
     }
 
     fn filled(mut self, rows: Rows) -> Self {

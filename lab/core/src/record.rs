@@ -9,7 +9,7 @@ mod about;
 use crate::facts::Baseline;
 use crate::id::{AttemptNo, Epoch, IntentId, RecordNo, ReservationId, SecretHash};
 use crate::inventory::Point;
-use crate::inventory::model::{DiskSpec, LegSpec};
+use crate::inventory::model::{DiskSpec, LegSpec, MachineSpec};
 use crate::machine::{
     Agent, Certificate, CommandProof, DiskPlan, Failure, FailureClass, Goal, Health, ImageRef, Intent, Job,
     Phase, Purpose, Reading,
@@ -73,15 +73,19 @@ enum StoredPart {
     Whole { name: String, identity: String },
 }
 
-impl Part {
-    /// A leg as the inventory says it.
-    pub(crate) fn of_leg(leg: &LegSpec) -> Self {
-        Self { name: leg.name.clone(), identity: leg.driver.identity() }
-    }
+/// What a machine consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub legs: Vec<Part>,
+    pub disks: Vec<Part>,
+}
 
-    /// A disk as the inventory says it.
-    pub(crate) fn of_disk(disk: &DiskSpec) -> Self {
-        Self { name: disk.name.clone(), identity: disk.matching.identity() }
+impl Parts {
+    /// As the inventory says it.
+    pub fn of(spec: &MachineSpec) -> Self {
+        let leg = |l: &LegSpec| Part { name: l.name.clone(), identity: l.driver.identity() };
+        let disk = |d: &DiskSpec| Part { name: d.name.clone(), identity: d.matching.identity() };
+        Self { legs: spec.legs.iter().map(leg).collect(), disks: spec.disks.iter().map(disk).collect() }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::effect::{Boot, Effect};
 use crate::id::Epoch;
 use crate::inventory::model::Inventory;
 use crate::machine::{Failure, FailureClass, Health, Machine, Phase, Stage, Switch};
-use crate::record::{Change, Part};
+use crate::record::{Change, Part, Parts};
 use pitstop_wire::{ApiError, Code, MachineName, Selector};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -198,7 +198,7 @@ impl Step<'_> {
     /// The machine with the parts that the inventory gives it, observed only
     /// until somebody enrols it.
     pub(crate) fn declare_new(&mut self, name: &MachineName) {
-        let Some((legs, disks)) = self.lab.parts.get(name).cloned() else { return };
+        let Some(Parts { legs, disks }) = self.lab.parts.get(name).cloned() else { return };
         let change = Change::MachineDeclared { machine: name.clone(), legs, disks, health: Health::New };
         self.change(change);
     }
@@ -278,7 +278,7 @@ fn is_starting(machine: &Machine) -> bool {
 }
 
 /// Whether the machine still has the legs and disks it was enrolled with.
-fn same_parts(machine: &Machine, (legs, disks): &(Vec<Part>, Vec<Part>)) -> bool {
+fn same_parts(machine: &Machine, Parts { legs, disks }: &Parts) -> bool {
     let is = |name: &str, identity: &str, part: &Part| name == part.name && identity == part.identity;
     machine.legs.len() == legs.len()
         && machine.disks.len() == disks.len()

@@ -91,7 +91,7 @@ impl Bench {
     /// everything it started; also where this daemon dies of SIGKILL.
     ///
     /// # Errors
-    /// [`RunError`]
+    /// It could not be started, or was over too late.
     pub async fn errand(&self, errand: &Errand) -> Result<Ran, RunError> {
         let running = async {
             match self {
