@@ -129,7 +129,7 @@ impl Desk {
         // Beats do not queue up behind requests: they are what keeps a
         // session alive just when there is a crowd.
         let _room = match &request {
-            Request::Beat(_) => None,
+            Request::Beat(_) | Request::WiringBeat(_) => None,
             _ => Some(self.shared.room.acquire().await.map_err(|_| stopping())?),
         };
         let look = move |answer, lab: &Lab| match answer {

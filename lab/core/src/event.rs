@@ -330,7 +330,7 @@ pub enum Fact {
         /// Whether it is known to be over: what is not may act later.
         over: bool,
         /// Well, or what came back.
-        result: Result<(), String>,
+        result: Result<(), ProgramTrouble>,
     },
     /// A board's programmer ended, or its time did.
     Programmed {
@@ -343,7 +343,7 @@ pub enum Fact {
         /// Whether it is known to be over: what is not may act later.
         over: bool,
         /// What was read back; `None`: nothing reads it back.
-        result: Result<Option<ReadBack>, Unprogrammed>,
+        result: Result<Option<ReadBack>, ProgramTrouble>,
     },
     /// A program that was stopped is known to be gone.
     Gone {
@@ -398,10 +398,10 @@ pub struct ReadBack {
     pub read_bytes: u64,
 }
 
-/// Why a board was not written, or not as it should be.
+/// Why a hook did not do what it is for, or a board was not written as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unprogrammed {
-    /// Whether it is the lab's own trouble (its disk, a bench host), and not the board's.
+pub struct ProgramTrouble {
+    /// Whether it is the lab's own trouble (its disk, a bench host), and not the machine's.
     pub lab: bool,
     /// What was attempted and what came back.
     pub text: String,

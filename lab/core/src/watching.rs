@@ -5,9 +5,10 @@
 //! and everybody else but an admin sees it from where it became his own, or nobody's.
 
 use crate::id::ReservationId;
+use crate::inventory::Point;
 use crate::inventory::model::{Inventory, WatchConsoles};
 use crate::lab::Lab;
-use crate::machine::{Machine, Phase, Stage, Switch};
+use crate::machine::{Machine, Phase, Stage};
 use pitstop_wire::{MachineName, UserName};
 use std::collections::BTreeSet;
 
@@ -20,6 +21,8 @@ pub enum Whose {
     Nobody,
     /// Nobody has it any more, and what it says may be the last holder's still: it was not seen off since.
     Last,
+    /// It runs what an earlier holder left on it, once more, to be written: nobody's but the admins'.
+    Left,
 }
 
 /// Who may watch what a holder's machine says, besides admins.
@@ -46,12 +49,19 @@ impl Lab {
     #[must_use]
     pub fn whose_console(&self, machine: &MachineName) -> Whose {
         let Some(row) = self.machine(machine) else { return Whose::Last };
+        // Also of one that somebody is given: until it is off, it is not his.
+        if !self.is_seen_off(row) {
+            return Whose::Last;
+        }
+        if row.turn().is_some_and(|t| t.phase == Phase::Flash { writing: true }) {
+            return Whose::Left;
+        }
         if let Some(id) = row.reservation() {
             let Some(held) = self.reservation(id) else { return Whose::Last };
             let only = self.inventory().may_watch(&held.owner);
             return Whose::Held(Audience { reservation: held.id, holder: held.owner.clone(), only });
         }
-        if is_seen_off(row) { Whose::Nobody } else { Whose::Last }
+        Whose::Nobody
     }
 
     /// Whether what the machine says now may be quoted to everybody.
@@ -64,19 +74,22 @@ impl Lab {
             Whose::Nobody => true,
             // Until it is handed over, what runs on it is ours.
             Whose::Held(_) => self.machine(machine).and_then(|m| m.turn()).is_some_and(|t| t.phase.runs()),
-            Whose::Last => false,
+            Whose::Last | Whose::Left => false,
         }
     }
-}
 
-/// Whether nothing of what its last holder had run on it runs any more.
-fn is_seen_off(machine: &Machine) -> bool {
-    match &machine.stage {
-        Stage::Free => machine.all_legs(Switch::Off),
-        // The next phase begins when off was read.
-        Stage::Turn(turn) => turn.phase != Phase::Off,
-        // Warm: booted by us.
-        Stage::Ready { .. } | Stage::InUse { .. } => true,
+    /// Whether nothing of what its last holder had run on it runs any more.
+    fn is_seen_off(&self, machine: &Machine) -> bool {
+        match &machine.stage {
+            Stage::Free => self.is_off(machine, self.clock),
+            // The next phase begins when off was read; what is done before it
+            // is switched off is done to what he left running.
+            Stage::Turn(turn) => {
+                !matches!(turn.phase, Phase::Off | Phase::Hook { point: Point::BeforeRelease, .. })
+            }
+            // Warm: booted by us.
+            Stage::Ready { .. } | Stage::InUse { .. } => true,
+        }
     }
 }
 

@@ -145,9 +145,11 @@ impl Bmc {
                 if crate::child::never_starts(e) { error.permanent().next("install ipmitool") } else { error }
             }
             RunError::Late(_) => self.failed(what, format!("ipmitool was {error}")).next(self.look()),
-            RunError::Wait(_) | RunError::Host(_) | RunError::Source(_) | RunError::Store(_) => {
-                self.failed(what, error)
-            }
+            RunError::Wait(_)
+            | RunError::Busy(_)
+            | RunError::Host(_)
+            | RunError::Source(_)
+            | RunError::Store(_) => self.failed(what, error),
         }
     }
 

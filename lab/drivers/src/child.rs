@@ -67,6 +67,9 @@ pub enum RunError {
     /// It did not end; it was killed, with everything it started.
     #[error("not done within {} s; it was killed", .0.as_secs_f32())]
     Late(Duration),
+    /// The bench host has had no place for it until then.
+    #[error("every place of the bench host was taken for {} s", .0.as_secs_f32())]
+    Busy(Duration),
     /// It could not be waited for.
     #[error("{0}")]
     Wait(io::Error),

@@ -96,6 +96,7 @@ impl Tenancy {
             Whose::Last if self.audience.is_none() && self.owned.label == NOBODYS => Some(Watchable::Nobodys),
             // Theirs who had it, or of nobody known.
             Whose::Last => self.audience.clone(),
+            Whose::Left => None,
         };
         let label = match &audience {
             None => String::new(),

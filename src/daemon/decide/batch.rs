@@ -33,7 +33,11 @@ pub struct Waiting {
 impl Waiting {
     pub fn take(&mut self, item: Item) {
         match item {
-            Item::Event(event @ Event::Request(_, Request::Beat(_)), reply, came) => {
+            Item::Event(
+                event @ Event::Request(_, Request::Beat(_) | Request::WiringBeat(_)),
+                reply,
+                came,
+            ) => {
                 self.beats.push_back(Asked { event, reply, came });
             }
             Item::Event(event, reply, came) => self.others.push_back(Asked { event, reply, came }),

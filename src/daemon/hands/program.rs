@@ -4,7 +4,7 @@
 
 use super::{Inner, Rig};
 use pitstop_core::effect::{Effect, Fill};
-use pitstop_core::event::{Fact, ReadBack, Unprogrammed};
+use pitstop_core::event::{Fact, ProgramTrouble, ReadBack};
 use pitstop_core::id::{Epoch, IntentId};
 use pitstop_core::inventory::{DriverSpec, MachineSpec, Point};
 use pitstop_core::time::LabTime;
@@ -223,15 +223,15 @@ impl Order {
         match outcome {
             Outcome::Hook(result) => {
                 let over = result.as_ref().map_or_else(|t| t.over, |()| true);
-                let result = result.map_err(|t| t.text);
-                if let Err(text) = &result {
-                    tracing::info!(%machine, "{text}");
+                let result = result.map_err(|t| ProgramTrouble { lab: t.lab, text: t.text });
+                if let Err(error) = &result {
+                    tracing::info!(%machine, "{}", error.text);
                 }
                 Fact::Hooked { machine, intent, nonce, over, result }
             }
             Outcome::Flash(result) => {
                 let over = result.as_ref().map_or_else(|t| t.over, |_| true);
-                let result = result.map_err(|t| Unprogrammed { lab: t.lab, text: t.text });
+                let result = result.map_err(|t| ProgramTrouble { lab: t.lab, text: t.text });
                 if let Err(error) = &result {
                     tracing::info!(%machine, "{}", error.text);
                 }

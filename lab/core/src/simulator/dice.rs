@@ -106,6 +106,7 @@ chances! {
 
     // ── programs of the lab's ──
     fault HookFails "hook fails" 12,
+    fault HookHostDown "hook's host is down" 4,
     /// A hook resets its board or switches it on.
     fault HookBoots "hook boots its board" 6,
     /// A hook or programmer does not end in time.

@@ -13,8 +13,8 @@ use super::clients::admin;
 use super::pairs::{Pairs, state};
 use crate::effect::Effect;
 use crate::event::{
-    Act, Answer, Caller, Event, Fact, Floor, Moment, Nudge, PowerAction, ReadBack, Report, Request,
-    Unprogrammed,
+    Act, Answer, Caller, Event, Fact, Floor, Moment, Nudge, PowerAction, ProgramTrouble, ReadBack, Report,
+    Request,
 };
 use crate::id::{Entropy, Epoch};
 use crate::lab::{Lab, Row, RowKey, Timer};
@@ -223,15 +223,14 @@ fn from_programs(m: &Machine) -> Vec<Fact> {
     let (intent, own) = m.running.as_ref().map_or((0, String::new()), |r| (r.intent, r.nonce.clone()));
     let mut facts = vec![Fact::Gone { machine: machine(), intent }];
     for nonce in [own, "of another run".to_owned()] {
-        for (over, result) in
-            [(true, Ok(())), (true, Err("exit 1".to_owned())), (false, Err("late".to_owned()))]
-        {
+        let no = |lab| Err(ProgramTrouble { lab, text: "exit 1".into() });
+        for (over, result) in [(true, Ok(())), (true, no(false)), (true, no(true)), (false, no(false))] {
             let nonce = nonce.clone();
             facts.push(Fact::Hooked { machine: machine(), intent, nonce, over, result });
         }
         let read = ReadBack { by: "st-flash".into(), image_bytes: DISK, read_bytes: DISK };
         let short = ReadBack { read_bytes: DISK - 1, ..read.clone() };
-        let no = |lab| Err(Unprogrammed { lab, text: "no target".into() });
+        let no = |lab| Err(ProgramTrouble { lab, text: "no target".into() });
         for result in [Ok(Some(read)), Ok(Some(short)), Ok(None), no(false), no(true)] {
             let nonce = nonce.clone();
             facts.push(Fact::Programmed { machine: machine(), intent, nonce, over: true, result });

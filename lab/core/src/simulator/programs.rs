@@ -9,7 +9,7 @@ use super::board::DiskTruth;
 use super::dice::{Chance, Pick, Who};
 use super::{Happening, Sim};
 use crate::effect::{Boot, Effect};
-use crate::event::{Fact, ReadBack, Unprogrammed};
+use crate::event::{Fact, ProgramTrouble, ReadBack};
 use crate::id::{Epoch, IntentId};
 use crate::machine::Switch;
 use crate::time::LabTime;
@@ -137,9 +137,11 @@ impl Sim {
         let fact = match what {
             What::Hook => {
                 let fails = self.happens(who, Chance::HookFails);
+                let hostless = fails && self.happens(who, Chance::HookHostDown);
+                let no = |lab, text: &str| Err(ProgramTrouble { lab, text: text.to_owned() });
                 let result = match (over, fails) {
-                    (false, _) => Err("not done in time".to_owned()),
-                    (true, true) => Err("exit 1".to_owned()),
+                    (false, _) => no(false, "not done in time"),
+                    (true, true) => no(hostless, "exit 1"),
                     (true, false) => Ok(()),
                 };
                 Fact::Hooked { machine, intent, nonce, over, result }
@@ -179,9 +181,9 @@ impl Sim {
         image: &str,
         write: bool,
         over: bool,
-    ) -> Result<Option<ReadBack>, Unprogrammed> {
+    ) -> Result<Option<ReadBack>, ProgramTrouble> {
         let who = Who::board(board);
-        let no = |lab, text: &str| Err(Unprogrammed { lab, text: text.to_owned() });
+        let no = |lab, text: &str| Err(ProgramTrouble { lab, text: text.to_owned() });
         if !over {
             return no(false, "not done in time");
         }

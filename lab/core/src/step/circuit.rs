@@ -57,7 +57,8 @@ impl Step<'_> {
         // A program may switch a machine on as long as it runs.
         let one = |m: &Machine| {
             let commands = (m.legs.len() as u64 + 1) * self.limits(&m.name).power_ms;
-            commands + self.longest_program(&m.name) + crate::circuit::INRUSH
+            // What fetches a medium first counts as starting meanwhile.
+            commands + self.fetch_ms(&m.name) + self.longest_program(&m.name) + crate::circuit::INRUSH
         };
         let circuit = self.machine(name).and_then(|m| m.circuit.clone());
         let all: u64 = circuit.iter().flat_map(|c| self.lab.on_circuit(c)).map(one).sum();

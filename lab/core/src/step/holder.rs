@@ -153,7 +153,7 @@ impl Step<'_> {
     /// What was proven is not any more: somebody may write there by hand.
     fn distrust_disks(&mut self, machine: &Machine) {
         for (disk, row) in machine.disks.iter().enumerate() {
-            if matches!(row.content, Content::Proven(_)) {
+            if matches!(row.content, Content::Proven(_) | Content::ByCommand(_)) {
                 self.change(Change::DiskUsed { machine: machine.name.clone(), disk, by: None });
             }
         }

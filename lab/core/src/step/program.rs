@@ -11,13 +11,13 @@
 use super::Step;
 use super::agent::cut;
 use crate::effect::{Boot, Effect, Fill};
-use crate::event::{ReadBack, Unprogrammed};
+use crate::event::{ProgramTrouble, ReadBack};
 use crate::fence::Fence;
 use crate::id::IntentId;
 use crate::inventory::model::{DriverSpec, Hook};
 use crate::inventory::{Point, template};
 use crate::machine::{
-    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Machine, Phase, Stage,
+    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Leg, Machine, Phase, Stage,
     Switch, Turn,
 };
 use crate::record::Change;
@@ -33,6 +33,14 @@ const REPORTED: u64 = 10_000;
 pub(crate) const PROGRAM_MS: u64 = 300_000;
 /// Pause before a programmer is begun again that the lab itself held up (ms).
 const AGAIN: u64 = 5_000;
+
+/// Why the placeholders of a hook stand for nothing.
+enum Unfilled {
+    /// The turn has no image.
+    NoImage(String),
+    /// What belongs to its image is not there: whoever added it forgot that.
+    Lacks(String),
+}
 
 impl Step<'_> {
     // ── hooks ──
@@ -77,9 +85,17 @@ impl Step<'_> {
             return self.next_hook(name, point, index); // the inventory has none any more
         };
         let image = self.turn(name).and_then(|t| t.image);
-        if let Err(why) = self.run_hook(name, point, &hook, image.as_ref()) {
-            self.never_begun(name, point, &hook, &why);
-            self.hook_ended(name, point, &hook.name, Err(why));
+        match self.run_hook(name, point, &hook, image.as_ref()) {
+            Ok(()) => {}
+            // A turn that writes zeroes, or only looks: it has nothing to do there.
+            Err(Unfilled::NoImage(why)) => {
+                self.never_begun(name, point, &hook, &why, true);
+                self.phase_done(name);
+            }
+            Err(Unfilled::Lacks(why)) => {
+                self.never_begun(name, point, &hook, &why, hook.only_warns());
+                self.hook_ended(name, point, &hook.name, Err((FailureClass::Image, why)));
+            }
         }
     }
 
@@ -90,7 +106,7 @@ impl Step<'_> {
         point: Point,
         hook: &Hook,
         image: Option<&ImageRef>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unfilled> {
         let fill = self.filled(name, hook, image)?;
         let ms = hook.timeout_ms();
         let job = Job::Hook { point, hook: hook.name.clone() };
@@ -101,7 +117,7 @@ impl Step<'_> {
     }
 
     /// What the placeholders of a hook stand for now.
-    fn filled(&self, name: &MachineName, hook: &Hook, image: Option<&ImageRef>) -> Result<Fill, String> {
+    fn filled(&self, name: &MachineName, hook: &Hook, image: Option<&ImageRef>) -> Result<Fill, Unfilled> {
         let mut fill = Fill::default();
         for place in hook.run().into_iter().flat_map(template::placeholders) {
             let (what, part) = place.split_once('.').unwrap_or((place, ""));
@@ -109,7 +125,11 @@ impl Step<'_> {
                 fill.words.insert(place.to_owned(), name.to_string());
                 continue;
             }
-            let image = image.ok_or_else(|| format!("`{{{place}}}`: no image is written in this turn"))?;
+            let image = image.ok_or_else(|| {
+                Unfilled::NoImage(format!(
+                    "not run: no image is written in this turn, as `{{{place}}}` wants"
+                ))
+            })?;
             match part {
                 "name" => drop(fill.words.insert(place.to_owned(), image.name.clone())),
                 "digest" => drop(fill.words.insert(place.to_owned(), image.digest.clone())),
@@ -118,7 +138,9 @@ impl Step<'_> {
                 part => {
                     let called = format!("{}.{part}", image.name);
                     let row = self.lab.images.get(&called);
-                    let row = row.ok_or_else(|| format!("`{{{place}}}`: there is no image `{called}`"))?;
+                    let row = row.ok_or_else(|| {
+                        Unfilled::Lacks(format!("`{{{place}}}`: there is no image `{called}`"))
+                    })?;
                     fill.files.insert(place.to_owned(), row.image.digest.clone());
                 }
             }
@@ -127,14 +149,14 @@ impl Step<'_> {
     }
 
     /// A hook that could not even be begun is told, too.
-    fn never_begun(&mut self, name: &MachineName, point: Point, hook: &Hook, why: &str) {
+    fn never_begun(&mut self, name: &MachineName, point: Point, hook: &Hook, why: &str, warned: bool) {
         self.change(Change::ProgramEnded {
             machine: name.clone(),
             job: Job::Hook { point, hook: hook.name.clone() },
             intent: 0,
             over: true,
             trouble: Some(why.to_owned()),
-            warned: point == Point::OnFailure || hook.only_warns(),
+            warned,
             again: None,
         });
     }
@@ -145,20 +167,27 @@ impl Step<'_> {
         name: &MachineName,
         (intent, nonce): (IntentId, &str),
         over: bool,
-        result: Result<(), String>,
+        result: Result<(), ProgramTrouble>,
     ) {
         let Some(running) = self.machine(name).and_then(|m| m.running.clone()) else { return };
         let Job::Hook { point, hook } = &running.job else { return };
         if running.intent != intent || (running.nonce != nonce && self.fence(Fence::Nonce)) {
             return; // of another run
         }
-        let result = result.map_err(|said| cut(&said));
-        self.end_program(name, over, result.as_ref().err().cloned(), None);
+        let class = |lab| if lab { FailureClass::Lab } else { FailureClass::Health };
+        let result = result.map_err(|trouble| (class(trouble.lab), cut(&trouble.text)));
+        self.end_program(name, over, result.as_ref().err().map(|(_, said)| said.clone()), None);
         self.hook_ended(name, *point, hook, result);
     }
 
     /// What the end of a hook means for the turn.
-    fn hook_ended(&mut self, name: &MachineName, point: Point, hook: &str, result: Result<(), String>) {
+    fn hook_ended(
+        &mut self,
+        name: &MachineName,
+        point: Point,
+        hook: &str,
+        result: Result<(), (FailureClass, String)>,
+    ) {
         let at = self.hooks(name, point).iter().position(|h| h.name == hook);
         if point == Point::OnFailure {
             return self.next_failure_hook(name, at.map_or(usize::MAX, |at| at.saturating_add(1)));
@@ -169,8 +198,8 @@ impl Step<'_> {
         }
         let warns = at.and_then(|at| self.hooks(name, point).get(at)).is_some_and(Hook::only_warns);
         match result {
-            Err(said) if !warns => {
-                self.fail_phase(name, FailureClass::Health, &format!("hook {point} {hook}: {said}"));
+            Err((class, said)) if !warns => {
+                self.fail_phase(name, class, &format!("hook {point} {hook}: {said}"));
             }
             _ => self.phase_done(name),
         }
@@ -198,8 +227,10 @@ impl Step<'_> {
     fn failure_hook(&mut self, name: &MachineName, index: usize, image: Option<&ImageRef>) {
         let Some(hook) = self.hooks(name, Point::OnFailure).get(index).cloned() else { return };
         let own = self.lab.default_image(name);
-        if let Err(why) = self.run_hook(name, Point::OnFailure, &hook, image.or(own.as_ref())) {
-            self.never_begun(name, Point::OnFailure, &hook, &why);
+        if let Err(Unfilled::NoImage(why) | Unfilled::Lacks(why)) =
+            self.run_hook(name, Point::OnFailure, &hook, image.or(own.as_ref()))
+        {
+            self.never_begun(name, Point::OnFailure, &hook, &why, true);
             self.next_failure_hook(name, index + 1);
         }
     }
@@ -353,13 +384,22 @@ impl Step<'_> {
             return;
         }
         let want = self.flash_power(name);
-        let other = if want == Switch::On { Switch::Off } else { Switch::On };
-        if machine.legs.iter().any(|l| l.seen.is_some_and(|s| s.reading.shows(other))) {
-            let word = if want == Switch::On { "off" } else { "on" };
+        let (other, word) = match want {
+            Switch::On => (Switch::Off, "off"),
+            Switch::Off => (Switch::On, "on"),
+        };
+        // A spare leg stays on where the board is to be off, and says nothing.
+        let rules = |(leg, _): &(usize, &Leg)| self.lab.rules(&machine, *leg);
+        let mut ruling = machine.legs.iter().enumerate().filter(rules);
+        if ruling.any(|(_, l)| l.seen.is_some_and(|s| s.reading.shows(other))) {
             let text = format!("power reads {word} while its flash is written or read");
             return self.fail_phase(name, FailureClass::Power, &text);
         }
-        if machine.all_legs(want) && (machine.settled() || !self.fence(Fence::MayLandUntil)) {
+        let is = match want {
+            Switch::On => self.lab.is_on(&machine),
+            Switch::Off => self.lab.is_off(&machine, self.now()),
+        };
+        if is && (machine.settled() || !self.fence(Fence::MayLandUntil)) {
             self.begin_programmer(name, turn, writing);
         }
     }
@@ -389,7 +429,7 @@ impl Step<'_> {
         name: &MachineName,
         (intent, nonce): (IntentId, &str),
         over: bool,
-        result: Result<Option<ReadBack>, Unprogrammed>,
+        result: Result<Option<ReadBack>, ProgramTrouble>,
     ) {
         let Some(running) = self.machine(name).and_then(|m| m.running.clone()) else { return };
         let hook = matches!(running.job, Job::Hook { .. });
@@ -398,13 +438,13 @@ impl Step<'_> {
         }
         let Some(turn) = self.turn(name).filter(|t| matches!(t.phase, Phase::Flash { .. })) else { return };
         match result {
-            Err(Unprogrammed { lab: true, text }) => {
+            Err(ProgramTrouble { lab: true, text }) => {
                 // Not the board's fault: the same again, as long as the phase lasts.
                 let again = self.now() + AGAIN;
                 self.end_program(name, over, Some(cut(&text)), Some(again));
                 self.ask_later(name, AGAIN);
             }
-            Err(Unprogrammed { lab: false, text }) => {
+            Err(ProgramTrouble { lab: false, text }) => {
                 let text = cut(&text);
                 self.end_program(name, over, Some(text.clone()), None);
                 self.fail_phase(name, FailureClass::Disk, &text);

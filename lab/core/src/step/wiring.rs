@@ -112,7 +112,9 @@ impl Step<'_> {
             {
                 self.enter(name, Phase::Rest);
             }
-            Stage::Free if self.is_known(name) && !(machine.all_legs(Switch::Off) && machine.settled()) => {
+            Stage::Free
+                if self.is_known(name) && !(self.lab.is_off(&machine, self.now()) && machine.settled()) =>
+            {
                 self.switch_all(name, Switch::Off, Boot::AsIs);
             }
             _ => {}

@@ -8,7 +8,7 @@
 //! and goes with it.
 
 use super::script;
-use super::work::{Output, wait};
+use super::work::{Output, clock, wait};
 use super::{Bench, Host, HostError};
 use crate::child::{Program, Ran, RunError};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -19,7 +19,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Where files are put, on every host.
@@ -77,8 +77,8 @@ impl Errand {
         Path::new(FILES).join(&self.directory)
     }
 
-    fn command(&self) -> Result<Vec<String>, String> {
-        let seconds = self.limit.as_secs() + 2;
+    /// What is run, and ends itself after so many seconds.
+    fn command(&self, seconds: u64) -> Result<Vec<String>, String> {
         let files: Vec<(String, u64)> = self.files.iter().map(|f| (f.name.clone(), f.bytes)).collect();
         let home = self.home();
         let home = if files.is_empty() { "" } else { home.to_str().unwrap_or_default() };
@@ -170,7 +170,7 @@ impl Drop for Held {
 
 async fn here(errand: &Errand) -> Result<Ran, RunError> {
     let wrong = |e: String| RunError::Start(std::io::Error::new(ErrorKind::InvalidInput, e));
-    let argv = errand.command().map_err(wrong)?;
+    let argv = errand.command(clock(Instant::now() + errand.limit)).map_err(wrong)?;
     let mut command = Program { argv: &argv, secret: None, limit: errand.limit }.plain();
     command.stdin(Stdio::piped());
     let child = command.spawn().map_err(RunError::Start)?;
@@ -285,12 +285,12 @@ fn hear(errand: &Errand, out: &mut Output, bytes: &[u8]) {
 
 impl Host {
     async fn errand(self: &Arc<Self>, errand: &Errand) -> Result<Ran, RunError> {
-        let argv = errand.command().map_err(|e| RunError::Host(self.failed(e).permanent()))?;
-        let line = script::line(&argv).map_err(|e| RunError::Host(self.failed(e).permanent()))?;
-        // Never closed, so there is always one to be had.
-        let _slot = self.slots.acquire().await.map_err(|e| RunError::Host(self.failed(e)))?;
+        let end = Instant::now() + errand.limit;
+        let _slot = self.place(errand.limit).await?;
         let copy = errand.clone();
         let work = move |host: &Self, session: &Session, socket: &TcpStream| {
+            let line = copy.command(clock(end)).and_then(|argv| script::line(&argv));
+            let line = line.map_err(|e| host.failed(e).permanent())?;
             let mut channel = host.begin(session, &line)?;
             host.attend(&copy, session, &mut channel, socket)
         };

@@ -25,7 +25,8 @@ pub const FILE: &str = "file";
 /// Says that a line is open, and what it can do.
 pub const OPEN: &str = "pitstop-open:";
 
-/// Arguments: seconds, program, its arguments.
+/// Arguments: seconds, program, its arguments. What the program leaves in its
+/// group is asked to end, and then ended: nothing acts behind an end that was told.
 const RUN: &str = r#"exec 3<&0
 printf 'pitstop-begin:\n'; printf 'pitstop-begin:\n' >&2
 { cat <&3; kill -s KILL 0; } >/dev/null 2>&1 &
@@ -37,16 +38,19 @@ LC_ALL=C; export LC_ALL
 code=$?
 trap '' TERM
 kill -s TERM 0
-printf '\npitstop-exit:%s\n' "$code" >&2"#;
+printf '\npitstop-exit:%s\n' "$code" >&2
+kill -s KILL 0"#;
 
 /// Arguments: seconds, a directory (or nothing), how many files, name and bytes
 /// of each, program, its arguments. The files come on the input, and then
-/// nothing: it ends when that does.
+/// nothing: it ends when that does. (`head -c` of BusyBox reads more than it
+/// writes, and the next file's beginning with it.)
 const ERRAND: &str = r#"exec 3<&0
 printf 'pitstop-begin:\n'; printf 'pitstop-begin:\n' >&2
 home=$2
 gone() { if [ -n "$home" ]; then rm -rf "$home"; fi; }
-end() { gone; trap '' TERM; kill -s TERM 0; printf '\npitstop-exit:%s\n' "$1" >&2; exit; }
+take() { dd bs=4096 count=$(($1 / 4096)) iflag=fullblock status=none && dd bs=1 count=$(($1 % 4096)) status=none; }
+end() { gone; trap '' TERM; kill -s TERM 0; printf '\npitstop-exit:%s\n' "$1" >&2; kill -s KILL 0; }
 { sleep "$1"; gone; kill -s KILL 0; } >/dev/null 2>&1 3<&- &
 files=$3
 shift 3
@@ -54,7 +58,7 @@ mask=$(umask)
 umask 077
 if [ -n "$home" ] && ! mkdir "$home"; then home=; end file; fi
 while [ "$files" -gt 0 ]; do
-    if ! head -c "$2" <&3 >"$home/$1" || [ "$(wc -c <"$home/$1")" -ne "$2" ]; then end file; fi
+    if ! take "$2" <&3 >"$home/$1" || [ "$(wc -c <"$home/$1")" -ne "$2" ]; then end file; fi
     shift 2
     files=$((files - 1))
 done

@@ -92,6 +92,31 @@ async fn a_program_nobody_waits_for_any_more_is_killed_there_with_all_it_started
     assert!(matches!(late, Err(RunError::Late(_))), "{late:?}");
 }
 
+/// What waits for a place counts as late, and its clock there begins anew.
+#[tokio::test]
+async fn whoever_waits_for_a_place_has_as_long_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let sshd = Sshd::start(dir.path(), &["ed25519"]);
+    let bench = bench(sshd.but(json!({"at_once": 1})));
+    let begun = dir.path().join("begun");
+    let script = format!("echo > {}; sleep 60", begun.display());
+    let argv = words(&["sh", "-c", &script]);
+    let first = bench.run(&argv, PATIENCE);
+    let second = async {
+        while !begun.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bench.run(&words(&["true"]), Duration::from_millis(300)).await
+    };
+    tokio::select! {
+        done = first => panic!("{done:?}"),
+        second = second => assert!(matches!(second, Err(RunError::Busy(_))), "{second:?}"),
+    }
+    let soon = Instant::now() + Duration::from_secs(5);
+    assert!(super::work::clock(soon) <= 7);
+    assert_eq!(super::work::clock(Instant::now()), 2, "what is over may not begin anew");
+}
+
 #[tokio::test]
 async fn a_host_is_who_it_says_by_any_of_its_keys_and_a_stranger_is_not_let_near() {
     let dir = tempfile::tempdir().unwrap();

@@ -18,29 +18,43 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
-use tokio::sync::oneshot;
+use std::time::{Duration, Instant};
+use tokio::sync::{SemaphorePermit, oneshot};
 
 /// What a thread does with a session. It gets the connection too, to wait for it.
 type Work<T> = dyn Fn(&Host, &Session, &TcpStream) -> Result<T, HostError> + Send + Sync;
 
+/// The seconds after which what begins there now ends itself, where nobody is
+/// left to end it: no more than what the wait for a place and the login left,
+/// so that it is over when its time is by our clock.
+pub(super) fn clock(end: Instant) -> u64 {
+    end.saturating_duration_since(Instant::now()).as_secs() + 2
+}
+
 impl Host {
     /// Runs a program there; [`Bench::run`](super::Bench::run).
     pub(super) async fn run(self: &Arc<Self>, argv: &[String], limit: Duration) -> Result<Ran, RunError> {
-        let command =
-            script::run(argv, limit.as_secs() + 2).map_err(|e| RunError::Host(self.failed(e).permanent()))?;
-        let running = async {
-            // Never closed, so there is always one to be had.
-            let _slot = self.slots.acquire().await.map_err(|e| self.failed(e))?;
-            let work = move |host: &Self, session: &Session, socket: &TcpStream| {
-                let mut channel = host.begin(session, &command)?;
-                host.collect(session, &mut channel, socket)
-            };
-            self.with_session(Arc::new(work)).await
+        let end = Instant::now() + limit;
+        let _slot = self.place(limit).await?;
+        let copy: Vec<String> = argv.to_vec();
+        let work = move |host: &Self, session: &Session, socket: &TcpStream| {
+            let command = script::run(&copy, clock(end)).map_err(|e| host.failed(e).permanent())?;
+            let mut channel = host.begin(session, &command)?;
+            host.collect(session, &mut channel, socket)
         };
-        match tokio::time::timeout(limit, running).await {
+        let left = end.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, self.with_session(Arc::new(work))).await {
             Ok(ran) => ran.map_err(RunError::Host).and_then(|ran| self.judge(argv, ran)),
             Err(_) => Err(RunError::Late(limit)),
+        }
+    }
+
+    /// One of the host's places, if there is one in time.
+    pub(super) async fn place(&self, limit: Duration) -> Result<SemaphorePermit<'_>, RunError> {
+        match tokio::time::timeout(limit, self.slots.acquire()).await {
+            // Never closed, so there is always one to be had.
+            Ok(place) => place.map_err(|e| RunError::Host(self.failed(e))),
+            Err(_) => Err(RunError::Busy(limit)),
         }
     }
 
@@ -220,15 +234,18 @@ impl Output {
         crate::child::first_line(&format!("{}\nthe connection was lost", self.words()))
     }
 
-    /// Keeps bytes until the greeting is over; from then on they are given
-    /// back, and nothing is kept.
+    /// Passes over the greeting; what is behind it is given back.
     pub(super) fn behind_greeting(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         if self.greeted {
             return Some(bytes.to_vec());
         }
         self.kept.extend_from_slice(bytes);
         let begin = BEGIN.as_bytes();
-        let at = self.kept.windows(begin.len()).position(|window| window == begin)?;
+        let Some(at) = self.kept.windows(begin.len()).position(|window| window == begin) else {
+            // It may have begun; what is before that nobody wants.
+            self.kept.drain(..self.kept.len().saturating_sub(begin.len()));
+            return None;
+        };
         self.greeted = true;
         let said = self.kept.split_off(at + begin.len());
         Some(said)

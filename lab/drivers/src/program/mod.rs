@@ -121,7 +121,8 @@ impl Command {
         // What runs here was killed before this was told.
         let here = matches!(self.bench, Bench::Here);
         let never = matches!(&ran, RunError::Host(HostError { permanent: true, .. }));
-        let over = here || never || matches!(ran, RunError::Start(_) | RunError::Store(_));
+        let over =
+            here || never || matches!(ran, RunError::Start(_) | RunError::Store(_) | RunError::Busy(_));
         let lab = !matches!(ran, RunError::Late(_) | RunError::Wait(_));
         Err(Trouble { lab, over, error: ran.into_driver(self.driver, attempted) })
     }

@@ -725,3 +725,22 @@ fn a_machine_that_goes_off_and_may_come_on_again_is_not_starting() {
     b.live(120_000);
     assert_eq!(b.status(id), "ready");
 }
+
+#[test]
+fn a_machine_waits_less_long_than_anothers_medium_may_take_to_be_fetched() {
+    let mut lab = lab_of(&["m0", "m1"], &[], starts(1));
+    let boot = &mut lab.machines.get_mut(&name("m0")).unwrap().boot;
+    *boot = DriverSpec::named("virtual-media");
+    let mut fields = (*boot.fields).clone();
+    fields.insert("fetch".to_owned(), 600_000.into());
+    boot.fields = Arc::new(fields);
+    let mut b = Bench::with(lab);
+    b.reserve("ada", agent("name=m0"));
+    b.obey_until("m0", |p| *p == Phase::BootAgent);
+    let _fetches = b.take_power();
+    b.reserve("eve", agent("name=m1"));
+    b.obey_until("m1", |p| *p == AGENT);
+    b.effects.clear();
+    b.pass(600_000);
+    assert_eq!(b.failures("m1"), [""; 0], "m0 may start until then");
+}

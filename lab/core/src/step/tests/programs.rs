@@ -3,7 +3,7 @@
 use super::bench::{Bench, ask, name};
 use super::spec_with;
 use crate::effect::Effect;
-use crate::event::{Event, Fact, ReadBack, Request, Unprogrammed};
+use crate::event::{Event, Fact, PowerAction, ProgramTrouble, ReadBack, Request};
 use crate::inventory::model::{AfterBuild, DriverSpec, MachineSpec};
 use crate::inventory::{Hook, Point};
 use crate::machine::{Content, FailureClass, Health, Phase, Reading, Switch};
@@ -66,7 +66,7 @@ fn begun(b: &mut Bench) -> Effect {
 
 fn hook_says(b: &mut Bench, effect: &Effect, over: bool, result: Result<(), &str>) {
     let Effect::Hook { machine, intent, nonce, .. } = effect.clone() else { panic!("{effect:?}") };
-    let result = result.map_err(str::to_owned);
+    let result = result.map_err(|said| ProgramTrouble { lab: false, text: said.to_owned() });
     let epoch = b.lab.meta().epoch;
     b.event(Event::Fact { epoch, fact: Fact::Hooked { machine, intent, nonce, over, result } });
 }
@@ -137,6 +137,59 @@ fn a_hook_that_fails_is_passed_over() {
         assert_eq!(ran(&b).last().unwrap(), "on_failure tell");
         assert!(why(&b).contains("no such relay"), "{}", why(&b));
     }
+}
+
+#[test]
+fn a_bench_host_that_is_down_puts_machines_in_quarantine() {
+    for point in [Point::BeforePower, Point::AfterImage, Point::BeforeRelease] {
+        let mut b = with_hooks(&[(point, "far")]);
+        let id = b.reserve("ada", ask("", Want::Image));
+        if point == Point::BeforeRelease {
+            b.live(60_000);
+            b.ok("ada", Request::Claim(id));
+            b.quirks.hooks = vec![("far", "lab: host bench1: no route")];
+            b.release("ada", id);
+        } else {
+            b.quirks.hooks = vec![("far", "lab: host bench1: no route")];
+        }
+        b.live(30_000);
+        assert!(b.failures("m0").iter().all(|f| f.starts_with("lab: ")), "{:?}", b.failures("m0"));
+        assert_eq!((b.failures("m0").is_empty(), &b.machine("m0").health), (false, &Health::Good), "{point}");
+        b.quirks.hooks.clear();
+        let state = if point == Point::BeforeRelease { "free" } else { "ready" };
+        let end = b.now + 3_600_000;
+        while b.state("m0") != state || b.machine("m0").pause.is_some() {
+            assert!(b.now < end, "{point}: it does not come back by itself: {}", b.state("m0"));
+            b.live(10_000);
+        }
+    }
+}
+
+fn with_image_hook(place: &str) -> Bench {
+    Bench::of([spec_with("m0", |s| {
+        s.hooks.entry(Point::BeforePower).or_default().push(hook("load", &["load", place]));
+    })])
+}
+
+#[test]
+fn a_hook_that_names_an_image_puts_machines_in_quarantine_that_get_none() {
+    let mut b = with_image_hook("{image.name}");
+    b.reload(|i| i.machines.get_mut(&name("m0")).unwrap().image = None);
+    b.hold("ada", ask("", Want::Bare));
+    assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
+    assert_eq!(ran(&b), [""; 0]);
+    let told = |c: &Change| matches!(c, Change::ProgramEnded { trouble: Some(why), warned: true, .. } if why.contains("no image"));
+    assert_eq!(b.count(told), 1, "nobody hears that it was not run");
+}
+
+#[test]
+fn what_was_forgotten_beside_an_image_puts_machines_in_quarantine() {
+    let mut b = with_image_hook("{image.bootloader}");
+    let id = b.reserve("ada", ask("", Want::Image));
+    b.live(120_000);
+    assert!(b.failures("m0")[0].contains("there is no image `debian.bootloader`"), "{:?}", b.failures("m0"));
+    assert_eq!(b.machine("m0").health, Health::Good, "{:?}", b.failures("m0"));
+    assert_eq!(b.status(id), "ended", "it wants what cannot be given");
 }
 
 #[test]
@@ -336,12 +389,13 @@ fn a_file_of_another_image_is_given_to_a_hook() {
         let run = ["flash", "{machine}", "{image.name}", "--file={image.boot}", "{image}"];
         s.hooks.insert(Point::AfterImage, vec![hook("x", &run)]);
     })]);
-    let id = b.reserve("ada", ask("", Want::Bare));
+    b.reserve("ada", ask("", Want::Bare));
     b.live(60_000);
     assert!(b.failures("m0")[0].contains("there is no image `debian.boot`"), "{:?}", b.failures("m0"));
     let boot = crate::machine::ImageRef { name: "debian.boot".into(), digest: "b3:boot".into(), seed: None };
     b.ok("admin", Request::NameImage { image: boot, bytes: 4096 });
-    b.ok("admin", Request::Prove(name("m0")));
+    b.ok("admin", Request::TrustImage("debian".into()));
+    let id = b.reserve("ada", ask("", Want::Image));
     b.live(60_000);
     assert_eq!(b.status(id), "ready");
     let (_, _, fill) = b.hooks.last().unwrap();
@@ -499,7 +553,7 @@ fn a_board_under_another_name_is_written_by_two_programmers() {
     assert_eq!(b.refused("admin", enrol.clone()), Code::Conflict, "the old name's programmer still runs");
     // The hand ends it, and says so.
     let Effect::Program { machine, intent, nonce, .. } = run else { panic!() };
-    let result = Err(Unprogrammed { lab: false, text: "the inventory says otherwise".into() });
+    let result = Err(ProgramTrouble { lab: false, text: "the inventory says otherwise".into() });
     let epoch = b.lab.meta().epoch;
     b.event(Event::Fact { epoch, fact: Fact::Programmed { machine, intent, nonce, over: true, result } });
     b.effects.clear();
@@ -599,4 +653,50 @@ fn a_backup_forgets_that_a_program_runs() {
     b.restore(backup);
     let after = b.machine("m0").legs[0].unsettled.iter().map(|i| i.may_land_until).max().unwrap();
     assert!(after >= may_land, "{after:?} is before {may_land:?}");
+}
+
+#[test]
+fn a_board_that_an_admin_switched_on_counts_as_just_written() {
+    let mut b = boards(|_| {});
+    let id = b.hold("ada", by_command(Want::Bare));
+    b.release("ada", id);
+    b.live(60_000);
+    assert_eq!((b.state("m0"), b.machine("m0").clean()), ("free", "by-command"));
+    b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });
+    let power = |action| Request::Power { machine: name("m0"), action, force: None };
+    b.ok("admin", power(PowerAction::On));
+    b.live(10_000);
+    b.ok("admin", power(PowerAction::Off));
+    b.live(60_000);
+    b.ok("admin", Request::Undrain(name("m0")));
+    assert_eq!(b.machine("m0").clean(), "used", "its flash ran, and may have written to itself");
+    let written = b.count(|c| matches!(c, Change::DiskByCommand { .. }));
+    b.hold("bob", by_command(Want::Bare));
+    assert_eq!(b.count(|c| matches!(c, Change::DiskByCommand { .. })), written + 1);
+}
+
+#[test]
+fn a_board_says_what_its_last_holder_left_on_it_to_everybody() {
+    use crate::inventory::model::WatchConsoles;
+    use crate::watching::Whose;
+    let mut b = boards(|s| s.hooks.entry(Point::BeforeRelease).or_default().push(hook("fetch", &["fetch"])));
+    b.reload(|inventory| inventory.lab.watch_consoles = WatchConsoles::Holder);
+    let id = b.hold("ada", by_command(Want::Image));
+    let whose = |b: &Bench| b.lab.whose_console(&name("m0"));
+    assert!(matches!(whose(&b), Whose::Held(_)));
+    b.release("ada", id);
+    b.obey_until("m0", is_hook(Point::BeforeRelease));
+    assert_eq!(whose(&b), Whose::Last, "it is on, as she left it");
+    assert!(!b.lab.may_quote_console(&name("m0")));
+    b.obey_until("m0", |p| *p == Phase::Off);
+    assert_eq!(whose(&b), Whose::Last);
+    b.obey_until("m0", |p| matches!(p, Phase::Flash { writing: true }));
+    assert_eq!(whose(&b), Whose::Left, "it is switched on to be written, and runs what she left");
+    assert!(!b.lab.may_quote_console(&name("m0")));
+    b.live(120_000);
+    assert_eq!((b.state("m0"), whose(&b)), ("free", Whose::Nobody));
+    // Also of who is to get it next: until it is off and written, it is not his.
+    b.read("m0", 0, Reading::On);
+    b.reserve("bob", by_command(Want::Image));
+    assert_eq!((b.phase("m0"), whose(&b)), (Phase::Off, Whose::Last));
 }

@@ -276,6 +276,26 @@ fn a_board_stays_dark_behind_its_spare_leg_when_it_is_to_be_written() {
 }
 
 #[test]
+fn a_board_that_is_written_while_off_waits_for_its_spare_leg_to_go_off() {
+    let spec = spec_with("m0", |s| {
+        s.legs.push(labs::leg("mains"));
+        (s.legs[MAINS].usage, s.legs[MAINS].min_off_ms) = (Some("spare".into()), MIN_OFF);
+        s.ready = crate::inventory::model::DriverSpec::named("console");
+        labs::flash(s);
+        let flash = &mut s.reimage;
+        let mut fields = (*flash.fields).clone();
+        fields.insert("power".to_owned(), "off".into());
+        flash.fields = std::sync::Arc::new(fields);
+    });
+    let mut b = Bench::of([spec]);
+    b.board(&name("m0")).legs[MAINS] = true;
+    b.read("m0", MAINS, Reading::On);
+    let by_command = crate::reservation::CleanLevel::ByCommand;
+    b.hold("ada", crate::reservation::Ask { clean: by_command, ..ask("", Want::Bare) });
+    assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
+}
+
+#[test]
 fn a_command_stays_open_for_ever_where_somebody_pulled_the_plug() {
     let mut b = bench();
     b.ok("admin", Request::Drain { machine: name("m0"), reason: "fan".into() });

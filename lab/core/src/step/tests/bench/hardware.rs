@@ -2,7 +2,7 @@
 
 use super::{Bench, Board, DISK, hex_of, name};
 use crate::effect::{Boot, Effect};
-use crate::event::{Answer, BootAnswer, Event, Fact, ReadBack, Report, Unprogrammed};
+use crate::event::{Answer, BootAnswer, Event, Fact, ProgramTrouble, ReadBack, Report};
 use crate::id::{Epoch, IntentId};
 use crate::inventory::model::MachineSpec;
 use crate::machine::{Phase, Reading, Switch};
@@ -90,7 +90,9 @@ impl Bench {
             Effect::Hook { machine, intent, nonce, point, hook, fill, .. } => {
                 self.hooks.push((point, hook.clone(), fill));
                 let said = self.quirks.hooks.iter().find(|(bad, _)| *bad == hook).map(|(_, said)| *said);
-                let result = said.map_or(Ok(()), |said| Err(said.to_owned()));
+                let no =
+                    |said: &str| ProgramTrouble { lab: said.starts_with("lab: "), text: said.to_owned() };
+                let result = said.map_or(Ok(()), |said| Err(no(said)));
                 self.fact(epoch, Fact::Hooked { machine, intent, nonce, over: true, result });
             }
             Effect::Program { machine, intent, nonce, image, write, .. } => {
@@ -109,15 +111,15 @@ impl Bench {
         machine: &MachineName,
         image: &str,
         write: bool,
-    ) -> Result<Option<ReadBack>, Unprogrammed> {
+    ) -> Result<Option<ReadBack>, ProgramTrouble> {
         if let Some((lab, text)) = self.quirks.programmer {
-            return Err(Unprogrammed { lab, text: text.to_owned() });
+            return Err(ProgramTrouble { lab, text: text.to_owned() });
         }
         if write {
             self.board(machine).disks[0] = Some(Some(image.to_owned()));
         }
         if self.board(machine).disks[0] != Some(Some(image.to_owned())) {
-            return Err(Unprogrammed { lab: false, text: "differs at byte 0".to_owned() });
+            return Err(ProgramTrouble { lab: false, text: "differs at byte 0".to_owned() });
         }
         let reads = self.inventory.machines.get(machine).is_some_and(MachineSpec::reads_back);
         Ok(reads.then(|| ReadBack { by: "read on bench1".into(), image_bytes: DISK, read_bytes: DISK + 4 }))
