@@ -314,7 +314,7 @@ pub enum Fact {
         intent: IntentId,
         /// What.
         act: Act,
-        /// Whether anything was begun: what was not cannot act later.
+        /// Whether anything was begun that is not known to be over: nothing else can act later.
         begun: bool,
         /// Done, or why not.
         result: Result<(), String>,

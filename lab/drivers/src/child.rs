@@ -125,8 +125,9 @@ impl RunError {
         let failed = |answer: &dyn std::fmt::Display| DriverError::new(driver, attempted, answer);
         match self {
             Self::Start(e) if never_starts(&e) => {
-                failed(&e).permanent().next("is it installed, and executable?")
+                failed(&e).permanent().over().next("is it installed, and executable?")
             }
+            Self::Start(e) => failed(&e).over(),
             Self::Host(HostError { host, what, permanent, next }) => {
                 DriverError { permanent, next, ..failed(&format_args!("host {host}: {what}")) }
             }

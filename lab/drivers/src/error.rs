@@ -19,6 +19,8 @@ pub struct DriverError {
     pub answer: String,
     /// Whether trying again is pointless until somebody changes something.
     pub permanent: bool,
+    /// Whether what was begun for it is known to be over, and cannot act later.
+    pub over: bool,
     /// What a person can do about it.
     pub next: Option<String>,
 }
@@ -26,7 +28,8 @@ pub struct DriverError {
 impl DriverError {
     /// A failure that may go away by itself.
     pub fn new(driver: &'static str, attempted: impl Into<String>, answer: impl ToString) -> Self {
-        Self { driver, attempted: attempted.into(), answer: answer.to_string(), permanent: false, next: None }
+        let (attempted, answer) = (attempted.into(), answer.to_string());
+        Self { driver, attempted, answer, permanent: false, over: false, next: None }
     }
 
     /// What the inventory says cannot be; it is a person's to mend.
@@ -38,6 +41,12 @@ impl DriverError {
     #[must_use]
     pub fn permanent(self) -> Self {
         Self { permanent: true, ..self }
+    }
+
+    /// Nothing of it can act any more.
+    #[must_use]
+    pub fn over(self) -> Self {
+        Self { over: true, ..self }
     }
 
     /// Says what to do next.

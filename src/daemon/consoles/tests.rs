@@ -277,6 +277,23 @@ async fn evidence_begins_at_a_line_and_ends_at_the_last_byte() {
     assert!(bench.consoles.tail(&MachineName::new("m2").unwrap(), 10).is_empty());
 }
 
+/// A machine that was silent has its marks of hours at one place.
+#[tokio::test]
+async fn what_was_noted_long_before_is_told_with_what_was_asked_for() {
+    let bench = Bench::new();
+    bench.plug().await;
+    for number in 0..50 {
+        bench.consoles.mark(&m1(), MarkKind::Note, &format!("before {number}"));
+    }
+    bench.consoles.mark(&m1(), MarkKind::Boot, "power on");
+    bench.consoles.mark(&m1(), MarkKind::Note, "after it");
+    assert_eq!(read_to(&mut bench.watch(Replay::SinceBoot), "after it}").await, "{power on}{after it}");
+    let latest = read_to(&mut bench.watch(Replay::Lines(24)), "after it}").await;
+    assert_eq!(latest.matches('{').count(), 20, "{latest}");
+    let all = read_to(&mut bench.watch(Replay::All), "after it}").await;
+    assert_eq!(all.matches('{').count(), 52, "{all}");
+}
+
 #[tokio::test]
 async fn what_an_agent_said_of_its_failure_is_no_second_mark_and_steers_no_terminal() {
     let bench = Bench::new();

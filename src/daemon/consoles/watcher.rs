@@ -2,7 +2,7 @@
 
 use super::journal::{Reader, Segments};
 use super::plain;
-use super::ring::{Input, Mark, Ring, Shared, Typed, Writer, line_start};
+use super::ring::{Input, Mark, MarkKind, Ring, Shared, Typed, Writer, line_start};
 use super::tenancy::{Sight, Viewer};
 use super::times::Times;
 use pitstop_core::id::RecordNo;
@@ -22,6 +22,8 @@ const CATCH_UP: u64 = 16 << 10;
 const MAX_REPLAY: u64 = 1 << 30;
 /// Bytes that "so many lines" are looked for in.
 const LINES_IN: u64 = 1 << 20;
+/// Marks that are told of a machine that has been silent since.
+const LATEST_MARKS: usize = 20;
 /// Characters of a line that is quoted.
 const LONGEST_LINE: usize = 200;
 
@@ -187,7 +189,11 @@ pub(super) fn attach(
         changes,
         over: false,
     };
-    watcher.find_marks(from, first_mark, from < end || with_marks);
+    let since = watcher.marks_since(replay);
+    watcher.find_marks(from, first_mark, from < end || with_marks, since);
+    if matches!(replay, Replay::Last(_) | Replay::Lines(_)) {
+        watcher.keep_marks(LATEST_MARKS);
+    }
     shared.changed();
     Ok((watcher, Keyboard { shared: shared.clone(), id, who: viewer.user.clone(), reason: None }))
 }
@@ -406,19 +412,48 @@ impl Watcher {
 
     /// Looks for the first mark that is to be told; `old`: also those that are
     /// there already.
-    fn find_marks(&mut self, from: u64, before: u64, old: bool) {
+    fn find_marks(&mut self, from: u64, before: u64, old: bool, since: LabTime) {
         if old {
             let in_memory = self.shared.ring().marks.front().map(|m| (m.position, m.stamp.at));
             let stored = Segments::of(&self.shared.dir).marks(from, self.replay_until + 1);
             let older =
                 stored.into_iter().filter(|m| in_memory.is_none_or(|first| (m.position, m.stamp.at) < first));
-            self.old_marks = older.filter(|m| self.sight.1.shows(m)).collect();
+            self.old_marks = older.filter(|m| self.sight.1.shows(m) && m.stamp.at >= since).collect();
         }
         // Marks in memory that lie before the beginning were not asked for.
         let ring = self.shared.ring();
-        let sees = |m: &&Mark| m.position >= from && self.sight.1.shows(m);
+        let sees = |m: &&Mark| m.position >= from && self.sight.1.shows(m) && m.stamp.at >= since;
         let first = ring.marks.iter().filter(sees).find(|m| old || m.number >= ring.numbers);
         self.next_mark = first.map_or(ring.numbers, |m| m.number).max(before);
+    }
+
+    /// From which moment on marks belong to what is asked for: a machine that
+    /// was silent has those of long before at the same place.
+    fn marks_since(&self, replay: Replay) -> LabTime {
+        let newest = |kind: MarkKind| {
+            let found = self.shared.ring().marks.iter().rev().find(|m| m.kind == kind).map(|m| m.stamp.at);
+            // Older than what is in memory: all of that is newer.
+            found.unwrap_or_default()
+        };
+        match replay {
+            Replay::Since(ms) => LabTime(self.shared.now().at.0.saturating_sub(ms)),
+            Replay::SinceBoot => newest(MarkKind::Boot),
+            Replay::SinceReserve => newest(MarkKind::Reserve),
+            _ => LabTime::default(),
+        }
+    }
+
+    /// Only so many of the marks that are there already are told.
+    fn keep_marks(&mut self, most: usize) {
+        let (first, told) = {
+            let ring = self.shared.ring();
+            let told = ring.marks.iter().filter(|m| m.number >= self.next_mark && m.kind.is_told());
+            let told: Vec<u64> = told.map(|m| m.number).collect();
+            (told.len().checked_sub(most).and_then(|at| told.get(at)).copied(), told.len())
+        };
+        self.next_mark = first.unwrap_or(self.next_mark);
+        let over = self.old_marks.len().saturating_sub(most.saturating_sub(told));
+        self.old_marks.drain(..over);
     }
 
     fn mark_here(&mut self, ring: &Ring) -> Option<Piece> {

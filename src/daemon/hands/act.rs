@@ -38,7 +38,7 @@ impl Fixtures {
 pub struct Undone {
     /// Why.
     pub why: String,
-    /// Whether it was begun, and may be done later.
+    /// Whether it was begun, and may act later.
     pub begun: bool,
 }
 
@@ -51,6 +51,11 @@ impl Undone {
     /// Whoever asked may not have the machine any more.
     pub fn late() -> Self {
         Self::before("its time was over before it was begun")
+    }
+
+    /// It failed. What is known to have ended does nothing later.
+    pub fn failed(error: &DriverError) -> Self {
+        Self { why: error.to_string(), begun: !error.over }
     }
 
     /// It was begun; how it ended is not known.
@@ -82,7 +87,7 @@ impl Rig {
             }
             Act::Nudge(_) => return Err(gone()),
         };
-        done.map_err(Undone::perhaps)
+        done.map_err(|e| Undone::failed(&e))
     }
 
     /// Puts every switch where a machine that is to boot has it, and lets every

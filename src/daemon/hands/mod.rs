@@ -292,7 +292,7 @@ impl Inner {
             return Err(Undone::late());
         }
         match tokio::time::timeout(NUDGED, power.nudge(nudge)).await {
-            Ok(done) => done.map_err(Undone::perhaps),
+            Ok(done) => done.map_err(|e| Undone::failed(&e)),
             Err(_) => Err(Undone::perhaps(format!("no answer within {} s", NUDGED.as_secs()))),
         }
     }

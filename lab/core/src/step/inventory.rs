@@ -60,7 +60,7 @@ impl Step<'_> {
                 self.switch_all(name, Switch::Off, Boot::AsIs);
             } else if !machine.settled() {
                 self.observe_all(name);
-            } else if machine.stage == Stage::Free {
+            } else if machine.stage == Stage::Free && self.lab.asks_again(name).is_none() {
                 for leg in 0..machine.legs.len() {
                     self.effect(Effect::Observe { machine: name.clone(), leg });
                 }
@@ -201,6 +201,8 @@ impl Step<'_> {
         let Some(Parts { legs, disks }) = self.lab.parts.get(name).cloned() else { return };
         let change = Change::MachineDeclared { machine: name.clone(), legs, disks, health: Health::New };
         self.change(change);
+        // Others on its circuit may wait for what it is.
+        self.observe_all(name);
     }
 
     pub(crate) fn changed_parts(&self, name: &MachineName) -> bool {

@@ -77,7 +77,7 @@ impl Programs {
     fn said(&self, argv: &[String], ran: &Ran) -> DriverError {
         let Ran { status, out, err } = ran;
         let answer = format!("{status}: {}", first_line(&format!("{out}\n{err}")));
-        DriverError::new(self.driver, self.attempted(argv), answer)
+        DriverError::new(self.driver, self.attempted(argv), answer).over()
     }
 }
 
@@ -129,11 +129,12 @@ impl Status {
         let Some(argv) = &self.argv else { return Ok(Reading::Unknown) };
         let ran = programs.run(&programs.attempted(argv), argv).await?;
         let Some((on, off)) = &self.patterns else {
-            return Ok(match (ran.status.code(), self.codes) {
-                (Some(0), _) => Reading::On,
-                (Some(1), Codes::Both) => Reading::Off,
-                _ => Reading::Unknown,
-            });
+            return match (ran.status.code(), self.codes) {
+                (Some(0), _) => Ok(Reading::On),
+                (Some(1), Codes::Both) => Ok(Reading::Off),
+                // What it printed says why.
+                _ => Err(programs.said(argv, &ran)),
+            };
         };
         // A program that failed may have printed anything before.
         if !ran.status.success() {

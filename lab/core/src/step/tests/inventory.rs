@@ -104,6 +104,19 @@ fn a_machine_under_a_new_name_is_off_because_it_was_once() {
     assert_eq!(b.machine("m1").legs[0].seen.map(|s| s.reading), Some(Reading::Off), "nobody read it since");
 }
 
+#[test]
+fn a_machine_that_is_new_since_a_reload_is_never_read() {
+    let mut b = Bench::new(&["m0"]);
+    b.effects.clear();
+    b.reload(|i| {
+        let fields = Arc::new([("outlet".to_owned(), 7.into())].into_iter().collect());
+        i.machines.get_mut(&name("m0")).unwrap().legs[0].driver.fields = fields;
+    });
+    assert_eq!((b.state("m0"), b.machine("m0").legs[0].seen), ("new", None));
+    b.live(1_000);
+    assert!(b.machine("m0").legs[0].seen.is_some(), "others on its circuit wait for somebody to enrol it");
+}
+
 fn with_scratch(i: &mut Inventory) {
     // Before the one it had: what was disk 0 is disk 1 from now on.
     i.machines.get_mut(&name("m0")).unwrap().disks.insert(0, labs::disk("scratch", DiskContent::Zero));
