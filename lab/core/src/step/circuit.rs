@@ -5,7 +5,9 @@ use super::Step;
 use crate::circuit::Draw;
 use crate::effect::Boot;
 use crate::lab::Timer;
-use crate::machine::{DiskPlan, Goal, Health, Machine, Phase, Purpose, Stage, Starting, Switch};
+use crate::machine::{
+    DiskPlan, Goal, Health, Leg, Machine, Phase, Purpose, Reading, Stage, Starting, Switch,
+};
 use crate::record::{Actor, Change};
 use crate::time::LabTime;
 use pitstop_wire::{ApiError, Code, MachineName};
@@ -29,8 +31,11 @@ impl Step<'_> {
     /// nobody waits for that who came before it.
     pub(crate) fn may_start(&self, name: &MachineName) -> bool {
         let Some(machine) = self.machine(name).filter(|m| !m.legs.is_empty()) else { return true };
-        if self.lab.is_on(&machine) && !machine.legs.iter().any(|leg| leg.goes_off()) {
-            return true; // it cannot be switched on once more
+        // What was read on cannot be switched on once more; what is only taken
+        // to be on, since it cannot be read, can.
+        let read = |leg: &Leg| leg.seen.is_some_and(|s| s.reading == Reading::On) && !leg.goes_off();
+        if self.lab.is_on(&machine) && machine.legs.iter().all(read) {
+            return true;
         }
         let Some((circuit, limits)) = self.lab.circuit_of(&machine) else { return true };
         let Some(most) = limits.max_starting else { return true };

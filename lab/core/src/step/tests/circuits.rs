@@ -744,3 +744,21 @@ fn a_machine_waits_less_long_than_anothers_medium_may_take_to_be_fetched() {
     b.pass(600_000);
     assert_eq!(b.failures("m1"), [""; 0], "m0 may start until then");
 }
+
+#[test]
+fn what_cannot_be_read_is_on_because_it_was_told_to() {
+    let mut lab = lab_of(&["m0", "m1"], &[], starts(1));
+    lab.machines.get_mut(&name("m0")).unwrap().legs[0].readback = false;
+    let mut b = Bench::with(lab);
+    let id = b.reserve("ada", bare("name=m0"));
+    b.live(240_000);
+    b.ok("ada", Request::Claim(id));
+    let power = |action| Request::Power { machine: name("m0"), action, force: None };
+    b.ok("ada", power(PowerAction::On));
+    b.live(120_000);
+    b.board(&name("m0")).legs[0] = false; // nobody sees that it lost its power
+    b.reserve("eve", agent("name=m1"));
+    b.obey_until("m1", |p| *p == Phase::BootAgent);
+    let error = b.request("ada", power(PowerAction::On)).unwrap_err();
+    assert!(error.message.contains("m1 is starting"), "{}", error.message);
+}
