@@ -99,18 +99,23 @@ fn alerts(lab: &Lab) -> Vec<Alert> {
 /// Images that the inventory names and nobody added, or somebody removed.
 fn missing_images(lab: &Lab) -> impl Iterator<Item = Alert> {
     let there: BTreeSet<&str> = lab.images().map(|i| i.image.name.as_str()).collect();
-    let mut missing: BTreeMap<&str, usize> = BTreeMap::new();
-    for image in lab.inventory().machines.values().filter_map(|m| m.image.as_deref()) {
-        if !there.contains(image) {
-            *missing.entry(image).or_default() += 1;
+    // How many, and how many of them boards.
+    let mut missing: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for spec in lab.inventory().machines.values() {
+        if let Some(image) = spec.image.as_deref().filter(|image| !there.contains(image)) {
+            let (all, boards) = missing.entry(image).or_default();
+            *all += 1;
+            *boards += usize::from(spec.programmer().is_some());
         }
     }
-    missing.into_iter().map(|(image, n)| Alert {
+    let then = |(all, boards): (usize, usize)| match boards {
+        0 => "their disks get zeroes",
+        n if n == all => "they are not written",
+        _ => "their disks get zeroes, and boards are not written",
+    };
+    missing.into_iter().map(move |(image, n)| Alert {
         machine: None,
-        text: format!(
-            "there is no image `{image}`, which is that of {}: their disks get zeroes",
-            machines(n)
-        ),
+        text: format!("there is no image `{image}`, which is that of {}: {}", machines(n.0), then(n)),
         next: Some(format!("pitstop image add {image} FILE")),
     })
 }

@@ -18,12 +18,15 @@ impl Lab {
         let Some((name, circuit)) = self.circuit_of(m) else { return "it hangs on no circuit".to_owned() };
         let others = self.on_circuit(name).filter(|other| other.name != m.name);
         let have: Vec<String> = others.filter_map(|other| self.has_a_place(other, now)).collect();
+        let taken = match have.len() {
+            0 => "none is taken by another".to_owned(),
+            1 => format!("1 is taken: {}", some_of(have)),
+            n => format!("{n} are taken: {}", some_of(have)),
+        };
         format!(
-            "of {} on circuit {name} ({}), {} taken: {}",
+            "of {} on circuit {name} ({}), {taken}",
             places(circuit.max_on.unwrap_or_default()),
             limit("max_on", circuit.said_on.to_string()),
-            if have.len() == 1 { "1 is".to_owned() } else { format!("{} are", have.len()) },
-            some_of(have)
         )
     }
 
@@ -152,8 +155,11 @@ impl Lab {
         }
         if m.proof_asked {
             why.say(format!("it is proven as soon as there is a place: {}", self.who_has_places(m, now)));
-        } else if used >= max as usize && matches!(m.health, crate::machine::Health::Quarantined { .. }) {
-            why.say(format!("to be proven it needs a place: {}", self.who_has_places(m, now)));
+        } else if used >= max as usize {
+            let proven = matches!(m.health, crate::machine::Health::Quarantined { .. });
+            let what =
+                if proven { "to be proven it needs a place" } else { "to be switched on it needs a place" };
+            why.say(format!("{what}: {}", self.who_has_places(m, now)));
         }
     }
 }

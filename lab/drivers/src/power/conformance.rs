@@ -102,8 +102,9 @@ async fn a_command_that_prints_neither_or_fails_is_never_off() {
     assert_eq!(odd("echo perhaps").read().await.unwrap(), Reading::Unknown);
     assert_eq!(odd("echo on off").read().await.unwrap(), Reading::Unknown);
     odd("echo off; exit 3").read().await.unwrap_err();
-    let by_code = commands(dir.path(), json!({"status": ["sh", "-c", "exit 9"]}));
-    assert_eq!(by_code.read().await.unwrap(), Reading::Unknown);
+    let by_code = commands(dir.path(), json!({"status": ["sh", "-c", "echo I/O error on COM1; exit 9"]}));
+    let error = by_code.read().await.unwrap_err();
+    assert!(error.answer.contains("9: I/O error on COM1"), "{error}");
     let missing = commands(dir.path(), json!({"on": ["/nonexistent/switch"]}));
     assert!(missing.set(Switch::On, &PowerOn::Own).await.unwrap_err().permanent);
 }

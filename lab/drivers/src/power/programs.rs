@@ -132,6 +132,7 @@ impl Status {
             return match (ran.status.code(), self.codes) {
                 (Some(0), _) => Ok(Reading::On),
                 (Some(1), Codes::Both) => Ok(Reading::Off),
+                (Some(1), Codes::OnlyOn) => Ok(Reading::Unknown),
                 // What it printed says why.
                 _ => Err(programs.said(argv, &ran)),
             };

@@ -114,6 +114,11 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
     let address = spec.text("address").unwrap_or_default().to_owned();
     let target = address::split(&address).ok_or_else(|| wrong(format!("`{address}` is no address")))?;
     let limit = Duration::from_millis(spec.ms("timeout").unwrap_or(DEFAULT_TIMEOUT_MS));
+    let profile = Profile::of(spec).map_err(wrong)?;
+    if leg.readback && profile.status.is_none() {
+        let what = "nothing reads its state: `status`, or `readback = \"none\"`, off is then assumed";
+        return Err(wrong(what.to_owned()));
+    }
     let mut limits = PowerLimits::of(site, leg);
     if spec.controller.is_none() {
         // Machines on one device stand in one queue even if nobody said so.
@@ -128,7 +133,7 @@ pub fn make(site: &Site, leg: &LegSpec) -> Result<Arc<dyn Power>, DriverError> {
             password: Place::of(spec, "password"),
             in_query: spec.text("profile") == Some("tasmota"),
         },
-        profile: Profile::of(spec).map_err(wrong)?,
+        profile,
         limits,
     }))
 }

@@ -52,11 +52,15 @@ async fn device(answer: fn(&str, &str, &AtomicBool) -> Answer) -> Device {
 }
 
 fn http(address: &str, extra: Value) -> Result<Arc<dyn Power>, DriverError> {
+    with_readback(address, extra, true)
+}
+
+fn with_readback(address: &str, extra: Value, readback: bool) -> Result<Arc<dyn Power>, DriverError> {
     // As the inventory gives it.
     let address = if address.contains(':') { address.to_owned() } else { format!("{address}:80") };
     let mut fields = json!({"address": address});
     fields.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-    let leg = leg(driver("http", fields));
+    let leg = LegSpec { readback, ..leg(driver("http", fields)) };
     let dir = tempfile::tempdir().unwrap();
     make(&site(dir.path(), leg.clone(), None, driver("power", none())), &leg)
 }
@@ -207,7 +211,7 @@ async fn a_device_that_refuses_lies_or_is_gone_says_so_and_is_never_off() {
     let error = http(&address, fields()).unwrap().read().await.unwrap_err();
     assert!(error.answer.contains("refused"), "{error}");
     // Without `status` nothing is known, which is not off.
-    let blind = http(&nonsense.address, json!({"on": "/on", "off": "/off"})).unwrap();
+    let blind = with_readback(&nonsense.address, json!({"on": "/on", "off": "/off"}), false).unwrap();
     assert_eq!(blind.read().await.unwrap(), Reading::Unknown);
 }
 
@@ -263,12 +267,13 @@ fn what_cannot_work_is_refused() {
     for (address, fields) in [
         ("plug", json!({"profile": "tasmota", "outlet": "0"})),
         ("plug", json!({})),
-        ("plug", json!({"on": "on", "off": "/off"})),
-        ("plug", json!({"on": "/on x", "off": "/off"})),
+        ("plug", json!({"on": "/on", "off": "/off"})),
+        ("plug", json!({"on": "on", "off": "/off", "status": "/s"})),
+        ("plug", json!({"on": "/on x", "off": "/off", "status": "/s"})),
         ("plug", json!({"profile": "tasmota", "on": "/on"})),
         ("plug", json!({"profile": "shelly-gen1", "outlet": "0?turn=on"})),
         ("plug", json!({"profile": "esphome"})),
-        ("plug", json!({"on": "/on", "off": "/off", "is_on": "("})),
+        ("plug", json!({"on": "/on", "off": "/off", "status": "/s", "is_on": "("})),
     ] {
         assert!(http(address, fields.clone()).err().unwrap().permanent, "{fields}");
     }
