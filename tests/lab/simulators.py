@@ -447,7 +447,9 @@ class BenchHost(Process):
         self.start()
 
     def end(self):
-        """The whole host: who is logged in is out as well."""
+        """The whole host: who is logged in is out as well, and who is about to be."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)  # it forks no more
         sessions = descendants(self.process.pid)
         super().end()
         for pid in sessions:
