@@ -69,7 +69,6 @@ class Lab(common.Lab):
     def __init__(self):
         super().__init__(prefix="pp")
         self.bench = BenchHost(self.dir / "bench1")
-        self.bench.start()
         self.devices.append(self.bench)
         for name, text in (("mark", MARK), ("write", WRITE), ("read", READ)):
             (self.dir / name).write_text(text)
