@@ -328,7 +328,9 @@ impl Sim {
         // One without legs draws no power that anybody switches.
         let there = |(n, board): &(usize, &Board)| {
             let hangs = self.plans[*n].circuit.as_ref() == Some(&name) && !board.legs.is_empty();
-            hangs && board.on() && !board.flaked
+            // What no daemon knows of any more, since a backup does not, may be
+            // switched on late by one that did.
+            hangs && board.on() && !board.flaked && self.is_known(*n)
         };
         let on: Vec<(usize, &Board)> = self.boards.iter().enumerate().filter(there).collect();
         let fresh = |board: &Board| board.started.is_some_and(|at| at + circuit::INRUSH > self.now);
@@ -345,13 +347,17 @@ impl Sim {
     /// What left the inventory, and is nobody's, is not pitstop's any more,
     /// whether it is on or not.
     pub(super) fn forgotten(&mut self, number: usize) {
-        let known = |(name, board): (&MachineName, &usize)| {
-            let lists = self.file.machines.contains_key(name);
-            *board == number && (lists || self.daemon.store.machine(name).is_some())
-        };
-        if !self.names.iter().any(known) {
+        if !self.is_known(number) {
             self.boards[number].flaked = true;
         }
+    }
+
+    /// Whether a board is a machine of the inventory, or of the database.
+    fn is_known(&self, number: usize) -> bool {
+        let known = |name: &MachineName| {
+            self.file.machines.contains_key(name) || self.daemon.store.machine(name).is_some()
+        };
+        self.names.iter().any(|(name, board)| *board == number && known(name))
     }
 
     // ── what people were told ──

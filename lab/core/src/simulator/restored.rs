@@ -38,7 +38,6 @@ impl Sim {
             // Nobody is told any more that he has a machine. Who has one goes on using it.
             self.oracle.forget();
             self.boards.iter_mut().for_each(|board| board.holder = None);
-            (0..self.boards.len()).for_each(|board| self.forgotten(board));
             return true;
         }
         if self.happens(Who::DAEMON, Chance::BacksUp) {
