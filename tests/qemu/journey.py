@@ -217,7 +217,7 @@ def journey(boot):
         said = lab.ok("console", "vm", "--no-follow")
         demand(b"SeaBIOS" in said or b"iPXE" in said, f"the console missed the firmware: {said[:300]}")
         if boot == "media":
-            media.booted(lab, said)
+            media.booted(lab)
             say(began, "the boot agent came from the CD in its drive, which is empty now")
         use(lab, began)
         reboot(lab, began, "tenant's reboot", "run", "vm", "--", "sh", "-c", "(sleep 1; reboot) >/dev/null 2>&1 &")

@@ -35,14 +35,15 @@ def kinds(lab, seen):
     return [e["kind"] for e in lab.events()[seen:]]
 
 
-def booted(lab, said):
+def booted(lab):
+    said = lab.ok("console", "vm", "--all", "--no-follow")  # it has booted from its disk since
     demand(LOADED in said, "the console did not say that the agent came from the CD")
     lab.until("the drive is empty", lambda: is_empty(lab))
 
 
 def slowly(lab):
     """A turn with a BMC that fetches for longer than power may take."""
-    slow, seen, begun = lab.wires.bmc.dir / "slow", len(lab.events()), time.monotonic()
+    slow, seen, begun = lab.wires.bmc.dir / "slow-fetch", len(lab.events()), time.monotonic()
     slow.write_text(str(SLOW))
     lab.ok("reserve", "name=vm", "--want", "agent", "--for", "1h")
     slow.unlink()
