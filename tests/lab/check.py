@@ -174,7 +174,7 @@ def breaks(lab):
     yield [("m-http", "power")], "the device said 401", answer(401, "who are you")
     yield [("m-http", "power")], "neither on nor off", answer(200, "<html>")
     yield [("m-http", "power")], "no answer within 2 s", (lab.plug.hangs.clear, lab.plug.hangs.set)
-    yield [("m-command", "power")], "cannot tell", script("exit 9")
+    yield [("m-command", "power")], "no such relay", script("echo no such relay >&2; exit 9")
     yield [("m-command", "power")], "not done within 2 s", script("sleep 600")
     yield [("m-command", "power")], "No such file", gone(lab.script)
     yield [("m-serial", "console main")], "could not open", unplug(4)
