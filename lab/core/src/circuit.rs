@@ -150,7 +150,8 @@ impl Lab {
         }
     }
 
-    fn ruling<'m>(&'m self, m: &'m Machine) -> impl Iterator<Item = (usize, &'m Leg)> {
+    /// The legs that decide whether the machine is on, with their places.
+    pub(crate) fn ruling<'m>(&'m self, m: &'m Machine) -> impl Iterator<Item = (usize, &'m Leg)> {
         m.legs.iter().enumerate().filter(|(leg, _)| self.rules(m, *leg))
     }
 

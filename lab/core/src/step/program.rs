@@ -17,7 +17,7 @@ use crate::id::IntentId;
 use crate::inventory::model::{DriverSpec, Hook};
 use crate::inventory::{Point, template};
 use crate::machine::{
-    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Leg, Machine, Phase, Stage,
+    CommandProof, Content, DiskPlan, FailureClass, Goal, ImageRef, Intent, Job, Machine, Phase, Stage,
     Switch, Turn,
 };
 use crate::record::Change;
@@ -389,9 +389,7 @@ impl Step<'_> {
             Switch::Off => (Switch::On, "on"),
         };
         // A spare leg stays on where the board is to be off, and says nothing.
-        let rules = |(leg, _): &(usize, &Leg)| self.lab.rules(&machine, *leg);
-        let mut ruling = machine.legs.iter().enumerate().filter(rules);
-        if ruling.any(|(_, l)| l.seen.is_some_and(|s| s.reading.shows(other))) {
+        if self.lab.ruling(&machine).any(|(_, l)| l.seen.is_some_and(|s| s.reading.shows(other))) {
             let text = format!("power reads {word} while its flash is written or read");
             return self.fail_phase(name, FailureClass::Power, &text);
         }

@@ -4,6 +4,7 @@ use super::bench::{Bench, ask, name};
 use super::spec_with;
 use crate::effect::Effect;
 use crate::event::{PowerAction, Request};
+use crate::inventory::model::{DriverSpec, MachineSpec};
 use crate::machine::{Health, Phase, Reading, Switch};
 use crate::record::Change;
 use crate::reservation::Want;
@@ -16,14 +17,25 @@ const MIN_OFF: u64 = 7_000;
 
 /// A machine whose plug is left on.
 fn bench() -> Bench {
+    bench_of(|_| {})
+}
+
+fn bench_of(change: impl Fn(&mut MachineSpec)) -> Bench {
     let spec = spec_with("m0", |s| {
         s.legs.push(labs::leg("mains"));
         (s.legs[MAINS].usage, s.legs[MAINS].min_off_ms) = (Some("spare".into()), MIN_OFF);
+        change(s);
     });
     let mut b = Bench::of([spec]);
     b.board(&name("m0")).legs[MAINS] = true;
     b.read("m0", MAINS, Reading::On);
     b
+}
+
+/// A board that a program writes.
+fn board(s: &mut MachineSpec) {
+    s.ready = DriverSpec::named("console");
+    labs::flash(s);
 }
 
 fn held() -> (Bench, crate::id::ReservationId) {
@@ -253,15 +265,7 @@ fn a_leg_that_is_spare_no_more_stays_cut() {
 
 #[test]
 fn a_board_stays_dark_behind_its_spare_leg_when_it_is_to_be_written() {
-    let spec = spec_with("m0", |s| {
-        s.legs.push(labs::leg("mains"));
-        (s.legs[MAINS].usage, s.legs[MAINS].min_off_ms) = (Some("spare".into()), MIN_OFF);
-        s.ready = crate::inventory::model::DriverSpec::named("console");
-        labs::flash(s);
-    });
-    let mut b = Bench::of([spec]);
-    b.board(&name("m0")).legs[MAINS] = true;
-    b.read("m0", MAINS, Reading::On);
+    let mut b = bench_of(board);
     let by_command = crate::reservation::CleanLevel::ByCommand;
     let ask = crate::reservation::Ask { clean: by_command, ..ask("", Want::Bare) };
     let id = b.hold("ada", ask.clone());
@@ -277,19 +281,13 @@ fn a_board_stays_dark_behind_its_spare_leg_when_it_is_to_be_written() {
 
 #[test]
 fn a_board_that_is_written_while_off_waits_for_its_spare_leg_to_go_off() {
-    let spec = spec_with("m0", |s| {
-        s.legs.push(labs::leg("mains"));
-        (s.legs[MAINS].usage, s.legs[MAINS].min_off_ms) = (Some("spare".into()), MIN_OFF);
-        s.ready = crate::inventory::model::DriverSpec::named("console");
-        labs::flash(s);
+    let mut b = bench_of(|s| {
+        board(s);
         let flash = &mut s.reimage;
         let mut fields = (*flash.fields).clone();
         fields.insert("power".to_owned(), "off".into());
         flash.fields = std::sync::Arc::new(fields);
     });
-    let mut b = Bench::of([spec]);
-    b.board(&name("m0")).legs[MAINS] = true;
-    b.read("m0", MAINS, Reading::On);
     let by_command = crate::reservation::CleanLevel::ByCommand;
     b.hold("ada", crate::reservation::Ask { clean: by_command, ..ask("", Want::Bare) });
     assert!(b.failures("m0").is_empty(), "{:?}", b.failures("m0"));
